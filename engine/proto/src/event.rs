@@ -1,0 +1,133 @@
+//! What the protocol tells its user: the [`Sink`] that every receiving call is generic over.
+//!
+//! Bytes reach the sink as slices of the very buffer that the caller handed to
+//! [`Endpoint::receive`](crate::endpoint::Endpoint::receive) whenever they arrived in order; they
+//! are valid for the call only. A sink records what it wants done (sends, opens, closes) and the
+//! caller carries that out after the call: no re-entrancy.
+
+use crate::config::{ChannelKind, ChannelOptions};
+use crate::error::CloseReason;
+use crate::ids::{ChannelKey, ConnHandle, PeerId};
+use crate::status::Status;
+use std::net::SocketAddr;
+
+/// A host-side connection whose peer has proved itself; accept it, reject it, or let it time out.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// Where it comes from.
+    pub remote: SocketAddr,
+    /// The peer's identity, when it presented a certificate.
+    pub peer: Option<PeerId>,
+    /// The credential it presented; empty when none.
+    pub credential: &'a [u8],
+    /// The TLS server name it asked for.
+    pub server_name: Option<&'a str>,
+}
+
+/// The peer asks for a channel; accept or decline it, now or later.
+#[derive(Debug)]
+pub struct ChannelRequest<'a> {
+    /// Channel id on the wire.
+    pub id: u16,
+    /// The name; not unique.
+    pub name: &'a str,
+    /// The peer's options; its priority and weight concern what the peer sends.
+    pub options: ChannelOptions,
+}
+
+/// How a channel ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChannelEnd {
+    /// Both directions reached their EOF and everything was acknowledged.
+    Finished,
+    /// The peer declined it.
+    Declined {
+        /// The peer's code.
+        code: u32,
+        /// The peer's words.
+        text: String,
+    },
+    /// The peer cancelled what it was sending (CHANNEL_RESET) or refused the rest of ours
+    /// (CHANNEL_STOP), or we did.
+    Reset {
+        /// The code given with it.
+        code: u32,
+        /// `true` when the peer started it.
+        by_peer: bool,
+    },
+    /// No answer came to the request in time.
+    TimedOut,
+    /// The connection ended.
+    Connection(CloseReason),
+}
+
+/// What became of the reliable data of a connection that is now Dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Bytes of reliable channels that the application had handed over and the peer acknowledged.
+    pub acknowledged_bytes: u64,
+    /// Bytes of reliable channels that were accepted for sending and never acknowledged.
+    pub undelivered_bytes: u64,
+    /// Channels that still had undelivered data.
+    pub undelivered_channels: u32,
+    /// The final reason.
+    pub reason: CloseReason,
+    /// Whether the peer acknowledged our CLOSE or sent its own.
+    pub peer_knows: bool,
+}
+
+/// Receives everything that happens. Default bodies ignore the event.
+#[allow(unused_variables)]
+pub trait Sink {
+    /// The status of a connection changed. `reason` is set when the new status is an end.
+    fn status(&mut self, conn: ConnHandle, old: Status, new: Status, reason: Option<&CloseReason>) {
+    }
+    /// Host: a peer proved itself and waits for accept or reject.
+    fn incoming(&mut self, conn: ConnHandle, incoming: &Incoming<'_>) {}
+    /// The connection's slot is free; the handle is stale from now on. The last event of every
+    /// connection.
+    fn dead(&mut self, conn: ConnHandle, report: &CloseReport) {}
+    /// The peer asks for a channel.
+    fn channel_request(
+        &mut self,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        request: &ChannelRequest<'_>,
+    ) {
+    }
+    /// The channel is usable: our request was accepted, or our acceptance went out.
+    fn channel_ready(&mut self, conn: ConnHandle, channel: ChannelKey) {}
+    /// The channel ended; its key is stale from now on. Exactly once per channel, not told for
+    /// channels of a connection that we closed ourselves.
+    fn channel_closed(&mut self, conn: ConnHandle, channel: ChannelKey, end: &ChannelEnd) {}
+    /// The next bytes of a `bytes` channel.
+    fn data(&mut self, conn: ConnHandle, channel: ChannelKey, bytes: &[u8]) {}
+    /// A whole message of a `messages` or `datagrams` channel.
+    fn message(
+        &mut self,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        kind: ChannelKind,
+        message: &[u8],
+    ) {
+    }
+    /// The peer will send no more on this channel; everything before was delivered.
+    fn eof(&mut self, conn: ConnHandle, channel: ChannelKey) {}
+    /// The peer cancelled what it was sending; what was not delivered never will be.
+    fn reset(&mut self, conn: ConnHandle, channel: ChannelKey, code: u32) {}
+    /// The peer refuses the rest of what we send on this channel; unacknowledged data is dropped.
+    fn stopped(&mut self, conn: ConnHandle, channel: ChannelKey, code: u32) {}
+    /// A send on this channel gave `WouldBlock` and there is room again.
+    fn writable(&mut self, conn: ConnHandle, channel: ChannelKey) {}
+    /// The peer has acknowledged all of the message sent with this receipt token.
+    fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {}
+    /// A connectivity check was answered.
+    fn check_answered(&mut self, conn: ConnHandle) {}
+}
+
+/// A sink that ignores everything.
+#[derive(Debug, Default)]
+pub struct NullSink;
+
+impl Sink for NullSink {}

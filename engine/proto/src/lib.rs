@@ -1,0 +1,23 @@
+//! The protocol of Trunkline without input or output: no sockets, no clock, no threads, no unsafe.
+//!
+//! Layers, arrows one way:
+//! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
+
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod config;
+pub mod connection;
+pub mod crypto;
+pub mod endpoint;
+pub mod error;
+pub mod event;
+pub mod handshake;
+pub mod ids;
+pub mod limits;
+pub mod manager;
+pub mod payload;
+pub mod recovery;
+pub mod status;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,102 @@
+//! Every bound of the protocol, in one file.
+//!
+//! A limit that the peer could exceed is enforced where the value is parsed; the relations between
+//! limits are asserted at compile time.
+
+/// Protocol version carried in every long packet.
+pub const VERSION: u32 = 0x5452_4b01;
+/// ALPN of the native protocol on both links.
+pub const ALPN: &[u8] = b"trunkline/1";
+
+/// Bytes of a connection id.
+pub const CONNECTION_ID_LEN: usize = 8;
+/// Bytes of a stateless-reset token.
+pub const RESET_TOKEN_LEN: usize = 16;
+/// Bytes of a short packet's header: flags, connection id, packet number.
+pub const SHORT_HEADER_LEN: usize = 13;
+/// Bytes of the AEAD tag at the end of a sealed packet.
+pub const TAG_LEN: usize = 16;
+/// Bytes that a short packet adds to its payload.
+pub const PACKET_OVERHEAD: usize = SHORT_HEADER_LEN + TAG_LEN;
+
+/// Bytes of the frame header: 16-bit length and 16-bit channel id.
+pub const FRAME_HEADER_LEN: usize = 4;
+/// Bytes between header and body of every frame that is not TRANSPORT.
+pub const FRAME_EXTRA_LEN: usize = 6;
+/// Bytes that a frame of a channel adds to its body.
+pub const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_EXTRA_LEN;
+/// Longest body of one frame.
+pub const MAX_FRAME_BODY: usize = u16::MAX as usize;
+
+/// The CONTROL channel.
+pub const CONTROL_CHANNEL: u16 = 0;
+/// The TRANSPORT channel (datagram link only).
+pub const TRANSPORT_CHANNEL: u16 = 0xFFFF;
+/// First channel id that the client of a connection takes.
+pub const CLIENT_FIRST_CHANNEL: u16 = 1;
+/// First channel id that the host of a connection takes.
+pub const HOST_FIRST_CHANNEL: u16 = 0x8000;
+/// Data channels open at once on one connection.
+pub const MAX_CHANNELS: u32 = 65_534;
+/// A channel ends before this many stream bytes: offsets are 48 bits on the wire.
+pub const MAX_STREAM_OFFSET: u64 = (1 << 48) - 1;
+
+/// Smallest UDP payload that every path must carry; first packets are padded to it.
+pub const MIN_PACKET: usize = 1200;
+/// Largest UDP payload (IPv4: 65,535 − 20 − 8).
+pub const MAX_PACKET: usize = 65_507;
+/// Smallest datagram that can be a valid short packet.
+pub const MIN_SHORT_PACKET: usize = PACKET_OVERHEAD + 1;
+
+/// Longest channel name in bytes of UTF-8.
+pub const MAX_CHANNEL_NAME: usize = 1024;
+/// Deepest nesting of a control message.
+pub const MAX_CONTROL_NESTING: usize = 4;
+/// Longest single control message in bytes.
+pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
+/// Longest credential in bytes.
+pub const MAX_CREDENTIAL: usize = 8 * 1024;
+/// Longest text of a close or of a declined channel, in bytes of UTF-8.
+pub const MAX_REASON_TEXT: usize = 127;
+/// Longest certificate chain, TLS flight or post-handshake message at one level, in bytes.
+pub const MAX_CRYPTO_BUFFER: usize = 128 * 1024;
+/// Longest encoded transport-parameter block in bytes.
+pub const MAX_TRANSPORT_PARAMS: usize = 1024;
+/// Longest retry token in bytes.
+pub const MAX_RETRY_TOKEN: usize = 128;
+/// Retry packets that a client follows before the first ConnectionResponse.
+pub const MAX_RETRIES: u32 = 3;
+/// How many times the bytes received from an unproven address may be sent to it.
+pub const AMPLIFICATION_FACTOR: u64 = 3;
+
+/// Largest message of a `messages` channel that can be configured, and the default.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Largest message of a `datagrams` channel.
+pub const MAX_DATAGRAM: usize = 64 * 1024;
+/// Most fragments of one datagram.
+pub const MAX_FRAGMENTS: usize = 255;
+/// Credit that every open channel is sure to have, in bytes.
+pub const MIN_CHANNEL_WINDOW: u64 = 256;
+/// Priority classes, 0 first.
+pub const PRIORITIES: usize = 8;
+
+/// Ranges in one ACK frame, and ranges of received packet numbers remembered.
+pub const MAX_ACK_RANGES: usize = 64;
+/// Packet numbers behind the newest one for which duplicates are told apart.
+pub const REPLAY_WINDOW: u64 = 1024;
+/// Disjoint ranges of stream data (acknowledged or received out of order) kept per channel.
+pub const MAX_STREAM_RANGES: usize = 1024;
+/// Connection ids that a peer may have issued to us and that are in use at once.
+pub const MAX_PEER_CONNECTION_IDS: usize = 4;
+/// Path challenges outstanding and answers queued at once.
+pub const MAX_PATH_CHALLENGES: usize = 4;
+
+const _: () = assert!(FRAME_OVERHEAD == 10);
+const _: () = assert!(PACKET_OVERHEAD == 29);
+const _: () =
+    assert!(MAX_DATAGRAM <= MAX_FRAGMENTS * (MIN_PACKET - PACKET_OVERHEAD - FRAME_OVERHEAD));
+const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
+const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
+const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
+const _: () =
+    assert!(CLIENT_FIRST_CHANNEL < HOST_FIRST_CHANNEL && HOST_FIRST_CHANNEL < TRANSPORT_CHANNEL);
