@@ -1,6 +1,7 @@
 //! The machine of one handshake: its public face, its timers and its endings.
 
 use super::client::{AwaitConnectionResponse, ClientState};
+use super::crypto_stream::{CryptoReceive, Inserted};
 use super::host::{AwaitAuthenticationRequest, HostState};
 use super::level::Space;
 use super::tls::{ClientTls, HostTls, close_reason};
@@ -15,9 +16,11 @@ use core::fmt;
 use rustls::quic;
 use rustls_pki_types::CertificateDer;
 
-/// A CLOSE or VersionList that nobody vouched for is believed when this many retransmission
-/// intervals passed without progress.
-const HINT_INTERVALS: u64 = 3;
+/// A CLOSE or VersionList that nobody vouched for is believed by a client when this many
+/// retransmission intervals passed without progress.
+const CLIENT_HINT_INTERVALS: u64 = 3;
+/// The same for a host, which has nothing to gain by haste.
+const HOST_HINT_INTERVALS: u64 = 8;
 /// The retransmission interval doubles at most this often.
 const MAX_BACKOFF: u32 = 6;
 /// Bytes of post-handshake TLS messages kept ahead of a gap.
@@ -194,19 +197,21 @@ pub(super) enum RoleState {
 /// [`handle_timeout`](Self::handle_timeout) at [`timeout`](Self::timeout), then
 /// [`take_established`](Self::take_established) and [`poll_transmit`](Self::poll_transmit) until
 /// it gives `None`.
+#[allow(clippy::struct_field_names, reason = "the spaces are named as RFC 9001 names their levels")]
 pub struct Handshake {
     pub(super) role: RoleState,
     pub(super) tls: quic::Connection,
     pub(super) write_level: WriteLevel,
     pub(super) config: HandshakeConfig,
     pub(super) local_id: ConnectionId,
-    /// Where to send: the peer's id, or a client's first destination id.
+    /// The peer's id once it is known; a ConnectionRequest goes to the request's id instead.
     pub(super) remote_id: ConnectionId,
     pub(super) initial: Option<Space>,
     pub(super) handshake: Option<Space>,
     pub(super) one_rtt: Option<DataKeys>,
     pub(super) tickets: Vec<u8>,
-    post: super::crypto_stream::CryptoReceive,
+    /// Client: TLS bytes of data packets.
+    post: CryptoReceive,
     pub(super) established: Option<Box<Established>>,
     taken: bool,
     /// The peer's proof was verified.
@@ -296,7 +301,7 @@ impl Handshake {
             handshake: None,
             one_rtt: None,
             tickets: Vec::new(),
-            post: Default::default(),
+            post: CryptoReceive::default(),
             established: None,
             taken: false,
             proven: false,
@@ -349,9 +354,9 @@ impl Handshake {
         self.ending.as_ref().map(|e| &e.reason)
     }
 
-    /// The destination id of the ConnectionRequest: where a client sends to before it knows the
-    /// host's id, and what a host must route here besides its own id. Changes when a client
-    /// follows a Retry or starts again.
+    /// The destination id of every ConnectionRequest packet of this attempt, what a host must route
+    /// here besides its own id. Changes when a client follows a Retry or starts again; `None` when
+    /// no more of them are expected.
     pub const fn request_id(&self) -> Option<ConnectionId> {
         match &self.role {
             RoleState::Client(ClientState::AwaitConnectionResponse(state)) => {
@@ -408,7 +413,6 @@ impl Handshake {
     /// # Errors
     /// The violation that ends the connection.
     pub fn post_handshake(&mut self, offset: u64, data: &[u8]) -> Result<(), PeerMisbehaved> {
-        use super::crypto_stream::Inserted;
         if matches!(self.role, RoleState::Host(_)) || !self.proven {
             return Err(PeerMisbehaved::Unexpected("CRYPTO"));
         }
@@ -456,7 +460,11 @@ impl Handshake {
     /// Notes a claim that nobody vouched for. Later ones neither hasten nor delay it.
     pub(super) fn take_hint(&mut self, now: Instant, outcome: Receipt) {
         if self.hint.is_none() && !self.is_authenticated() {
-            let at = now + self.config.retransmit.mul(HINT_INTERVALS);
+            let intervals = match self.role {
+                RoleState::Client(_) => CLIENT_HINT_INTERVALS,
+                RoleState::Host(_) => HOST_HINT_INTERVALS,
+            };
+            let at = now + self.config.retransmit.mul(intervals);
             self.hint = Some(Hint { outcome, at });
         }
     }
