@@ -1,7 +1,7 @@
 //! The client's side: what it awaits, and how it starts, follows a Retry and starts again.
 
 use super::level::Space;
-use super::machine::Established;
+use super::outcome::Established;
 use super::tls::{ClientTls, initial_keys};
 use crate::crypto::Rng;
 use crate::crypto::token::truncated;
