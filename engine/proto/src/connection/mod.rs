@@ -23,6 +23,7 @@ use crate::ids::{ConnHandle, Role};
 use crate::recovery::{Fate, ReceivedPackets, Recovery};
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
+use crate::wire::control;
 use crate::wire::record::FrameRecord;
 use close::Closing;
 pub(crate) use handshaking::{ClientSide, HostSide};
@@ -152,7 +153,7 @@ impl Connection {
             return Err(ApiError::NoConnection("nothing to accept in this state"));
         }
         self.authentication = Authentication::Done;
-        self.mux.send_control(&crate::wire::control::encode_authentication_response(true, Reason(0), ""));
+        self.send_authentication_response(true, Reason::APP, "");
         self.establish(now, sink);
         Ok(())
     }
@@ -164,14 +165,16 @@ impl Connection {
         }
         self.authentication = Authentication::Done;
         let reason = CloseReason::new(Reason::from_app(code), text);
-        self.mux.send_control(&crate::wire::control::encode_authentication_response(
-            false,
-            reason.reason,
-            &reason.text,
-        ));
+        self.send_authentication_response(false, reason.reason, &reason.text);
         self.start_closing(now, reason.clone(), true);
         self.apply(Trigger::Close, Some(&reason), sink);
         Ok(())
+    }
+
+    fn send_authentication_response(&mut self, accepted: bool, reason: Reason, text: &str) {
+        let mut message = Vec::new();
+        control::encode_authentication_response(&mut message, accepted, reason, text);
+        self.mux.send_control(&message);
     }
 
     /// Connected: keys, acceptance and route are there.
