@@ -41,6 +41,10 @@ pub(super) enum Authentication {
 }
 
 impl Authentication {
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::AwaitingApplication)
+    }
+
     pub(super) fn fail(&mut self) {
         if *self != Self::Done {
             *self = Self::Failed;
@@ -205,7 +209,7 @@ impl Connection {
             counters: Counters::default(),
             told: role == Role::Client,
             awaiting_answer: false,
-            created: now,
+            counted: true,
             config,
         }
     }

@@ -83,7 +83,8 @@ pub(crate) struct Connection {
     told: bool,
     /// Something that asks for an answer was sent since the last packet from the peer.
     awaiting_answer: bool,
-    created: Instant,
+    /// Counts among the endpoint's handshakes under way.
+    counted: bool,
 }
 
 impl Connection {
@@ -101,10 +102,6 @@ impl Connection {
 
     pub(crate) fn is_live_id(&self, sequence: u8) -> bool {
         self.ids.is_live(sequence)
-    }
-
-    pub(crate) const fn is_handshaking(&self) -> bool {
-        self.keys.is_none()
     }
 
     pub(crate) fn peer_tokens(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
@@ -550,9 +547,18 @@ impl Connection {
         matches!(self.status, Status::Dead)
     }
 
-    /// Age, for limits on handshakes under way.
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.since(self.created)
+    /// Counts among the endpoint's handshakes under way.
+    pub(crate) const fn is_counted_as_handshake(&self) -> bool {
+        self.counted
+    }
+
+    /// Once, when the handshake is over, well or badly.
+    pub(crate) fn take_handshake_end(&mut self) -> bool {
+        self.counted && self.authentication.is_over() && core::mem::take(&mut self.counted)
+    }
+
+    pub(crate) fn packet_size(&self) -> usize {
+        self.recovery.packet_size()
     }
 }
 
