@@ -11,7 +11,8 @@
 //! | [`ranges`] | sets of ranges: packet numbers, stream bytes |
 //! | [`record`] | what a sent packet contained |
 //!
-//! Called by `handshake`, `channel`, `recovery` and `connection`; knows nothing above `limits`.
+//! Called by `handshake`, `channel`, `recovery` and `connection`; knows only `limits`, `ids`,
+//! `time`, `error` and the channel kinds of `config`.
 //! Parsers borrow from their input and allocate nothing; every rule they enforce is stated in
 //! `docs/protocol.md`.
 
@@ -24,3 +25,6 @@ pub mod params;
 pub mod ranges;
 pub mod record;
 pub mod transport;
+
+#[cfg(test)]
+mod tests;
