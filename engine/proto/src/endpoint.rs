@@ -11,20 +11,7 @@ use crate::status::Status;
 use crate::time::{Duration, Instant};
 use std::net::{IpAddr, SocketAddr};
 
-/// ECN codepoint of a datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Ecn {
-    /// Not ECN-capable.
-    #[default]
-    NotEct = 0,
-    /// ECT(1).
-    Ect1 = 1,
-    /// ECT(0).
-    Ect0 = 2,
-    /// Congestion experienced.
-    Ce = 3,
-}
+pub use crate::recovery::Ecn;
 
 /// Where a datagram came from and to, as the driver saw it.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,8 @@ const BLACK_HOLE_ROUNDS: u8 = 3;
 
 /// Payloads that networks commonly carry, largest first: loopback over IPv4 and IPv6, 9000-byte
 /// frames over IPv4 and IPv6, Ethernet over IPv4 and IPv6, tunnels, the minimum of IPv6.
-const CANDIDATES: [u16; 10] = [65_507, 65_488, 8_972, 8_952, 4_352, 1_472, 1_452, 1_400, 1_280, 1_232];
+const CANDIDATES: [u16; 10] =
+    [65_507, 65_488, 8_972, 8_952, 4_352, 1_472, 1_452, 1_400, 1_280, 1_232];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -142,7 +143,13 @@ impl MtuSearch {
     }
 
     /// A packet larger than the base arrived, or a probe. Gives the new size when it changed.
-    pub(super) fn on_acked(&mut self, now: Instant, pn: u64, size: u16, probe: bool) -> Option<usize> {
+    pub(super) fn on_acked(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        size: u16,
+        probe: bool,
+    ) -> Option<usize> {
         if size > self.base {
             self.newest_large = self.newest_large.max(pn);
             self.suspicious = 0;

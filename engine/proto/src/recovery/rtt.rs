@@ -109,7 +109,10 @@ mod tests {
         let mut rtt = Rtt::new();
         assert!(!rtt.has_sample());
         rtt.update(MS(80), MS(20));
-        assert_eq!((rtt.smoothed(), rtt.var(), rtt.min(), rtt.latest()), (MS(80), MS(40), MS(80), MS(80)));
+        assert_eq!(
+            (rtt.smoothed(), rtt.var(), rtt.min(), rtt.latest()),
+            (MS(80), MS(40), MS(80), MS(80))
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! frame that repeats old ranges costs no walk over them. Called by [`super::Recovery`] only.
 
 use super::Fate;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::record::FrameRecord;
 use std::collections::VecDeque;
 
@@ -229,14 +229,15 @@ impl SentPackets {
     }
 
     /// Declares lost every pending packet below `largest_acked` that is at least `threshold`
-    /// numbers behind it or was sent at or before `sent_before` (RFC 9002 §6.1). `each` sees
-    /// them in ascending order; `None` stands for a run of acknowledged packets in between.
-    /// Gives the time at which the oldest eliciting packet that stays pending was sent.
+    /// numbers behind it or was sent `delay` before `now` (RFC 9002 §6.1). `each` sees them in
+    /// ascending order; `None` stands for a run of acknowledged packets in between. Gives the
+    /// moment at which the oldest eliciting packet that stays pending will be lost.
     pub(super) fn detect_lost(
         &mut self,
         largest_acked: u64,
         threshold: u64,
-        sent_before: Instant,
+        now: Instant,
+        delay: Duration,
         each: &mut impl FnMut(Option<(u64, &SentPacket)>),
         fate: &mut impl FnMut(Fate, &FrameRecord),
     ) -> Option<Instant> {
@@ -248,7 +249,7 @@ impl SentPackets {
             let Some(packet) = self.packets.get_mut(index) else { break };
             match packet.state() {
                 PENDING => {
-                    if pn + threshold <= largest_acked || packet.time() <= sent_before {
+                    if pn + threshold <= largest_acked || packet.time() + delay <= now {
                         packet.set_state(LOST);
                         let lost = *packet;
                         each(Some((pn, &lost)));
@@ -256,7 +257,7 @@ impl SentPackets {
                     } else {
                         first_left = first_left.or(Some(pn));
                         if packet.eliciting() {
-                            waiting = Some(packet.time());
+                            waiting = Some(packet.time() + delay);
                             break;
                         }
                     }
@@ -275,11 +276,7 @@ impl SentPackets {
 
     /// Shows `fate` the records of the `count` oldest eliciting packets that are pending.
     /// Gives how many there were.
-    pub(super) fn probe(
-        &mut self,
-        count: u32,
-        fate: &mut impl FnMut(Fate, &FrameRecord),
-    ) -> u32 {
+    pub(super) fn probe(&mut self, count: u32, fate: &mut impl FnMut(Fate, &FrameRecord)) -> u32 {
         let mut pn = self.first_pending.max(self.base);
         let mut found = 0;
         while found < count {
@@ -298,13 +295,13 @@ impl SentPackets {
         found
     }
 
-    /// Forgets what is settled at the front. A lost packet is kept until it was sent at or before
-    /// `forget_lost`, so that a late acknowledgement still finds it.
-    pub(super) fn retire(&mut self, forget_lost: Instant) {
+    /// Forgets what is settled at the front. A lost packet is kept for `keep` after it was sent, so
+    /// that a late acknowledgement still finds it.
+    pub(super) fn retire(&mut self, now: Instant, keep: Duration) {
         while let Some(packet) = self.packets.front() {
             let settled = match packet.state() {
                 ACKED | SKIPPED => true,
-                LOST => packet.time() <= forget_lost,
+                LOST => packet.time() + keep <= now,
                 _ => false,
             };
             if !settled {
@@ -358,12 +355,7 @@ impl SentPackets {
         }
     }
 
-    fn tell(
-        &self,
-        packet: &SentPacket,
-        what: Fate,
-        fate: &mut impl FnMut(Fate, &FrameRecord),
-    ) {
+    fn tell(&self, packet: &SentPacket, what: Fate, fate: &mut impl FnMut(Fate, &FrameRecord)) {
         let start = packet.first_record.wrapping_sub(self.record_base) as usize;
         for index in start..start + usize::from(packet.records) {
             if let Some(record) = self.records.get(index) {
