@@ -1,6 +1,8 @@
 //! Explicit congestion notification: marks, and whether the path keeps them
 //! (RFC 9000 §13.4.2 and appendix A.4).
 
+use crate::wire::ack::EcnCounts;
+
 /// ECN codepoint of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,8 +33,6 @@ pub enum EcnState {
     Failed,
 }
 
-use crate::wire::ack::EcnCounts;
-
 /// Packets marked before the answer is awaited.
 const TEST_PACKETS: u32 = 10;
 
@@ -48,8 +48,6 @@ pub(super) struct EcnValidation {
     marked: u64,
     /// Counts of the newest ACK frame.
     counts: EcnCounts,
-    /// The mark handed out last.
-    mark: Ecn,
 }
 
 impl EcnValidation {
@@ -60,7 +58,6 @@ impl EcnValidation {
             lost: 0,
             marked: 0,
             counts: EcnCounts { ect0: 0, ect1: 0, ce: 0 },
-            mark: Ecn::NotEct,
         }
     }
 
@@ -68,20 +65,16 @@ impl EcnValidation {
         self.state
     }
 
-    /// The mark of the packets that are sent until the next call.
-    pub(super) fn next_mark(&mut self) -> Ecn {
-        self.mark = match self.state {
+    /// The mark for the next packets.
+    pub(super) const fn mark(&self) -> Ecn {
+        match self.state {
             EcnState::Testing | EcnState::Capable => Ecn::Ect0,
             _ => Ecn::NotEct,
-        };
-        self.mark
+        }
     }
 
-    /// A packet was sent. Gives whether it was marked.
-    pub(super) fn on_sent(&mut self) -> bool {
-        if self.mark != Ecn::Ect0 {
-            return false;
-        }
+    /// A packet was sent with ECT(0).
+    pub(super) fn on_sent(&mut self) {
         self.marked += 1;
         if self.state == EcnState::Testing {
             self.tested += 1;
@@ -89,7 +82,6 @@ impl EcnValidation {
                 self.state = EcnState::Waiting;
             }
         }
-        true
     }
 
     /// An ACK frame raised the largest acknowledged number and newly acknowledged `acked`
@@ -158,7 +150,6 @@ mod tests {
     fn testing(sent: u32) -> EcnValidation {
         let mut ecn = EcnValidation::new(true);
         for _ in 0..sent {
-            ecn.next_mark();
             ecn.on_sent();
         }
         ecn
@@ -167,10 +158,10 @@ mod tests {
     #[test]
     fn a_path_that_keeps_marks_is_used() {
         let mut ecn = testing(10);
-        assert_eq!(ecn.next_mark(), Ecn::NotEct);
+        assert_eq!(ecn.mark(), Ecn::NotEct);
         assert!(!ecn.on_ack(2, counts(2, 0, 0)));
         assert_eq!(ecn.state(), EcnState::Capable);
-        assert_eq!(ecn.next_mark(), Ecn::Ect0);
+        assert_eq!(ecn.mark(), Ecn::Ect0);
         assert!(ecn.on_ack(1, counts(2, 0, 1)));
         assert!(!ecn.on_ack(1, counts(3, 0, 1)));
     }
@@ -187,7 +178,7 @@ mod tests {
             let mut ecn = testing(3);
             assert!(!ecn.on_ack(acked, report));
             assert_eq!(ecn.state(), EcnState::Failed, "{report:?}");
-            assert_eq!(ecn.next_mark(), Ecn::NotEct);
+            assert_eq!(ecn.mark(), Ecn::NotEct);
         }
         let mut ecn = testing(3);
         ecn.on_ack(2, counts(2, 0, 0));
@@ -203,15 +194,14 @@ mod tests {
         }
         assert_eq!(ecn.state(), EcnState::Failed);
         ecn.on_path_change();
-        assert_eq!(ecn.next_mark(), Ecn::Ect0);
+        assert_eq!(ecn.mark(), Ecn::Ect0);
     }
 
     #[test]
     fn off_stays_off() {
         let mut ecn = EcnValidation::new(false);
         ecn.on_path_change();
-        assert_eq!(ecn.next_mark(), Ecn::NotEct);
-        assert!(!ecn.on_sent());
+        assert_eq!(ecn.mark(), Ecn::NotEct);
         assert!(!ecn.on_ack(5, counts(5, 0, 5)));
     }
 }

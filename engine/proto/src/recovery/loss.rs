@@ -141,8 +141,8 @@ pub(super) struct Acked {
     pub(super) growth: u64,
     /// Packets with ECT(0).
     pub(super) marked: u64,
-    /// Newest packet: number, time, app-limited.
-    pub(super) newest: Option<(u64, Instant, bool)>,
+    /// Newest packet: number and time.
+    pub(super) newest: Option<(u64, Instant)>,
     /// Newest packet above the base size: number and size.
     pub(super) large: Option<(u64, u16)>,
     /// Packet-size probe.
@@ -172,8 +172,8 @@ impl Acked {
         self.bytes += size;
         self.any_eliciting |= packet.eliciting();
         self.marked += u64::from(packet.ect() && pn >= path.first);
-        if self.newest.is_none_or(|(newest, ..)| pn > newest) {
-            self.newest = Some((pn, packet.time(), packet.app_limited()));
+        if self.newest.is_none_or(|(newest, _)| pn > newest) {
+            self.newest = Some((pn, packet.time()));
         }
         if packet.was_lost() {
             self.add_late(path, pn, packet);

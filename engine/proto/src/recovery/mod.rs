@@ -33,6 +33,7 @@ mod skip;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use congestion::Controller;
 pub use ecn::{Ecn, EcnState};
@@ -40,6 +41,7 @@ pub use loss::MAX_PTO;
 pub use received::ReceivedPackets;
 pub use rtt::Rtt;
 pub use stats::RecoveryStats;
+pub use types::{AckSummary, Budget, Fate, PacketFlags, TimeoutOutcome};
 
 use crate::config::ConnectionConfig;
 use crate::error::PeerMisbehaved;
@@ -60,73 +62,6 @@ use skip::SkippedNumbers;
 const PING_AFTER: u32 = 32;
 /// ACK-only packets remembered while nothing is in flight before them.
 const MAX_UNASKED: usize = 128;
-
-/// What happened to a record's packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It arrived. May follow `Lost` when a packet was late, not lost.
-    Acked,
-    /// It is taken for lost: what is still relevant must be sent again.
-    Lost,
-    /// A probe timeout: the contents may be lost. What is relevant should go into the probes,
-    /// and the packet stays in flight.
-    Probe,
-}
-
-/// Properties of a finished packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PacketFlags {
-    /// Carries a frame that must be acknowledged; counts as in flight.
-    pub ack_eliciting: bool,
-    /// Is the packet-size probe that [`Recovery::mtu_probe`] asked for.
-    pub probe_mtu: bool,
-    /// Nothing more was waiting to be sent.
-    pub app_limited: bool,
-}
-
-/// What may be sent now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// One burst of at most this many bytes of UDP payload: a multiple of
-    /// [`Recovery::packet_size`], at least once.
-    Bytes(u64),
-    /// Pacing: ask again at this time.
-    Pacing(Instant),
-    /// The window is full: ask again after an acknowledgement or timeout.
-    Window,
-}
-
-/// What an ACK frame did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AckSummary {
-    /// Packets acknowledged for the first time.
-    pub newly_acked_packets: u64,
-    /// Their UDP payload in bytes.
-    pub newly_acked_bytes: u64,
-    /// The newest of them.
-    pub largest_newly_acked: Option<u64>,
-    /// The newest packet ever acknowledged, this frame included.
-    pub largest_acked: Option<u64>,
-    /// Packets that this frame proved lost.
-    pub lost_packets: u32,
-    /// Packets declared lost before that arrived after all.
-    pub spurious: u32,
-    /// A congestion event was undone because all its losses were spurious.
-    pub undone: bool,
-    /// The packet size changed to this.
-    pub mtu_changed: Option<usize>,
-}
-
-/// What a timeout did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimeoutOutcome {
-    /// Packets now taken for lost.
-    pub lost_packets: u32,
-    /// A probe timeout expired: [`Recovery::probes_owed`] tells what to send.
-    pub pto: bool,
-    /// The packet size changed to this.
-    pub mtu_changed: Option<usize>,
-}
 
 /// Loss recovery of one connection's Data space.
 #[derive(Debug)]
@@ -214,6 +149,11 @@ impl Recovery {
 
     /// Starts a packet and gives its number.
     pub fn begin_packet(&mut self) -> u64 {
+        if self.sent.end() != self.next_pn {
+            // The one before was neither finished nor abandoned: its number stays unused.
+            self.sent.abandon();
+            self.sent.push_skipped();
+        }
         if self.skip.is_next(self.next_pn) {
             self.skip.advance();
             self.sent.push_skipped();
@@ -234,13 +174,11 @@ impl Recovery {
     #[inline]
     pub fn finish_packet(&mut self, now: Instant, pn: u64, size: usize, flags: PacketFlags) {
         debug_assert_eq!(pn + 1, self.next_pn, "packets are finished in order");
-        let ect = self.ecn.on_sent();
-        let marks = Marks {
-            eliciting: flags.ack_eliciting,
-            mtu_probe: flags.probe_mtu,
-            app_limited: flags.app_limited,
-            ect,
-        };
+        let ect = flags.ecn == Ecn::Ect0;
+        if ect {
+            self.ecn.on_sent();
+        }
+        let marks = Marks { eliciting: flags.ack_eliciting, mtu_probe: flags.probe_mtu, ect };
         self.sent.push(now, size.min(MAX_PACKET) as u16, marks);
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += size as u64;
@@ -340,9 +278,9 @@ impl Recovery {
         self.mtu.on_too_large(now, size);
     }
 
-    /// The mark of all packets finished until the next call.
-    pub fn ecn_mark(&mut self) -> Ecn {
-        self.ecn.next_mark()
+    /// The mark for the next train of packets; to be handed back with each of them.
+    pub const fn ecn(&self) -> Ecn {
+        self.ecn.mark()
     }
 
     // ---- acknowledgements ---------------------------------------------------------------------
@@ -371,7 +309,7 @@ impl Recovery {
             }
             self.sent.ack_range(lo, hi, &mut |pn, p| acked.add(path, pn, p), &mut fate);
         }
-        let Some((newest, newest_sent, app_limited)) = acked.newest else {
+        let Some((newest, newest_sent)) = acked.newest else {
             return Ok(AckSummary { largest_acked: self.largest_acked, ..AckSummary::default() });
         };
         self.stats.packets_acked += acked.packets;
@@ -408,7 +346,7 @@ impl Recovery {
         if acked.spurious > 0 {
             summary.undone = self.on_spurious(now, &acked);
         }
-        self.grow(now, &acked, sample, app_limited);
+        self.grow(now, &acked, sample);
         self.sent.retire(now, self.keep_lost());
         Ok(summary)
     }
@@ -428,10 +366,10 @@ impl Recovery {
     }
 
     /// Tells the controller of an ACK frame.
-    fn grow(&mut self, now: Instant, acked: &Acked, sample: Option<Duration>, app_limited: bool) {
+    fn grow(&mut self, now: Instant, acked: &Acked, sample: Option<Duration>) {
         let new_round = self.largest_acked.is_some_and(|largest| largest >= self.round_end);
         // An event that this very frame caused lies behind everything acknowledged by it.
-        let growth = if self.loss.event.until > acked.newest.map_or(0, |(pn, ..)| pn) {
+        let growth = if self.loss.event.until > acked.newest.map_or(0, |(pn, _)| pn) {
             0
         } else {
             acked.growth
@@ -445,7 +383,6 @@ impl Recovery {
             rtt: &self.rtt,
             new_round,
             peak: self.peak.max(self.last_peak),
-            app_limited,
         });
         if new_round {
             self.round_end = self.next_pn;

@@ -12,7 +12,7 @@ pub(super) const BURST_PACKETS: u64 = 16;
 pub(super) const LAN_BURST_PACKETS: u64 = 64;
 /// Time of rate that one burst may hold.
 const BURST_TIME: Duration = Duration::from_millis(1);
-/// Lateness of a timer that is made good.
+/// Lateness of a timer that is made good; who comes later had nothing to send.
 const MAX_LATE: Duration = Duration::from_millis(5);
 
 /// Bytes that `rate` bytes a second make in `time`.
@@ -57,7 +57,10 @@ impl Pacer {
                 return Err(at);
             }
             self.wait = None;
-            room = room.saturating_add(bytes_in(rate, now.since(at).min(MAX_LATE)));
+            let late = now.since(at);
+            if late <= MAX_LATE {
+                room = room.saturating_add(bytes_in(rate, late));
+            }
         }
         let gained = bytes_in(rate, now.since(self.refilled));
         if gained > 0 {

@@ -92,7 +92,7 @@ impl ReceivedPackets {
     }
 
     /// Something waits for its acknowledgement, which may ride along in any packet.
-    pub const fn is_waiting(&self) -> bool {
+    pub const fn has_pending(&self) -> bool {
         self.waiting > 0
     }
 
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(r.timeout(), None);
         r.on_packet(at(1), 0, true, Ecn::NotEct);
         r.end_batch(at(1));
-        assert!(!r.ack_due(at(1)) && r.is_waiting());
+        assert!(!r.ack_due(at(1)) && r.has_pending());
         assert_eq!(r.timeout(), Some(at(26)));
         assert!(r.ack_due(at(26)));
         for pn in 1..45 {
@@ -206,7 +206,7 @@ mod tests {
             r.on_packet(at(0), pn, false, Ecn::Ect0);
             r.end_batch(at(0));
         }
-        assert!(!r.ack_due(at(1000)) && r.timeout().is_none() && !r.is_waiting());
+        assert!(!r.ack_due(at(1000)) && r.timeout().is_none() && !r.has_pending());
         assert_eq!(written(&mut r, at(0)).0, [9..=9, 5..=5, 3..=3, 0..=0]);
         assert_eq!(r.ecn_counts().ect0, 4);
     }

@@ -16,10 +16,8 @@ use std::collections::VecDeque;
 const ELICITING: u8 = 1;
 /// Packet-size probe.
 const MTU_PROBE: u8 = 2;
-/// Sent when there was nothing more to send.
-const APP_LIMITED: u8 = 4;
 /// Sent with ECT(0).
-const ECT: u8 = 8;
+const ECT: u8 = 4;
 
 const STATE: u8 = 0x30;
 const PENDING: u8 = 0;
@@ -50,7 +48,6 @@ const _: () = assert!(crate::limits::MAX_PACKET <= u16::MAX as usize);
 pub(super) struct Marks {
     pub(super) eliciting: bool,
     pub(super) mtu_probe: bool,
-    pub(super) app_limited: bool,
     pub(super) ect: bool,
 }
 
@@ -63,9 +60,6 @@ impl SentPacket {
     }
     pub(super) const fn mtu_probe(&self) -> bool {
         self.flags & MTU_PROBE != 0
-    }
-    pub(super) const fn app_limited(&self) -> bool {
-        self.flags & APP_LIMITED != 0
     }
     pub(super) const fn ect(&self) -> bool {
         self.flags & ECT != 0
@@ -103,6 +97,11 @@ pub(super) struct SentPackets {
 }
 
 impl SentPackets {
+    /// The number that the next packet pushed will have.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.packets.len() as u64
+    }
+
     /// Lowest number that is still remembered.
     pub(super) const fn base(&self) -> u64 {
         self.base
@@ -138,10 +137,14 @@ impl SentPackets {
     /// The packet being built becomes packet `base + len`.
     pub(super) fn push(&mut self, now: Instant, size: u16, marks: Marks) {
         let before = self.records.len() - usize::from(self.open);
-        let flags = u8::from(marks.eliciting) * ELICITING
-            | u8::from(marks.mtu_probe) * MTU_PROBE
-            | u8::from(marks.app_limited) * APP_LIMITED
-            | u8::from(marks.ect) * ECT;
+        let mut flags = PENDING;
+        for (set, bit) in
+            [(marks.eliciting, ELICITING), (marks.mtu_probe, MTU_PROBE), (marks.ect, ECT)]
+        {
+            if set {
+                flags |= bit;
+            }
+        }
         self.packets.push_back(SentPacket {
             time: now.as_nanos(),
             first_record: self.record_base.wrapping_add(before as u32),

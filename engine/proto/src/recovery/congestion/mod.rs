@@ -46,8 +46,6 @@ pub struct AckEvent<'a> {
     pub new_round: bool,
     /// Most bytes in flight in this round and the one before.
     pub peak: u64,
-    /// The newest packet acknowledged was the last one there was to send.
-    pub app_limited: bool,
 }
 
 /// Why the window must shrink.
