@@ -91,7 +91,7 @@ impl Connection {
             }
             let owed = self.recovery.probes_owed() > 0;
             let fill = if owed || budget >= size as u64 { Fill::Data } else { Fill::ControlOnly };
-            if owed && !self.mux.wants_to_send() {
+            if owed && self.recovery.ping_wanted() && !self.mux.wants_to_send() {
                 self.pending.ping = true;
             }
             let more = packets + 1 < max_segments;
@@ -129,7 +129,7 @@ impl Connection {
         let pn = self.recovery.begin_packet();
         let mut written = Written::default();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..room]);
-        if self.received.has_pending()
+        if self.received.is_waiting()
             && let Some(largest) = self.received.write(now, &mut w)
         {
             self.recovery.record(FrameRecord::Ack { largest });
@@ -181,6 +181,7 @@ impl Connection {
         ack_eliciting: bool,
         probe_mtu: bool,
     ) -> usize {
+        let ecn = if probe_mtu || !self.is_transferring() { Ecn::NotEct } else { self.recovery.ecn() };
         let Some(keys) = &mut self.keys else { return 0 };
         let total = end + TAG_LEN;
         ShortHeader { key_phase: keys.key_phase(), dcid, pn: pn as u32 }.write(packet);
@@ -189,7 +190,7 @@ impl Connection {
             self.recovery.abandon_packet(pn);
             return 0;
         }
-        self.recovery.finish_packet(now, pn, total, PacketFlags { ack_eliciting, probe_mtu });
+        self.recovery.finish_packet(now, pn, total, PacketFlags { ack_eliciting, probe_mtu, ecn });
         if ack_eliciting {
             self.awaiting_answer = true;
         }
@@ -324,7 +325,7 @@ impl Connection {
         let packet = buf.get_mut(..size)?;
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
-        if self.received.has_pending() {
+        if self.received.is_waiting() {
             self.received.write(now, &mut w);
         }
         self.pending.new_ids.clear();

@@ -5,24 +5,10 @@ use crate::error::{ApiError, CloseReason};
 use crate::handshake::{ClientTls, HostTls};
 use crate::ids::{PeerId, Role};
 use crate::limits::MAX_CREDENTIAL;
+pub use crate::recovery::Ecn;
 use crate::status::Status;
 use crate::time::Duration;
 use std::net::{IpAddr, SocketAddr};
-
-/// ECN codepoint of a datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Ecn {
-    /// Not ECN-capable.
-    #[default]
-    NotEct = 0,
-    /// ECT(1).
-    Ect1 = 1,
-    /// ECT(0).
-    Ect0 = 2,
-    /// Congestion experienced.
-    Ce = 3,
-}
 
 /// Where a datagram came from and to, as the driver saw it.
 #[derive(Clone, Copy, Debug)]
