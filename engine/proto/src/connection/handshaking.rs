@@ -9,9 +9,9 @@ use crate::crypto::ReplayWindow;
 use crate::endpoint::{Ecn, RxMeta, Shared, Transmit};
 use crate::error::ApiError;
 use crate::event::Sink;
-use crate::handshake::{
-    ClientTls, Established, Handshake, HandshakeConfig, HostStart, HostTls, Receipt,
-};
+use crate::crypto::RetryOrigin;
+use crate::handshake::{ClientTls, Established, Handshake, HandshakeConfig, HostTls, Receipt};
+use crate::wire::packet::LongHeader;
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
 use crate::recovery::{ReceivedPackets, Recovery};
@@ -86,7 +86,8 @@ pub(crate) struct ClientSide<'a> {
 /// What a host answers with.
 pub(crate) struct HostSide<'a> {
     pub(crate) tls: &'a HostTls,
-    pub(crate) start: HostStart,
+    pub(crate) request: &'a LongHeader<'a>,
+    pub(crate) retry: Option<&'a RetryOrigin>,
     pub(crate) meta: &'a RxMeta,
 }
 
@@ -159,9 +160,9 @@ impl Connection {
             side.tls,
             params,
             local_id,
-            side.start,
+            side.request,
+            side.retry,
             handshake_config(&config),
-            &mut shared.rng,
         )?;
         let meta = side.meta;
         // The machine does its own amplification accounting until the address is proven.
@@ -223,7 +224,7 @@ impl Connection {
         }
     }
 
-    /// Takes one long packet.
+    /// Takes one long packet. Returns whether it was valid.
     pub(crate) fn receive_long<S: Sink>(
         &mut self,
         now: Instant,
@@ -231,10 +232,10 @@ impl Connection {
         packet: &mut [u8],
         shared: &mut Shared,
         sink: &mut S,
-    ) {
+    ) -> bool {
         let Some(handshake) = &mut self.handshake else {
             shared.counters.late_handshake_packets += 1;
-            return;
+            return true;
         };
         match handshake.machine.receive(now, packet) {
             Receipt::Ok => {
@@ -243,15 +244,16 @@ impl Connection {
                 }
                 handshake.candidates.clear();
                 handshake.copy = None;
-                self.after_handshake(now, shared, sink);
+                self.after_handshake(now, shared);
             }
             Receipt::Dropped(reason) => {
                 tracing::trace!(conn = ?self.handle, ?reason, "handshake packet dropped");
                 shared.counters.dropped_handshake_packets += 1;
+                return false;
             }
-            Receipt::Closed(reason) => self.handshake_over(now, true, reason, sink),
-            Receipt::Failed(reason) => self.handshake_over(now, false, reason, sink),
+            other => self.handshake_over(now, other, sink),
         }
+        true
     }
 
     /// Writes the next handshake datagram; the same one goes to every candidate address.
@@ -288,13 +290,9 @@ impl Connection {
 
     // ---- completion
 
-    /// Takes over the keys once the machine has them, and what it decided by itself.
-    pub(super) fn after_handshake<S: Sink>(&mut self, now: Instant, shared: &mut Shared, sink: &mut S) {
+    /// Takes over the keys once the machine has them.
+    pub(super) fn after_handshake(&mut self, now: Instant, shared: &mut Shared) {
         let Some(handshake) = &mut self.handshake else { return };
-        if let Some(reason) = handshake.machine.take_close() {
-            self.handshake_over(now, true, reason, sink);
-            return;
-        }
         if self.keys.is_none()
             && self.usable().is_ok()
             && let Some(established) = handshake.machine.take_established()

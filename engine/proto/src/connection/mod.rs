@@ -393,9 +393,10 @@ impl Connection {
     /// Runs what is due.
     pub(crate) fn handle_timeout<S: Sink>(&mut self, now: Instant, shared: &mut Shared, sink: &mut S) {
         if let Some(handshake) = &mut self.handshake {
-            handshake.machine.handle_timeout(now);
+            let receipt = handshake.machine.handle_timeout(now);
+            self.handshake_over(now, receipt, sink);
         }
-        self.after_handshake(now, shared, sink);
+        self.after_handshake(now, shared);
         if let Some(closing) = &mut self.closing {
             closing.on_timeout(now);
         }
@@ -555,6 +556,13 @@ impl Connection {
     /// Once, when the handshake is over, well or badly.
     pub(crate) fn take_handshake_end(&mut self) -> bool {
         self.counted && self.authentication.is_over() && core::mem::take(&mut self.counted)
+    }
+
+    /// Ends a connection that nobody was told of, without a word.
+    pub(crate) fn discard(&mut self) {
+        self.authentication.fail();
+        self.handshake = None;
+        self.status = Status::Dead;
     }
 
     pub(crate) fn packet_size(&self) -> usize {

@@ -5,10 +5,11 @@ use crate::channel::AuthMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
 use crate::event::{Incoming, Sink};
+use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
 use crate::recovery::Fate;
-use crate::status::{Status, Trigger};
+use crate::status::Status;
 use crate::time::Instant;
 use crate::wire::ack::AckFrame;
 use crate::wire::frame::{Frames, RawFrame};
@@ -52,7 +53,7 @@ impl Connection {
             return true;
         }
         let opened = match keys.open(now, pn, header.key_phase, packet) {
-            Ok(payload) => payload,
+            Ok(opened) => opened.payload,
             Err(crate::crypto::OpenError::Forged) => {
                 self.counters.packets_rejected += 1;
                 return false;
@@ -352,16 +353,12 @@ impl Connection {
         self.received.end_batch(now);
     }
 
-    /// Status of a connection that never got beyond its handshake, after a CLOSE at a long-packet
-    /// level or a failure of the machine.
-    pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, by_peer: bool, reason: CloseReason, sink: &mut S) {
-        if by_peer {
-            self.peer_closed(now, reason, sink);
-        } else {
-            self.fail(now, reason, sink);
-        }
-        if self.status == Status::FinWait {
-            self.apply(Trigger::FinWaitOver, None, sink);
+    /// The handshake ended without success.
+    pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, receipt: Receipt, sink: &mut S) {
+        match receipt {
+            Receipt::Closed(reason) => self.peer_closed(now, reason, sink),
+            Receipt::Failed(reason) => self.fail(now, reason, sink),
+            Receipt::Ok | Receipt::Dropped(_) => {}
         }
     }
 }

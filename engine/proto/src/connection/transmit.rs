@@ -90,8 +90,11 @@ impl Connection {
                 break;
             }
             let owed = self.recovery.probes_owed() > 0;
+            if self.recovery.is_full() && !owed {
+                break;
+            }
             let fill = if owed || budget >= size as u64 { Fill::Data } else { Fill::ControlOnly };
-            if owed && self.recovery.ping_wanted() && !self.mux.wants_to_send() {
+            if (owed && !self.mux.wants_to_send()) || self.wants_ping() {
                 self.pending.ping = true;
             }
             let more = packets + 1 < max_segments;
@@ -155,6 +158,11 @@ impl Connection {
         }
         written.bytes = self.seal(now, packet, pn, end, self.ids.peer(), written.ack_eliciting, false);
         written
+    }
+
+    /// After many packets that only acknowledge, the next one asks for an answer itself.
+    fn wants_ping(&self) -> bool {
+        self.recovery.ping_wanted() && self.received.is_waiting()
     }
 
     /// Whether a packet would have any content.

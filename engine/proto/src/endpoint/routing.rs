@@ -4,7 +4,8 @@ use super::{Endpoint, Routed, RxMeta};
 use crate::connection::{Connection, HostSide};
 use crate::crypto::shard_of;
 use crate::event::Sink;
-use crate::handshake::HostStart;
+use crate::error::{CloseReason, Reason};
+use crate::handshake::write_refusal;
 use crate::ids::ConnectionId;
 use crate::limits::{MIN_PACKET, MIN_SHORT_PACKET, RESET_TOKEN_LEN};
 use crate::time::Instant;
@@ -147,10 +148,10 @@ impl Endpoint {
             };
             let (packet, after) = rest.split_at_mut(len);
             rest = after;
-            let slot = match target {
-                Target::Slot(slot) => slot,
+            let (slot, is_new) = match target {
+                Target::Slot(slot) => (slot, false),
                 Target::NewHost => match self.new_host(now, meta, packet) {
-                    Some(slot) => slot,
+                    Some(slot) => (slot, true),
                     None => break,
                 },
                 Target::OtherShard(shard) => return Routed::Shard(shard),
@@ -164,7 +165,11 @@ impl Endpoint {
                 counted = true;
                 conn.on_handshake_datagram(total);
             }
-            conn.receive_long(now, meta, packet, &mut self.shared, sink);
+            let valid = conn.receive_long(now, meta, packet, &mut self.shared, sink);
+            if is_new && !valid {
+                // Nothing is kept of a request that does not open.
+                conn.discard();
+            }
             self.touch(slot);
         }
         Routed::Here
@@ -221,13 +226,14 @@ impl Endpoint {
         }
     }
 
-    /// A first ConnectionRequest: bounds, Retry, and then a new connection. Nothing is kept of a
-    /// request that does not open.
+    /// A first ConnectionRequest: bounds, Retry, and then a new connection.
     fn new_host(&mut self, now: Instant, meta: &RxMeta, packet: &[u8]) -> Option<u32> {
         let header = LongHeader::parse(packet).ok()?;
         let (dcid, scid) = (header.destination()?, header.source()?);
         if self.live >= self.config.max_connections || self.handshakes >= self.config.max_handshakes {
             self.shared.counters.refused += 1;
+            let reason = CloseReason::new(Reason::REFUSED, "too many connections");
+            self.shared.answer_with(meta, |buf| write_refusal(&header, &reason, buf));
             return None;
         }
         let origin = (!header.token.is_empty())
@@ -239,17 +245,12 @@ impl Endpoint {
             super::RetryPolicy::Always => true,
         };
         if origin.is_none() && asks {
-            self.shared.send_retry(now, meta, dcid, scid);
-            return None;
-        }
-        let start = HostStart::new(&header, origin);
-        if !start.opens(packet) {
-            self.shared.counters.dropped_handshake_packets += 1;
+            self.shared.send_retry(now, meta, &header);
             return None;
         }
         let handle = self.reserve().ok()?;
         let listener = self.listeners.get(&meta.socket)?;
-        let side = HostSide { tls: &listener.tls, start, meta };
+        let side = HostSide { tls: &listener.tls, request: &header, retry: origin.as_ref(), meta };
         match Connection::host(now, handle, listener.connection.clone(), side, &mut self.shared) {
             Ok(conn) => {
                 self.shared.counters.accepted += 1;

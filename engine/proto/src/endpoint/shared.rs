@@ -4,15 +4,18 @@
 use super::types::{Ecn, EndpointConfig, EndpointStats, RxMeta, Transmit};
 use crate::crypto::{ConnIdCodec, IdParts, ResetTokens, RetryTokens, Rng};
 use crate::ids::{ConnHandle, ConnectionId};
-use crate::limits::{MIN_SHORT_PACKET, RESET_TOKEN_LEN, VERSION};
+use crate::handshake::{write_retry, write_version_list};
+use crate::limits::{MIN_SHORT_PACKET, RESET_TOKEN_LEN};
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{LongPrefix, Retry, VersionList};
+use crate::wire::packet::{LongHeader, LongPrefix};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Packets without a connection that may wait.
 const OUTBOX: usize = 64;
 /// Stateless resets a second.
 const RESETS_PER_S: u64 = 1_000;
+/// Room for an answer without state; smaller than what causes it.
+const ANSWER: usize = 512;
 /// Bytes of a stateless reset.
 const RESET_LEN: usize = 43;
 
@@ -134,25 +137,26 @@ impl Shared {
         self.answer(meta, bytes);
     }
 
+    /// Answers with what `write` puts into a small buffer.
+    pub(crate) fn answer_with(&mut self, meta: &RxMeta, write: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        let mut bytes = vec![0; ANSWER];
+        let Some(len) = write(&mut bytes) else { return false };
+        bytes.truncate(len);
+        self.answer(meta, bytes);
+        true
+    }
+
     /// Tells a client of another version which one we speak.
     pub(crate) fn version_list(&mut self, meta: &RxMeta, prefix: &LongPrefix<'_>) {
-        let mut bytes = vec![0; 64];
-        if let Ok(len) = VersionList::write(&mut bytes, prefix, &[VERSION]) {
-            bytes.truncate(len);
-            self.counters.version_lists += 1;
-            self.answer(meta, bytes);
-        }
+        let sent = self.answer_with(meta, |buf| write_version_list(prefix, buf));
+        self.counters.version_lists += u64::from(sent);
     }
 
     /// Makes a client prove its address first.
-    pub(crate) fn send_retry(&mut self, now: Instant, meta: &RxMeta, dcid: ConnectionId, scid: ConnectionId) {
-        let retry_id = self.rng.connection_id();
-        let Some(token) = self.retry.issue(now, meta.remote, &dcid.0, &scid.0, &retry_id.0) else { return };
-        let mut bytes = vec![0; 256];
-        if let Ok(len) = Retry::write(&mut bytes, scid, retry_id, token.as_bytes(), &dcid.0) {
-            bytes.truncate(len);
-            self.counters.retries += 1;
-            self.answer(meta, bytes);
-        }
+    pub(crate) fn send_retry(&mut self, now: Instant, meta: &RxMeta, request: &LongHeader<'_>) {
+        let id = self.rng.connection_id();
+        let tokens = self.retry.clone();
+        let sent = self.answer_with(meta, |buf| write_retry(now, &tokens, meta.remote, request, id, buf));
+        self.counters.retries += u64::from(sent);
     }
 }
