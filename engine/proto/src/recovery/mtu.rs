@@ -8,11 +8,13 @@
 use crate::limits::MIN_PACKET;
 use crate::time::{Duration, Instant};
 
-/// Losses of probes of one size that prove it too large (RFC 8899 §5.1.2).
+/// Losses of probes of a common size that prove it too large (RFC 8899 §5.1.2).
 const MAX_PROBES: u8 = 3;
+/// The same for sizes between the common ones, where little is at stake.
+const MAX_BISECTION_PROBES: u8 = 2;
 /// A finished search is repeated after this time (RFC 8899 §5.1.1, PMTU_RAISE_TIMER).
 const RAISE_AFTER: Duration = Duration::from_secs(600);
-/// The search ends when fewer than this many bytes could be gained.
+/// The search ends when fewer than this many bytes could be gained, or less than a 64th.
 const MIN_GAIN: u16 = 16;
 /// Rounds of loss, without a large packet acknowledged between, that mean a black hole.
 const BLACK_HOLE_ROUNDS: u8 = 3;
@@ -131,7 +133,7 @@ impl MtuSearch {
             return (self.max > low).then_some(self.max);
         }
         let high = self.too_large as u16;
-        if high - low <= MIN_GAIN {
+        if high - low <= MIN_GAIN.max(low / 64) {
             return None;
         }
         let common = CANDIDATES.into_iter().find(|&c| c > low && c < high);
@@ -176,7 +178,8 @@ impl MtuSearch {
         {
             self.probe = None;
             self.tries += 1;
-            if self.tries >= MAX_PROBES {
+            let common = size == self.max || CANDIDATES.contains(&size);
+            if self.tries >= if common { MAX_PROBES } else { MAX_BISECTION_PROBES } {
                 self.exclude(now, size);
             }
         }

@@ -1,1 +1,5 @@
-//! Tests
+//! Tests of recovery as a whole.
+
+mod core;
+mod link;
+mod sim;
