@@ -77,7 +77,10 @@ impl Endpoint {
     pub fn new(now: Instant, config: EndpointConfig) -> Result<Self, ApiError> {
         config.connection.validate()?;
         if !(1..=MAX_SLOTS).contains(&config.max_connections) {
-            return Err(ApiError::InvalidArgument { field: "max_connections", why: "must lie in 1..=1048576" });
+            return Err(ApiError::InvalidArgument {
+                field: "max_connections",
+                why: "must lie in 1..=1048576",
+            });
         }
         Ok(Self {
             connection: Arc::new(config.connection.clone()),
@@ -135,7 +138,9 @@ impl Endpoint {
         entry.touched = false;
         while conn.owes_farewell() {
             let mut bytes = vec![0; FAREWELL.max(conn.packet_size())];
-            let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) else { break };
+            let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) else {
+                break;
+            };
             bytes.truncate(transmit.len);
             self.shared.push_outbox(transmit, bytes);
         }
@@ -224,7 +229,12 @@ impl Endpoint {
 
     /// Writes the next train of one connection into `buf`: at most `max_segments` packets of one
     /// size, the last of which may be shorter. `None` when nothing is to be sent now.
-    pub fn poll_transmit(&mut self, now: Instant, buf: &mut [u8], max_segments: usize) -> Option<Transmit> {
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        max_segments: usize,
+    ) -> Option<Transmit> {
         while self.shared.has_outbox() {
             if let Some(transmit) = self.shared.pop_outbox(buf) {
                 return Some(transmit);

@@ -60,9 +60,16 @@ fn functions_fit_on_a_screen() {
         for (number, line) in without_tests(&text).lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
             let code = line.trim_start();
-            let is_fn = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "const fn ", "pub const fn "]
-                .iter()
-                .any(|p| code.starts_with(p));
+            let is_fn = [
+                "fn ",
+                "pub fn ",
+                "pub(crate) fn ",
+                "pub(super) fn ",
+                "const fn ",
+                "pub const fn ",
+            ]
+            .iter()
+            .any(|p| code.starts_with(p));
             if is_fn && start.is_none() {
                 start = Some((number, indent, code.to_owned()));
             } else if let Some((first, depth, name)) = &start
@@ -70,7 +77,12 @@ fn functions_fit_on_a_screen() {
                 && (code == "}" || code.ends_with(';'))
             {
                 if number - first > MAX_FUNCTION {
-                    long.push(format!("{}:{}: {} lines: {name}", path.display(), first + 1, number - first));
+                    long.push(format!(
+                        "{}:{}: {} lines: {name}",
+                        path.display(),
+                        first + 1,
+                        number - first
+                    ));
                 }
                 start = None;
             }
@@ -93,8 +105,15 @@ fn modules_say_what_they_are_for() {
 #[test]
 fn the_protocol_reads_no_clock_and_opens_no_socket() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let banned =
-        ["std::time::", "SystemTime", "UdpSocket", "TcpStream", "std::thread", "thread_rng", "unsafe {"];
+    let banned = [
+        "std::time::",
+        "SystemTime",
+        "UdpSocket",
+        "TcpStream",
+        "std::thread",
+        "thread_rng",
+        "unsafe {",
+    ];
     for path in sources().into_iter().filter(|p| p.starts_with(&root) && !is_test(p)) {
         let text = fs::read_to_string(&path).unwrap();
         for word in banned {

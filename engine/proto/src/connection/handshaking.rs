@@ -6,18 +6,18 @@ use super::{Connection, Counters, IdSet, Path, Pending};
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::ReplayWindow;
+use crate::crypto::RetryOrigin;
 use crate::endpoint::{Ecn, RxMeta, Shared, Transmit};
 use crate::error::ApiError;
 use crate::event::Sink;
-use crate::crypto::RetryOrigin;
 use crate::handshake::{ClientTls, Established, Handshake, HandshakeConfig, HostTls, Receipt};
-use crate::wire::packet::LongHeader;
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
 use crate::recovery::{ReceivedPackets, Recovery};
 use crate::status::Status;
 use crate::time::{Duration, Instant};
 use crate::wire::control;
+use crate::wire::packet::LongHeader;
 use crate::wire::params::TransportParams;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -292,9 +292,9 @@ impl Connection {
 
     /// Takes over the keys once the machine has them.
     pub(super) fn after_handshake(&mut self, now: Instant, shared: &mut Shared) {
-        let Some(handshake) = &mut self.handshake else { return };
         if self.keys.is_none()
             && self.usable().is_ok()
+            && let Some(handshake) = &mut self.handshake
             && let Some(established) = handshake.machine.take_established()
         {
             self.on_established(now, established, shared);

@@ -26,11 +26,11 @@ use crate::time::{Duration, Instant};
 use crate::wire::control;
 use crate::wire::record::FrameRecord;
 use close::Closing;
-pub(crate) use handshaking::{ClientSide, HostSide};
 use handshaking::{Authentication, Handshaking, PeerInfo};
+pub(crate) use handshaking::{ClientSide, HostSide};
 use ids::IdSet;
-pub(crate) use path::Path;
 use path::Migration;
+pub(crate) use path::Path;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use timers::{Timers, take_due};
@@ -132,7 +132,12 @@ impl Connection {
     }
 
     /// Moves the status through its table; returns whether the trigger did anything.
-    fn apply<S: Sink>(&mut self, trigger: Trigger, reason: Option<&CloseReason>, sink: &mut S) -> bool {
+    fn apply<S: Sink>(
+        &mut self,
+        trigger: Trigger,
+        reason: Option<&CloseReason>,
+        sink: &mut S,
+    ) -> bool {
         let Some(new) = self.status.on(trigger) else { return false };
         let old = core::mem::replace(&mut self.status, new);
         tracing::debug!(conn = ?self.handle, ?old, ?new, ?reason, "status");
@@ -156,7 +161,13 @@ impl Connection {
     }
 
     /// Host: the application refuses the connection.
-    pub(crate) fn reject<S: Sink>(&mut self, now: Instant, code: u32, text: &str, sink: &mut S) -> Result<(), ApiError> {
+    pub(crate) fn reject<S: Sink>(
+        &mut self,
+        now: Instant,
+        code: u32,
+        text: &str,
+        sink: &mut S,
+    ) -> Result<(), ApiError> {
         if self.authentication != Authentication::AwaitingApplication {
             return Err(ApiError::NoConnection("nothing to reject in this state"));
         }
@@ -194,7 +205,11 @@ impl Connection {
         if !self.status.is_open_to_application() || !self.told {
             return Err(ApiError::InvalidHandle);
         }
-        let text = if Reason::from_app(code).0 == code { text.to_owned() } else { format!("[code {code}] {text}") };
+        let text = if Reason::from_app(code).0 == code {
+            text.to_owned()
+        } else {
+            format!("[code {code}] {text}")
+        };
         let reason = CloseReason::new(Reason::from_app(code), &text);
         self.close_with(now, reason, linger, sink);
         Ok(())
@@ -208,7 +223,8 @@ impl Connection {
         linger: Option<Duration>,
         sink: &mut S,
     ) {
-        let lingers = linger.filter(|_| self.status == Status::Connected && self.mux.has_unacked_reliable());
+        let lingers =
+            linger.filter(|_| self.status == Status::Connected && self.mux.has_unacked_reliable());
         match (self.status, lingers) {
             (Status::ClosedByPeer | Status::ProblemDetectedLocally, _) => {
                 self.apply(Trigger::Close, None, sink);
@@ -245,7 +261,8 @@ impl Connection {
             handshake.machine.close(&closing.reason);
         }
         self.closing = Some(Box::new(closing));
-        self.timers = Timers { fin_wait: Some(now + self.config.fin_wait_timeout), ..Timers::default() };
+        self.timers =
+            Timers { fin_wait: Some(now + self.config.fin_wait_timeout), ..Timers::default() };
     }
 
     /// Pings; an answer must come within the check timeout.
@@ -263,7 +280,9 @@ impl Connection {
         if self.keys.is_none() || self.usable().is_err() {
             return;
         }
-        if self.role == Role::Client && let Some(old) = self.ids.switch() {
+        if self.role == Role::Client
+            && let Some(old) = self.ids.switch()
+        {
             self.pending.retire_ids.push(old.sequence);
             if let Some(token) = old.token {
                 shared.forget_token(&token);
@@ -347,7 +366,10 @@ impl Connection {
 
     /// A packet of the peer proved that it lives.
     fn heard(&mut self, now: Instant) {
-        if matches!(self.status, Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger) {
+        if matches!(
+            self.status,
+            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
+        ) {
             self.timers.connected = Some(now + self.config.connected_timeout);
             self.timers.keep_alive = Some(now + self.keep_alive());
             self.awaiting_answer = false;
@@ -391,7 +413,12 @@ impl Connection {
     }
 
     /// Runs what is due.
-    pub(crate) fn handle_timeout<S: Sink>(&mut self, now: Instant, shared: &mut Shared, sink: &mut S) {
+    pub(crate) fn handle_timeout<S: Sink>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        sink: &mut S,
+    ) {
         if let Some(handshake) = &mut self.handshake {
             let receipt = handshake.machine.handle_timeout(now);
             self.handshake_over(now, receipt, sink);
@@ -424,7 +451,9 @@ impl Connection {
     fn run_liveness<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         if take_due(&mut self.timers.initial, now) {
             let text = match (self.role, self.authentication) {
-                (Role::Host, Authentication::AwaitingApplication) => "the application did not accept in time",
+                (Role::Host, Authentication::AwaitingApplication) => {
+                    "the application did not accept in time"
+                }
                 (_, Authentication::AwaitingResponse) => "no AuthenticationResponse in time",
                 (Role::Client, _) => "no ConnectionResponse in time",
                 (Role::Host, _) => "no AuthenticationRequest in time",
@@ -432,7 +461,11 @@ impl Connection {
             self.fail(now, CloseReason::new(Reason::TIMEOUT, text), sink);
         }
         if take_due(&mut self.timers.check, now) {
-            self.fail(now, CloseReason::new(Reason::TIMEOUT, "connectivity check was not answered"), sink);
+            self.fail(
+                now,
+                CloseReason::new(Reason::TIMEOUT, "connectivity check was not answered"),
+                sink,
+            );
         }
         if take_due(&mut self.timers.connected, now) {
             self.fail(now, CloseReason::new(Reason::TIMEOUT, "nothing heard from the peer"), sink);
@@ -454,6 +487,7 @@ impl Connection {
                 lost(fate, record, mux, pending, retransmits);
             });
         }
+        self.received.on_timeout(now);
         self.mux.on_timeout(now, self.handle, sink);
         self.run_migration(now);
     }
@@ -571,7 +605,13 @@ impl Connection {
 }
 
 /// Routes a record whose packet was lost (or is sent again as a probe) to its owner.
-fn lost(fate: Fate, record: &FrameRecord, mux: &mut Mux, pending: &mut Pending, retransmits: &mut u64) {
+fn lost(
+    fate: Fate,
+    record: &FrameRecord,
+    mux: &mut Mux,
+    pending: &mut Pending,
+    retransmits: &mut u64,
+) {
     match *record {
         FrameRecord::NewConnectionId { sequence } => pending.new_ids.push(sequence),
         FrameRecord::RetireConnectionId { sequence } => pending.retire_ids.push(sequence),

@@ -98,7 +98,9 @@ impl Connection {
             self.pending.close_ack = true;
             self.peer_closed(now, reason, sink);
         }
-        if facts.close_ack && let Some(closing) = &mut self.closing {
+        if facts.close_ack
+            && let Some(closing) = &mut self.closing
+        {
             closing.on_acknowledged();
         }
         if !has_close
@@ -124,13 +126,19 @@ impl Connection {
         match *frame {
             TransportFrame::Ping => {}
             TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
-            TransportFrame::Credit { channel, limit } => self.mux.on_credit(now, conn, pn, channel, limit, sink)?,
+            TransportFrame::Credit { channel, limit } => {
+                self.mux.on_credit(now, conn, pn, channel, limit, sink)?
+            }
             TransportFrame::EarlyCredit { limit } => self.mux.on_early_credit(limit),
             TransportFrame::ChannelReset { channel, code, final_offset } => {
                 self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
             }
-            TransportFrame::ChannelStop { channel, code } => self.mux.on_stop(now, conn, pn, channel, code, sink)?,
-            TransportFrame::Close { reason, text, .. } => facts.close = Some(CloseReason::new(reason, text)),
+            TransportFrame::ChannelStop { channel, code } => {
+                self.mux.on_stop(now, conn, pn, channel, code, sink)?
+            }
+            TransportFrame::Close { reason, text, .. } => {
+                facts.close = Some(CloseReason::new(reason, text))
+            }
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
                 if self.pending.path_responses.len() < MAX_PATH_CHALLENGES {
@@ -162,7 +170,12 @@ impl Connection {
         Ok(())
     }
 
-    fn on_ack<S: Sink>(&mut self, now: Instant, ack: &AckFrame<'_>, sink: &mut S) -> Result<(), PeerMisbehaved> {
+    fn on_ack<S: Sink>(
+        &mut self,
+        now: Instant,
+        ack: &AckFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
         let conn = self.handle;
         let Self { recovery, mux, pending, received, closing, counters, .. } = self;
         let summary = recovery.on_ack(now, ack, |fate, record| match (fate, record) {
@@ -172,7 +185,10 @@ impl Connection {
                     closing.on_acknowledged();
                 }
             }
-            (Fate::Acked, FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. }) => {}
+            (
+                Fate::Acked,
+                FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. },
+            ) => {}
             (Fate::Acked, FrameRecord::Crypto { .. }) => {}
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
             (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
@@ -216,11 +232,17 @@ impl Connection {
                 (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
                     self.on_authentication_request(&credential, sink);
                 }
-                (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
+                (
+                    AuthMessage::Response { accepted: true, .. },
+                    Authentication::AwaitingResponse,
+                ) => {
                     self.authentication = Authentication::Done;
                     self.establish(now, sink);
                 }
-                (AuthMessage::Response { accepted: false, reason, text }, Authentication::AwaitingResponse) => {
+                (
+                    AuthMessage::Response { accepted: false, reason, text },
+                    Authentication::AwaitingResponse,
+                ) => {
                     self.authentication = Authentication::Failed;
                     self.peer_closed(now, CloseReason { reason, text }, sink);
                 }
@@ -266,7 +288,11 @@ impl Connection {
         }
         let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
         let old = self.path;
-        let previous = if old.validated { Some(old) } else { self.migration.as_ref().and_then(|m| m.previous) };
+        let previous = if old.validated {
+            Some(old)
+        } else {
+            self.migration.as_ref().and_then(|m| m.previous)
+        };
         self.path = Path::new(meta.socket, meta.remote, meta.local, false);
         self.path.on_received(size);
         tracing::debug!(conn = ?self.handle, from = %old.remote, to = %meta.remote, "peer moved");

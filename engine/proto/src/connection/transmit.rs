@@ -59,8 +59,23 @@ impl Connection {
         }
     }
 
-    fn transmit_on(&self, path: &Path, len: usize, segment: usize, ecn: Ecn, probe: bool) -> Transmit {
-        Transmit { socket: path.socket, remote: path.remote, local: path.local, ecn, len, segment, probe }
+    fn transmit_on(
+        &self,
+        path: &Path,
+        len: usize,
+        segment: usize,
+        ecn: Ecn,
+        probe: bool,
+    ) -> Transmit {
+        Transmit {
+            socket: path.socket,
+            remote: path.remote,
+            local: path.local,
+            ecn,
+            len,
+            segment,
+            probe,
+        }
     }
 
     fn transmit_train(
@@ -112,7 +127,8 @@ impl Connection {
                 break;
             }
         }
-        (len > 0).then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
+        (len > 0)
+            .then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
     }
 
     /// Writes one packet of the data space into `packet` (whole size given), sealed. `pad`: when
@@ -132,7 +148,7 @@ impl Connection {
         let pn = self.recovery.begin_packet();
         let mut written = Written::default();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..room]);
-        if self.received.is_waiting()
+        if self.received.has_pending()
             && let Some(largest) = self.received.write(now, &mut w)
         {
             self.recovery.record(FrameRecord::Ack { largest });
@@ -156,13 +172,14 @@ impl Connection {
             packet[end..room].fill(0);
             end = room;
         }
-        written.bytes = self.seal(now, packet, pn, end, self.ids.peer(), written.ack_eliciting, false);
+        written.bytes =
+            self.seal(now, packet, pn, end, self.ids.peer(), written.ack_eliciting, false);
         written
     }
 
     /// After many packets that only acknowledge, the next one asks for an answer itself.
     fn wants_ping(&self) -> bool {
-        self.recovery.ping_wanted() && self.received.is_waiting()
+        self.recovery.ping_wanted() && self.received.has_pending()
     }
 
     /// Whether a packet would have any content.
@@ -189,7 +206,8 @@ impl Connection {
         ack_eliciting: bool,
         probe_mtu: bool,
     ) -> usize {
-        let ecn = if probe_mtu || !self.is_transferring() { Ecn::NotEct } else { self.recovery.ecn() };
+        let ecn =
+            if probe_mtu || !self.is_transferring() { Ecn::NotEct } else { self.recovery.ecn() };
         let Some(keys) = &mut self.keys else { return 0 };
         let total = end + TAG_LEN;
         ShortHeader { key_phase: keys.key_phase(), dcid, pn: pn as u32 }.write(packet);
@@ -227,7 +245,8 @@ impl Connection {
         while let Some(&sequence) = pending.new_ids.last() {
             if local.contains(&sequence) {
                 let (id, token) = shared.issue_id(self.handle, sequence);
-                let frame = TransportFrame::NewConnectionId { sequence, retire_prior_to: 0, id, token };
+                let frame =
+                    TransportFrame::NewConnectionId { sequence, retire_prior_to: 0, id, token };
                 if frame.write(w).is_err() {
                     break;
                 }
@@ -251,7 +270,8 @@ impl Connection {
         let mut eliciting = false;
         while let Some(range) = self.pending.ticket_ranges.pop() {
             let take = range.len().min(CRYPTO_CHUNK).min(w.remaining().saturating_sub(24));
-            let Some(data) = self.pending.tickets.get(range.start..range.start + take).filter(|d| !d.is_empty())
+            let Some(data) =
+                self.pending.tickets.get(range.start..range.start + take).filter(|d| !d.is_empty())
             else {
                 self.pending.ticket_ranges.push(range);
                 break;
@@ -261,7 +281,8 @@ impl Connection {
                 self.pending.ticket_ranges.push(range);
                 break;
             }
-            self.recovery.record(FrameRecord::Crypto { offset: range.start as u64, len: take as u16 });
+            self.recovery
+                .record(FrameRecord::Crypto { offset: range.start as u64, len: take as u16 });
             eliciting = true;
             if take < range.len() {
                 self.pending.ticket_ranges.push(range.start + take..range.end);
@@ -287,7 +308,12 @@ impl Connection {
     }
 
     /// PATH_CHALLENGE packets that are due, on the path that they are about.
-    fn transmit_path(&mut self, now: Instant, buf: &mut [u8], shared: &mut Shared) -> Option<Transmit> {
+    fn transmit_path(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Option<Transmit> {
         let _ = shared;
         let migration = self.migration.as_mut()?;
         let challenge = if migration.challenge.send_at <= now {
@@ -320,7 +346,12 @@ impl Connection {
     }
 
     /// After the end: CLOSE when it is due, CLOSE_ACK when the peer closed.
-    fn transmit_closing(&mut self, now: Instant, buf: &mut [u8], shared: &mut Shared) -> Option<Transmit> {
+    fn transmit_closing(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Option<Transmit> {
         let due = self.closing.as_ref().is_some_and(|c| c.due && !c.acknowledged);
         let answers = self.pending.close_ack;
         if !due && !answers {
@@ -333,7 +364,7 @@ impl Connection {
         let packet = buf.get_mut(..size)?;
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
-        if self.received.is_waiting() {
+        if self.received.has_pending() {
             self.received.write(now, &mut w);
         }
         self.pending.new_ids.clear();
@@ -358,14 +389,16 @@ impl Connection {
                 closing.on_sent(now);
             }
         }
-        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, self.ids.peer(), due, false);
+        let len =
+            self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, self.ids.peer(), due, false);
         self.path.on_sent(len);
         (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }
 
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.
     pub(crate) fn owes_farewell(&self) -> bool {
-        self.keys.is_some() && (self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due))
+        self.keys.is_some()
+            && (self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due))
             && matches!(self.status, Status::Dead)
     }
 }

@@ -1,6 +1,9 @@
 //! The application's calls, by handle.
 
-use super::{ClientConfig, ConnInfo, ConnStats, Endpoint, EndpointStats, Listener, ListenerConfig, SendOptions, Transmit};
+use super::{
+    ClientConfig, ConnInfo, ConnStats, Endpoint, EndpointStats, Listener, ListenerConfig,
+    SendOptions, Transmit,
+};
 use crate::channel::{ChannelInfo, Mux};
 use crate::config::ChannelOptions;
 use crate::connection::{ClientSide, Connection};
@@ -44,7 +47,10 @@ impl Endpoint {
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
         config.validate()?;
-        let connection = config.connection.as_ref().map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
+        let connection = config
+            .connection
+            .as_ref()
+            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
         let handle = self.reserve()?;
         let side = ClientSide {
             tls: &config.tls,
@@ -110,7 +116,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::accept`].
-    pub fn reject(&mut self, now: Instant, conn: ConnHandle, code: u32, text: &str) -> Result<(), ApiError> {
+    pub fn reject(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        code: u32,
+        text: &str,
+    ) -> Result<(), ApiError> {
         self.with(conn, |c, sink| c.reject(now, code, text, sink))
     }
 
@@ -262,7 +274,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ApiError::InvalidHandle`], [`ApiError::NoConnection`].
-    pub fn finish_channel(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) -> Result<(), ApiError> {
+    pub fn finish_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+    ) -> Result<(), ApiError> {
         self.with_mux(conn, |m| m.finish(now, channel))
     }
 
@@ -298,7 +315,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::finish_channel`].
-    pub fn flush_channel(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) -> Result<(), ApiError> {
+    pub fn flush_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+    ) -> Result<(), ApiError> {
         self.with_mux(conn, |m| m.flush(now, channel))
     }
 

@@ -3,8 +3,8 @@
 use super::{Endpoint, Routed, RxMeta};
 use crate::connection::{Connection, HostSide};
 use crate::crypto::shard_of;
-use crate::event::Sink;
 use crate::error::{CloseReason, Reason};
+use crate::event::Sink;
 use crate::handshake::write_refusal;
 use crate::ids::ConnectionId;
 use crate::limits::{MIN_PACKET, MIN_SHORT_PACKET, RESET_TOKEN_LEN};
@@ -32,7 +32,13 @@ enum Target {
 
 impl Endpoint {
     /// Takes one datagram (one segment of a GRO train). `data` is opened in place.
-    pub fn receive<S: Sink>(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8], sink: &mut S) -> Routed {
+    pub fn receive<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        data: &mut [u8],
+        sink: &mut S,
+    ) -> Routed {
         if !self.deferred.is_empty() {
             self.deferred.replay(sink);
         }
@@ -47,7 +53,13 @@ impl Endpoint {
         }
     }
 
-    fn receive_short<S: Sink>(&mut self, now: Instant, meta: &RxMeta, packet: &mut [u8], sink: &mut S) -> Routed {
+    fn receive_short<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        packet: &mut [u8],
+        sink: &mut S,
+    ) -> Routed {
         let header = ShortHeader::parse(packet).filter(|_| packet.len() >= MIN_SHORT_PACKET);
         let Some(header) = header else {
             self.shared.counters.malformed += 1;
@@ -117,7 +129,12 @@ impl Endpoint {
     }
 
     /// Ends the connection whose peer's token this is.
-    fn try_reset<S: Sink>(&mut self, now: Instant, token: &[u8; RESET_TOKEN_LEN], sink: &mut S) -> bool {
+    fn try_reset<S: Sink>(
+        &mut self,
+        now: Instant,
+        token: &[u8; RESET_TOKEN_LEN],
+        sink: &mut S,
+    ) -> bool {
         let Some(slot) = self.shared.token_owner(token) else { return false };
         let Some(conn) = &mut self.slots[slot as usize].conn else { return false };
         self.shared.counters.resets_received += 1;
@@ -128,7 +145,13 @@ impl Endpoint {
 
     // ---- long packets
 
-    fn receive_long<S: Sink>(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8], sink: &mut S) -> Routed {
+    fn receive_long<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        data: &mut [u8],
+        sink: &mut S,
+    ) -> Routed {
         let total = data.len();
         let mut rest = data;
         let mut counted = false;
@@ -140,7 +163,9 @@ impl Endpoint {
                 break; // padding
             }
             let (target, len) = match LongPacket::parse(rest) {
-                Ok(packet) => (self.target(meta, &packet, total), Self::packet_len(&packet, rest.len())),
+                Ok(packet) => {
+                    (self.target(meta, &packet, total), Self::packet_len(&packet, rest.len()))
+                }
                 Err(reason) => {
                     self.not_parsed(meta, rest, total, reason);
                     break;
@@ -187,17 +212,26 @@ impl Endpoint {
             LongPacket::Sealed(header) => header,
             LongPacket::Retry(retry) => return self.existing(meta, &retry.dcid),
             LongPacket::VersionList(list) => {
-                return list.dcid.try_into().map_or(Target::Nowhere, |id| self.existing(meta, &ConnectionId(id)));
+                return list
+                    .dcid
+                    .try_into()
+                    .map_or(Target::Nowhere, |id| self.existing(meta, &ConnectionId(id)));
             }
         };
-        let (Some(dcid), Some(scid)) = (header.destination(), header.source()) else { return Target::Nowhere };
+        let (Some(dcid), Some(scid)) = (header.destination(), header.source()) else {
+            return Target::Nowhere;
+        };
         if header.message == MessageType::ConnectionRequest {
             let key = InitialKey { remote: meta.remote, id: scid };
             if let Some(&slot) = self.initials.get(&key) {
                 return Target::Slot(slot);
             }
             let listening = self.listeners.contains_key(&meta.socket);
-            return if listening && total >= MIN_PACKET { Target::NewHost } else { self.existing(meta, &dcid) };
+            return if listening && total >= MIN_PACKET {
+                Target::NewHost
+            } else {
+                self.existing(meta, &dcid)
+            };
         }
         self.existing(meta, &dcid)
     }
@@ -207,7 +241,11 @@ impl Endpoint {
         match self.find(id) {
             Some(slot) => {
                 let conn = self.slots[slot as usize].conn.as_ref();
-                if conn.is_some_and(|c| c.accepts_from(meta.remote)) { Target::Slot(slot) } else { Target::Nowhere }
+                if conn.is_some_and(|c| c.accepts_from(meta.remote)) {
+                    Target::Slot(slot)
+                } else {
+                    Target::Nowhere
+                }
             }
             None if shard != self.config.shard => Target::OtherShard(shard),
             None => Target::Nowhere,
@@ -230,14 +268,17 @@ impl Endpoint {
     fn new_host(&mut self, now: Instant, meta: &RxMeta, packet: &[u8]) -> Option<u32> {
         let header = LongHeader::parse(packet).ok()?;
         let (dcid, scid) = (header.destination()?, header.source()?);
-        if self.live >= self.config.max_connections || self.handshakes >= self.config.max_handshakes {
+        if self.live >= self.config.max_connections || self.handshakes >= self.config.max_handshakes
+        {
             self.shared.counters.refused += 1;
             let reason = CloseReason::new(Reason::REFUSED, "too many connections");
             self.shared.answer_with(meta, |buf| write_refusal(&header, &reason, buf));
             return None;
         }
         let origin = (!header.token.is_empty())
-            .then(|| self.shared.retry_tokens().check(now, meta.remote, &scid.0, &dcid.0, header.token))
+            .then(|| {
+                self.shared.retry_tokens().check(now, meta.remote, &scid.0, &dcid.0, header.token)
+            })
             .flatten();
         let asks = match self.config.retry {
             super::RetryPolicy::Never => false,

@@ -3,8 +3,8 @@
 
 use super::types::{Ecn, EndpointConfig, EndpointStats, RxMeta, Transmit};
 use crate::crypto::{ConnIdCodec, IdParts, ResetTokens, RetryTokens, Rng};
-use crate::ids::{ConnHandle, ConnectionId};
 use crate::handshake::{write_retry, write_version_list};
+use crate::ids::{ConnHandle, ConnectionId};
 use crate::limits::{MIN_SHORT_PACKET, RESET_TOKEN_LEN};
 use crate::time::{Duration, Instant};
 use crate::wire::packet::{LongHeader, LongPrefix};
@@ -55,10 +55,21 @@ impl Shared {
     }
 
     /// Makes our connection id number `sequence` of `conn`, with its reset token.
-    pub(crate) fn issue_id(&mut self, conn: ConnHandle, sequence: u64) -> (ConnectionId, [u8; RESET_TOKEN_LEN]) {
+    pub(crate) fn issue_id(
+        &mut self,
+        conn: ConnHandle,
+        sequence: u64,
+    ) -> (ConnectionId, [u8; RESET_TOKEN_LEN]) {
         // The same id comes out when a lost NEW_CONNECTION_ID is written again.
-        let salt = self.reset.token(&ConnectionId((u64::from(conn.slot) << 32 | u64::from(conn.generation) ^ sequence << 20).to_be_bytes()));
-        let parts = IdParts { slot: conn.slot, generation: (conn.generation & 0xFFF) as u16, sequence: sequence as u8 };
+        let salt = self.reset.token(&ConnectionId(
+            (u64::from(conn.slot) << 32 | u64::from(conn.generation) ^ sequence << 20)
+                .to_be_bytes(),
+        ));
+        let parts = IdParts {
+            slot: conn.slot,
+            generation: (conn.generation & 0xFFF) as u16,
+            sequence: sequence as u8,
+        };
         let id = self.codec.encode(salt[0], parts);
         (id, self.reset.token(&id))
     }
@@ -114,7 +125,13 @@ impl Shared {
 
     /// Answers a short packet for an unknown connection, smaller than what caused it and at a
     /// bounded rate (RFC 9000 §10.3).
-    pub(crate) fn stateless_reset(&mut self, now: Instant, meta: &RxMeta, cause: &[u8], id: &ConnectionId) {
+    pub(crate) fn stateless_reset(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        cause: &[u8],
+        id: &ConnectionId,
+    ) {
         let len = RESET_LEN.min(cause.len().saturating_sub(1));
         if len < MIN_SHORT_PACKET {
             return;
@@ -138,7 +155,11 @@ impl Shared {
     }
 
     /// Answers with what `write` puts into a small buffer.
-    pub(crate) fn answer_with(&mut self, meta: &RxMeta, write: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+    pub(crate) fn answer_with(
+        &mut self,
+        meta: &RxMeta,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
         let mut bytes = vec![0; ANSWER];
         let Some(len) = write(&mut bytes) else { return false };
         bytes.truncate(len);
@@ -156,7 +177,8 @@ impl Shared {
     pub(crate) fn send_retry(&mut self, now: Instant, meta: &RxMeta, request: &LongHeader<'_>) {
         let id = self.rng.connection_id();
         let tokens = self.retry.clone();
-        let sent = self.answer_with(meta, |buf| write_retry(now, &tokens, meta.remote, request, id, buf));
+        let sent =
+            self.answer_with(meta, |buf| write_retry(now, &tokens, meta.remote, request, id, buf));
         self.counters.retries += u64::from(sent);
     }
 }

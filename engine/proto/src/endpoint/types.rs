@@ -187,7 +187,6 @@ pub struct ConnStats {
     pub datagrams_dropped: u64,
 }
 
-
 /// Counters of an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EndpointStats {
@@ -225,7 +224,10 @@ impl ClientConfig {
     /// Checks every field; the error names the first one that is out of range.
     pub fn validate(&self) -> Result<(), ApiError> {
         if self.credential.len() > MAX_CREDENTIAL {
-            return Err(ApiError::InvalidArgument { field: "credential", why: "must be at most 8192 bytes" });
+            return Err(ApiError::InvalidArgument {
+                field: "credential",
+                why: "must be at most 8192 bytes",
+            });
         }
         self.connection.as_ref().map_or(Ok(()), ConnectionConfig::validate)
     }
