@@ -51,8 +51,8 @@ fn frame() -> impl Strategy<Value = Owned> {
             }
         }),
         varint().prop_map(|sequence| F::RetireConnectionId { sequence }),
-        (varint(), 0..1u64 << 50).prop_map(|(threshold, us)| F::AckFrequency {
-            threshold,
+        (varint(), 0..=1_000_000u64).prop_map(|(threshold, us)| F::AckFrequency {
+            threshold: threshold.max(1),
             max_delay: Duration::from_micros(us)
         }),
     ];
@@ -149,6 +149,9 @@ fn errors_name_the_frame() {
     let mut crypto = vec![kind::CRYPTO];
     crypto.extend([0xFF; 9]);
     assert_eq!(malformed(&crypto), "CRYPTO", "offset beyond 62 bits");
+    assert_eq!(malformed(&[kind::ACK_FREQUENCY, 0, 1]), "ACK_FREQUENCY", "no threshold");
+    let slow = [kind::ACK_FREQUENCY, 1, 0x80, 0x0F, 0x42, 0x41];
+    assert_eq!(malformed(&slow), "ACK_FREQUENCY", "more than a second");
     let mut id = vec![kind::NEW_CONNECTION_ID, 1, 2];
     id.extend([0; 24]);
     assert_eq!(malformed(&id), "NEW_CONNECTION_ID", "retires itself");
