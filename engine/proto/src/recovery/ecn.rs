@@ -143,8 +143,8 @@ impl EcnValidation {
 mod tests {
     use super::*;
 
-    fn counts(ect0: u64, ect1: u64, ce: u64) -> Option<EcnCounts> {
-        Some(EcnCounts { ect0, ect1, ce })
+    fn counts(ect0: u64, ect1: u64, ce: u64) -> EcnCounts {
+        EcnCounts { ect0, ect1, ce }
     }
 
     fn testing(sent: u32) -> EcnValidation {
@@ -159,21 +159,21 @@ mod tests {
     fn a_path_that_keeps_marks_is_used() {
         let mut ecn = testing(10);
         assert_eq!(ecn.mark(), Ecn::NotEct);
-        assert!(!ecn.on_ack(2, counts(2, 0, 0)));
+        assert!(!ecn.on_ack(2, Some(counts(2, 0, 0))));
         assert_eq!(ecn.state(), EcnState::Capable);
         assert_eq!(ecn.mark(), Ecn::Ect0);
-        assert!(ecn.on_ack(1, counts(2, 0, 1)));
-        assert!(!ecn.on_ack(1, counts(3, 0, 1)));
+        assert!(ecn.on_ack(1, Some(counts(2, 0, 1))));
+        assert!(!ecn.on_ack(1, Some(counts(3, 0, 1))));
     }
 
     #[test]
     fn every_way_to_fail() {
         for (acked, report) in [
             (2, None),
-            (2, counts(1, 0, 0)),
-            (2, counts(2, 1, 0)),
-            (2, counts(0, 2, 0)),
-            (2, counts(4, 0, 0)),
+            (2, Some(counts(1, 0, 0))),
+            (2, Some(counts(2, 1, 0))),
+            (2, Some(counts(0, 2, 0))),
+            (2, Some(counts(4, 0, 0))),
         ] {
             let mut ecn = testing(3);
             assert!(!ecn.on_ack(acked, report));
@@ -181,8 +181,8 @@ mod tests {
             assert_eq!(ecn.mark(), Ecn::NotEct);
         }
         let mut ecn = testing(3);
-        ecn.on_ack(2, counts(2, 0, 0));
-        ecn.on_ack(1, counts(1, 0, 0));
+        ecn.on_ack(2, Some(counts(2, 0, 0)));
+        ecn.on_ack(1, Some(counts(1, 0, 0)));
         assert_eq!(ecn.state(), EcnState::Failed);
     }
 
@@ -202,6 +202,6 @@ mod tests {
         let mut ecn = EcnValidation::new(false);
         ecn.on_path_change();
         assert_eq!(ecn.mark(), Ecn::NotEct);
-        assert!(!ecn.on_ack(5, counts(5, 0, 5)));
+        assert!(!ecn.on_ack(5, Some(counts(5, 0, 5))));
     }
 }

@@ -96,11 +96,10 @@ impl ReceivedPackets {
         self.waiting > 0
     }
 
-    /// When [`Self::ack_due`] will be true by itself.
+    /// When [`Self::ack_due`] becomes true by itself; `None` when it is already, or never will.
+    /// Call [`Self::end_batch`] then.
     pub fn timeout(&self) -> Option<Instant> {
-        (self.waiting > 0).then(|| {
-            if self.due { self.waiting_since } else { self.waiting_since + self.max_ack_delay }
-        })
+        (self.waiting > 0 && !self.due).then(|| self.waiting_since + self.max_ack_delay)
     }
 
     /// Writes a whole ACK frame with as many ranges as fit. Gives the newest number in it; nothing

@@ -36,6 +36,25 @@ fn fills_a_clean_path() {
     }
 }
 
+#[test]
+fn loopback_is_filled_with_the_largest_packets() {
+    let link = Link {
+        bytes_per_s: 2_500_000_000,
+        delay: Duration::from_micros(15),
+        queue_bytes: 2_000_000,
+        ..Link::default()
+    };
+    let mut sim = Sim::new(1, link);
+    sim.flow(
+        &ConnectionConfig { max_packet: 65_507, ..ConnectionConfig::default() },
+        ENDLESS,
+        at_ms(1),
+    );
+    let share = utilisation(&mut sim, 20, 520);
+    assert_eq!(sim.flows[0].recovery.packet_size(), 65_507);
+    assert!(share > 0.9, "{share} {:?}", sim.flows[0].recovery.stats());
+}
+
 /// CUBIC alone answers every loss. At one loss in a thousand RFC 9438 figure 1 gives an average
 /// window of 1.054·RTT^¾/p^¾ or, in the region where it imitates Reno, 1.22/√p packets: 39 here, a
 /// fifth of what the path holds. More would be taken from others, less would be a fault.

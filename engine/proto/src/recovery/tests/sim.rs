@@ -192,7 +192,7 @@ impl Sim {
         let mut end = self.now;
         while !self.flows.iter().all(Flow::is_done) {
             assert!(end < limit, "not finished in time");
-            end = end + ms(1);
+            end += ms(1);
             self.run_until(end);
         }
         end
@@ -221,6 +221,7 @@ impl Sim {
                     .on_timeout(now, |fate, record| settle(fate, record, again, acked));
                 flow.sizes.extend(outcome.mtu_changed);
             }
+            flow.received.end_batch(now);
             if flow.received.ack_due(now) {
                 self.acknowledge(index);
             }
