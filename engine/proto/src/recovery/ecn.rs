@@ -78,9 +78,13 @@ impl EcnValidation {
         self.marked += 1;
         if self.state == EcnState::Testing {
             self.tested += 1;
-            if self.tested >= TEST_PACKETS {
-                self.state = EcnState::Waiting;
-            }
+        }
+    }
+
+    /// A train begins: the mark may change now, and stays the same for all of the train.
+    pub(super) fn on_train(&mut self) {
+        if self.state == EcnState::Testing && self.tested >= TEST_PACKETS {
+            self.state = EcnState::Waiting;
         }
     }
 
@@ -123,7 +127,7 @@ impl EcnValidation {
     pub(super) fn on_lost(&mut self) {
         if matches!(self.state, EcnState::Testing | EcnState::Waiting) {
             self.lost += 1;
-            if self.state == EcnState::Waiting && self.lost >= self.tested {
+            if self.tested >= TEST_PACKETS && self.lost >= self.tested {
                 self.state = EcnState::Failed;
             }
         }
@@ -157,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_path_that_keeps_marks_is_used() {
-        let mut ecn = testing(10);
+        let mut ecn = testing(45);
+        assert_eq!(ecn.mark(), Ecn::Ect0);
+        ecn.on_train();
         assert_eq!(ecn.mark(), Ecn::NotEct);
         assert!(!ecn.on_ack(2, Some(counts(2, 0, 0))));
         assert_eq!(ecn.state(), EcnState::Capable);

@@ -214,6 +214,7 @@ impl Recovery {
 
     /// What may be sent now. Not asked for ACK-only packets and probes.
     pub fn send_budget(&mut self, now: Instant) -> Budget {
+        self.ecn.on_train();
         if self.is_full() {
             return Budget::Window;
         }
@@ -285,7 +286,8 @@ impl Recovery {
         }
     }
 
-    /// The mark for the next train of packets; to be handed back with each of them.
+    /// The mark for the next packets, to be handed back with each of them. It is the same for a
+    /// whole train: it changes in [`Self::send_budget`], by an ACK frame or a timeout only.
     pub const fn ecn(&self) -> Ecn {
         self.ecn.mark()
     }

@@ -96,10 +96,14 @@ impl ReceivedPackets {
         self.waiting > 0
     }
 
-    /// When [`Self::ack_due`] becomes true by itself; `None` when it is already, or never will.
-    /// Call [`Self::end_batch`] then.
+    /// When [`Self::on_timeout`] has work; `None` while an ACK frame is due already.
     pub fn timeout(&self) -> Option<Instant> {
         (self.waiting > 0 && !self.due).then(|| self.waiting_since + self.max_ack_delay)
+    }
+
+    /// Makes what has waited long enough due.
+    pub fn on_timeout(&mut self, now: Instant) {
+        self.due |= self.late(now);
     }
 
     /// Writes a whole ACK frame with as many ranges as fit. Gives the newest number in it; nothing

@@ -223,7 +223,7 @@ impl Sim {
                     .on_timeout(now, |fate, record| settle(fate, record, again, acked));
                 flow.sizes.extend(outcome.mtu_changed);
             }
-            flow.received.end_batch(now);
+            flow.received.on_timeout(now);
             if flow.received.ack_due(now) {
                 self.acknowledge(index);
             }
