@@ -123,6 +123,16 @@ impl Connection {
                 self.pending.ping = true;
             }
             self.timers.keep_alive = Some(now + self.keep_alive());
+            self.shrink();
+        }
+    }
+
+    /// Nothing happened for a while: memory kept for the next burst is given back.
+    fn shrink(&mut self) {
+        self.recovery.shrink();
+        self.received.shrink();
+        if !self.mux.has_unacked_reliable() {
+            self.mux.shrink();
         }
     }
 

@@ -250,7 +250,7 @@ impl Connection {
     }
 
     fn new_closing(&self, reason: CloseReason) -> Closing {
-        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
+        let pto = self.recovery.pto();
         Closing::new(reason, self.mux.has_discarded(), pto)
     }
 

@@ -203,7 +203,7 @@ impl Connection {
                 self.sync_packet_size();
             }
             if let Some(keys) = &mut self.keys {
-                keys.set_pto(self.recovery.rtt().pto(self.config.max_ack_delay));
+                keys.set_pto(self.recovery.pto());
             }
         }
         Ok(())
@@ -303,7 +303,7 @@ impl Connection {
             self.recovery.on_path_change(now);
             return;
         }
-        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
+        let pto = self.recovery.pto();
         let old = self.path;
         let previous = if old.validated {
             Some(old)
