@@ -1,5 +1,7 @@
 //! What an idle connection costs.
 
+#![allow(clippy::cast_possible_wrap)]
+
 mod sim;
 
 use sim::alloc;

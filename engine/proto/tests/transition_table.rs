@@ -79,7 +79,6 @@ fn every_cell_is_as_written_here() {
     let expected = |status: Status, trigger: Trigger| -> Option<Status> {
         let row: [Option<Status>; 8] = match status {
             // PeerAgreed, Established, PeerClosed, Problem, Close, CloseLinger, Flushed, FinWaitOver
-            None => [Option::None; 8],
             Connecting => [
                 Some(FindingRoute),
                 Some(Connected),
@@ -140,7 +139,7 @@ fn every_cell_is_as_written_here() {
                 Some(FinWait),
                 Option::None,
             ],
-            Dead => [Option::None; 8],
+            None | Dead => [Option::None; 8],
         };
         row[Trigger::ALL.iter().position(|t| *t == trigger).expect("a trigger")]
     };
@@ -251,8 +250,12 @@ const fn meaning(trigger: Trigger) -> &'static str {
         Trigger::Established => "handshake, acceptance and route are complete",
         Trigger::PeerClosed => "a CLOSE of the peer arrived",
         Trigger::Problem => "timeout, bad crypto, protocol error, denied authentication",
-        Trigger::Close => "the application closed; nothing is left to deliver, or linger was not asked for",
-        Trigger::CloseLinger => "the application closed with linger while reliable data is unacknowledged",
+        Trigger::Close => {
+            "the application closed; nothing is left to deliver, or linger was not asked for"
+        }
+        Trigger::CloseLinger => {
+            "the application closed with linger while reliable data is unacknowledged"
+        }
         Trigger::Flushed => "the last lingering byte is acknowledged, or the linger limit ran out",
         Trigger::FinWaitOver => "the peer acknowledged our CLOSE, or fin-wait ran out",
     }
@@ -295,7 +298,9 @@ fn document() -> String {
     for trigger in Trigger::ALL {
         let _ = writeln!(out, "| {trigger:?} | {} |", meaning(trigger));
     }
-    out.push_str("\n## Transitions\n\nAn empty cell: the trigger does nothing in this status.\n\n| status |");
+    out.push_str(
+        "\n## Transitions\n\nAn empty cell: the trigger does nothing in this status.\n\n| status |",
+    );
     for trigger in Trigger::ALL {
         let _ = write!(out, " {trigger:?} |");
     }

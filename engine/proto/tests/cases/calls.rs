@@ -169,7 +169,9 @@ fn connected_everything_works() {
 fn ended(status: Status) -> (Pair, ChannelKey) {
     let mut pair = Pair::connected(6);
     pair.open(CLIENT, "open", ChannelKind::Bytes, Flow::silent());
-    pair.run_until("it is ready", secs(1), |p| p.conn(CLIENT).named("open").is_some_and(|c| c.ready));
+    pair.run_until("it is ready", secs(1), |p| {
+        p.conn(CLIENT).named("open").is_some_and(|c| c.ready)
+    });
     pair.settle();
     let key = pair.key(HOST, "open");
     if status == Status::ClosedByPeer {
@@ -248,9 +250,8 @@ fn a_second_close_is_an_invalid_handle() {
 fn arguments_out_of_range_are_named() {
     let mut pair = Pair::connected(9);
     let (c, long) = (pair.c, "n".repeat(1_025));
-    let open = |ep: &mut Endpoint, now, name: &str, o: &ChannelOptions| {
-        ep.open_channel(now, c, name, o)
-    };
+    let open =
+        |ep: &mut Endpoint, now, name: &str, o: &ChannelOptions| ep.open_channel(now, c, name, o);
     let named = |result: Result<ChannelKey, ApiError>, field: &str| match result {
         Err(ApiError::InvalidArgument { field: f, .. }) => assert!(f.contains(field), "{f}"),
         other => panic!("{field}: {other:?}"),
@@ -269,15 +270,14 @@ fn arguments_out_of_range_are_named() {
     let key = pair.open(CLIENT, "messages", ChannelKind::Messages, Flow::silent());
     let limit = pair.w.nodes[CLIENT].config.connection.max_message;
     let large = vec![0; limit + 1];
-    let result = pair.w.call(CLIENT, |ep, now, _| {
-        ep.send(now, c, key, &large, SendOptions::default())
-    });
+    let result =
+        pair.w.call(CLIENT, |ep, now, _| ep.send(now, c, key, &large, SendOptions::default()));
     assert_eq!(result, Err(ApiError::MessageTooLarge { len: limit + 1, limit }));
     let key = pair.open(CLIENT, "datagrams", ChannelKind::Datagrams, Flow::silent());
     let limit = trunkline_proto::limits::MAX_DATAGRAM;
-    let result = pair.w.call(CLIENT, |ep, now, _| {
-        ep.send(now, c, key, &large[..=limit], SendOptions::default())
-    });
+    let result = pair
+        .w
+        .call(CLIENT, |ep, now, _| ep.send(now, c, key, &large[..=limit], SendOptions::default()));
     assert_eq!(result, Err(ApiError::MessageTooLarge { len: limit + 1, limit }));
     pair.finish();
 }

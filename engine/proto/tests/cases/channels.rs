@@ -12,8 +12,7 @@ use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::limits::{CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL};
 use trunkline_proto::status::Status;
 
-const KINDS: [ChannelKind; 3] =
-    [ChannelKind::Bytes, ChannelKind::Messages, ChannelKind::Datagrams];
+const KINDS: [ChannelKind; 3] = [ChannelKind::Bytes, ChannelKind::Messages, ChannelKind::Datagrams];
 
 #[test]
 fn ids_of_the_two_sides_never_collide() {
@@ -152,9 +151,8 @@ fn a_cancelled_channel_never_looks_finished() {
         assert_eq!(at_host.end, Some(ChannelEnd::Reset { code: 4_321, by_peer: true }));
         let ours = pair.chan(CLIENT, "reset").end.clone();
         assert_eq!(ours, Some(ChannelEnd::Reset { code: 4_321, by_peer: false }));
-        let free = pair.w.call(CLIENT, |ep, now, _| {
-            ep.send(now, c, key, b"x", SendOptions::default())
-        });
+        let free =
+            pair.w.call(CLIENT, |ep, now, _| ep.send(now, c, key, b"x", SendOptions::default()));
         assert_eq!(free, Err(ApiError::InvalidHandle));
         pair.finish();
     });

@@ -233,8 +233,7 @@ fn many_connections_close_at_once() {
     let conns: Vec<_> = (0..100).map(|_| w.nodes[0].connect(now, &[to], &config)).collect();
     w.run_until("all are connected", secs(20), |w| {
         w.nodes.iter().all(|n| {
-            n.app.conns.len() == 100
-                && n.app.conns.values().all(|c| c.status == Status::Connected)
+            n.app.conns.len() == 100 && n.app.conns.values().all(|c| c.status == Status::Connected)
         })
     });
     let now = w.now;

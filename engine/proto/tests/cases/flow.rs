@@ -332,12 +332,8 @@ fn the_oldest_datagram_gives_way_when_the_buffer_is_full() {
     narrow(&mut pair);
     let c = pair.c;
     for i in 0..1_000u64 {
-        let content = crate::sim::pattern::message(
-            crate::sim::pattern::key("full", true),
-            i,
-            1_000,
-            false,
-        );
+        let content =
+            crate::sim::pattern::message(crate::sim::pattern::key("full", true), i, 1_000, false);
         let _ = pair.w.call(CLIENT, |ep, now, app| {
             app.conn_mut(c).chan_mut(key).pump.as_mut().expect("ours").messages += 1;
             ep.send(now, c, key, &content, SendOptions::default())

@@ -21,10 +21,7 @@ use trunkline_proto::status::Status;
 type Forged = (SocketAddr, SocketAddr, Vec<u8>);
 
 /// Runs until both sides are connected, while `attack` answers packets that it sees.
-fn connect_under(
-    pair: &mut Pair,
-    mut attack: impl FnMut(&Packet, u64) -> Vec<Forged> + 'static,
-) {
+fn connect_under(pair: &mut Pair, mut attack: impl FnMut(&Packet, u64) -> Vec<Forged> + 'static) {
     let queue: Rc<RefCell<Vec<Forged>>> = Rc::default();
     let out = queue.clone();
     let mut number = 0;
@@ -172,7 +169,10 @@ fn forged(kind: Forgery, p: &Packet, rng: &mut Rng) -> Vec<Forged> {
             // A handshake header that promises a ServerHello of 90 bytes, and TLS 1.2 in it.
             let mut hello = vec![2, 0, 0, 90, 3, 3];
             hello.extend(&noise);
-            vec![to_client(forge::crypto(0, &hello[..50])), to_client(forge::crypto(50, &hello[50..94]))]
+            vec![
+                to_client(forge::crypto(0, &hello[..50])),
+                to_client(forge::crypto(50, &hello[50..94])),
+            ]
         }
         Forgery::CloseToClient => vec![to_client(forge::close(4_005, "go away"))],
         Forgery::CloseToHost => vec![to_host(forge::close(4_005, "never mind"))],
@@ -199,14 +199,15 @@ fn forged(kind: Forgery, p: &Packet, rng: &mut Rng) -> Vec<Forged> {
             ]
         }
         Forgery::FarCrypto => {
-            vec![
-                to_client(forge::crypto(1 << 28, &noise)),
-                to_host(forge::crypto(1 << 28, &noise)),
-            ]
+            vec![to_client(forge::crypto(1 << 28, &noise)), to_host(forge::crypto(1 << 28, &noise))]
         }
         Forgery::WrongFrames => {
             let stream = [&[0, 4, 0, 1, 0, 0, 0, 0, 0, 0], b"data".as_slice()].concat();
-            vec![to_client(stream.clone()), to_host(stream), to_client(vec![0, 1, 0xff, 0xff, 0x66])]
+            vec![
+                to_client(stream.clone()),
+                to_host(stream),
+                to_client(vec![0, 1, 0xff, 0xff, 0x66]),
+            ]
         }
     }
 }
@@ -219,9 +220,12 @@ fn forged_handshake_messages_in_the_middle_of_a_handshake() {
         pair.link(|link| link.delay = ms(30));
         let mut rng = Rng::new(seed);
         // Each of the first packets draws one; later the genuine ones must win.
-        connect_under(&mut pair, move |p, n| {
-            if n < 1 + seed % 4 { forged(kind, p, &mut rng) } else { vec![] }
-        });
+        connect_under(
+            &mut pair,
+            move |p, n| {
+                if n < 1 + seed % 4 { forged(kind, p, &mut rng) } else { vec![] }
+            },
+        );
         works(pair);
     });
 }

@@ -142,9 +142,9 @@ fn both_connect_to_each_other_at_once() {
             w.nodes[node].open(w.now, conn, name, options, flow).expect("open");
         }
         w.run_until("both got all", secs(20), |w| {
-            w.nodes.iter().all(|n| {
-                n.app.conns.values().flat_map(|c| c.channels.values()).any(|ch| ch.eof)
-            })
+            w.nodes
+                .iter()
+                .all(|n| n.app.conns.values().flat_map(|c| c.channels.values()).any(|ch| ch.eof))
         });
         w.finish();
     });
@@ -299,8 +299,11 @@ fn forge_small(request: &Packet, number: u8) -> Vec<u8> {
         .expect("everybody can open it");
     let used = frames.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
     let new = Long { dcid: vec![number + 1; 8], scid: vec![number + 101; 8], ..old };
-    let packet =
-        forge::InitialKeys::of(&new.dcid, rustls::Side::Client).seal(&new, frames[..used].to_vec(), 0);
+    let packet = forge::InitialKeys::of(&new.dcid, rustls::Side::Client).seal(
+        &new,
+        frames[..used].to_vec(),
+        0,
+    );
     assert!(packet.len() < MIN_PACKET);
     packet
 }
@@ -351,8 +354,7 @@ fn stateless_resets_are_limited_and_cannot_be_guessed() {
     pair.open(CLIENT, "more", ChannelKind::Bytes, Flow::of(3_000, Size::Fixed(500)));
     pair.settle();
     let (client, host) = (pair.w.addr(CLIENT), pair.w.addr(HOST));
-    let to_client =
-        seen.borrow().iter().rev().find(|p| p.to == client).cloned().expect("a packet");
+    let to_client = seen.borrow().iter().rev().find(|p| p.to == client).cloned().expect("a packet");
     // Somebody who knows the ids but not the token.
     for i in 0..50u8 {
         let mut forged = to_client.data.clone();

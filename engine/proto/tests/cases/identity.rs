@@ -106,10 +106,8 @@ fn a_credential_reaches_the_host_whole() {
     }
     let mut pair = Pair::apart(1, NodeConfig::client(), NodeConfig::host());
     let to = pair.w.addr(HOST);
-    let config = ClientConfig {
-        credential: vec![0; MAX_CREDENTIAL + 1],
-        ..pair.client().client_config()
-    };
+    let config =
+        ClientConfig { credential: vec![0; MAX_CREDENTIAL + 1], ..pair.client().client_config() };
     let refused = pair.w.call(CLIENT, |ep, now, _| ep.connect(now, 0, &[to], &config));
     assert!(matches!(refused, Err(ApiError::InvalidArgument { .. })), "{refused:?}");
 }

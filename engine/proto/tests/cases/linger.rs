@@ -60,8 +60,9 @@ fn fifty_megabytes(closer: usize, congestion: Congestion, delay_ms: u64) {
     let last_byte = pair.conn(other).channels.values().filter_map(|c| c.last_data).max();
     let sign = pair.w.history(other).iter().find_map(|(at, event)| match event {
         Event::Status { new, .. } if *new != Status::Connected => Some(*at),
-        Event::Closed { end: ChannelEnd::Connection(_), .. } => Some(*at),
-        Event::Reset { .. } | Event::Stopped { .. } => Some(*at),
+        Event::Closed { end: ChannelEnd::Connection(_), .. }
+        | Event::Reset { .. }
+        | Event::Stopped { .. } => Some(*at),
         _ => None,
     });
     assert!(sign > last_byte, "a sign at {sign:?}, the last byte at {last_byte:?}");
@@ -184,8 +185,7 @@ fn lingering_takes_no_part_in_what_still_comes_in() {
         pair.link(|link| link.loss = [0, 300][(seed % 2) as usize]);
         let total = 400_000;
         // The host sends more than any window, all the time, and asks for new channels.
-        pair.host().policy.answer =
-            Box::new(|_, _| Flow::of(50_000_000, Size::Fixed(20_000)));
+        pair.host().policy.answer = Box::new(|_, _| Flow::of(50_000_000, Size::Fixed(20_000)));
         pair.open(CLIENT, "out", ChannelKind::Bytes, Flow::of(total, Size::Fixed(10_000)));
         pair.w.run_for(ms(60));
         let before = pair.w.nodes[CLIENT].app.events;

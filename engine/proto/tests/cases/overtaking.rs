@@ -243,71 +243,79 @@ fn churn(pair: &mut Pair, node: usize, from: u32, count: u32) {
 
 #[test]
 fn ids_are_used_again_and_packets_of_their_former_life_are_dropped() {
-    seeded("overtaking::ids_are_used_again_and_packets_of_their_former_life_are_dropped", 2, |seed| {
-        // Jumbo packets: a whole round of ids fits into less packets than the replay window, so
-        // that only the channels' own lives tell old frames from new ones.
-        let mut pair = Pair::with(seed, |c| {
-            c.max_packet = 65_507;
-            c.keep_alive = secs(3);
-        });
-        pair.host().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
-        pair.client().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
-        pair.settle();
-        let node = (seed % 2) as usize;
-        pair.link(|link| {
-            link.delay = ms(1);
-            link.reorder = 1_500;
-            link.reorder_by = ms(10);
-            link.duplicate = 500;
-            link.loss = 50;
-        });
-        let first_id = [CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL][node];
-        // The first life: its packets come again much later than they were sent.
-        let late = Rc::new(std::cell::RefCell::new(Vec::new()));
-        let (log, from) = (late.clone(), pair.w.addr(node));
-        pair.w.set_hook(move |p| {
-            if p.from == from && log.borrow().len() < 40 {
-                log.borrow_mut().push(p.clone());
-                // It never arrives now: what it carried is sent again in another packet.
-                return Verdict::Drop;
+    seeded(
+        "overtaking::ids_are_used_again_and_packets_of_their_former_life_are_dropped",
+        2,
+        |seed| {
+            // Jumbo packets: a whole round of ids fits into less packets than the replay window, so
+            // that only the channels' own lives tell old frames from new ones.
+            let mut pair = Pair::with(seed, |c| {
+                c.max_packet = 65_507;
+                c.keep_alive = secs(3);
+            });
+            pair.host().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
+            pair.client().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
+            pair.settle();
+            let node = (seed % 2) as usize;
+            pair.link(|link| {
+                link.delay = ms(1);
+                link.reorder = 1_500;
+                link.reorder_by = ms(10);
+                link.duplicate = 500;
+                link.loss = 50;
+            });
+            let first_id = [CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL][node];
+            // The first life: its packets come again much later than they were sent.
+            let late = Rc::new(std::cell::RefCell::new(Vec::new()));
+            let (log, from) = (late.clone(), pair.w.addr(node));
+            pair.w.set_hook(move |p| {
+                if p.from == from && log.borrow().len() < 40 {
+                    log.borrow_mut().push(p.clone());
+                    // It never arrives now: what it carried is sent again in another packet.
+                    return Verdict::Drop;
+                }
+                Verdict::Pass
+            });
+            for i in 0..20 {
+                let flow = Flow::of(1_000, Size::Fixed(100));
+                pair.open(node, &format!("first/{i}"), ChannelKind::Bytes, flow);
             }
-            Verdict::Pass
-        });
-        for i in 0..20 {
-            let flow = Flow::of(1_000, Size::Fixed(100));
-            pair.open(node, &format!("first/{i}"), ChannelKind::Bytes, flow);
-        }
-        for i in 0..20 {
-            pair.await_eof(1 - node, &format!("first/{i}"), secs(60));
-        }
-        pair.w.clear_hook();
-        let firsts: Vec<_> =
-            (0..20).map(|i| pair.chan(1 - node, &format!("first/{i}")).id.expect("an id")).collect();
-        assert!(firsts.contains(&first_id), "{firsts:?}");
-        churn(&mut pair, node, 0, 0x7fff - 20);
-        // The ids start anew.
-        for i in 0..20 {
-            pair.open(node, &format!("second/{i}"), ChannelKind::Bytes, Flow::silent());
-        }
-        pair.w.run_for(ms(100));
-        let again: Vec<_> = (0..20)
-            .map(|i| pair.chan(1 - node, &format!("second/{i}")).id.expect("an id"))
-            .collect();
-        assert!(firsts.iter().filter(|id| again.contains(id)).count() >= 18, "{firsts:?} {again:?}");
-        for p in late.borrow().iter() {
-            pair.w.inject(p.from, p.to, p.data.clone(), ms(1));
-        }
-        pair.w.run_for(ms(100));
-        for i in 0..20 {
-            let name = format!("second/{i}");
-            assert_eq!(pair.chan(1 - node, &name).received.bytes, 0, "data of the former life");
-            pair.send(node, &name, Flow::of(1_000, Size::Fixed(100)));
-            pair.await_eof(1 - node, &name, secs(60));
-        }
-        assert_eq!(pair.status(CLIENT), Status::Connected);
-        pair.check_delivery();
-        pair.finish();
-    });
+            for i in 0..20 {
+                pair.await_eof(1 - node, &format!("first/{i}"), secs(60));
+            }
+            pair.w.clear_hook();
+            let firsts: Vec<_> = (0..20)
+                .map(|i| pair.chan(1 - node, &format!("first/{i}")).id.expect("an id"))
+                .collect();
+            assert!(firsts.contains(&first_id), "{firsts:?}");
+            churn(&mut pair, node, 0, 0x7fff - 20);
+            // The ids start anew.
+            for i in 0..20 {
+                pair.open(node, &format!("second/{i}"), ChannelKind::Bytes, Flow::silent());
+            }
+            pair.w.run_for(ms(100));
+            let again: Vec<_> = (0..20)
+                .map(|i| pair.chan(1 - node, &format!("second/{i}")).id.expect("an id"))
+                .collect();
+            assert!(
+                firsts.iter().filter(|id| again.contains(id)).count() >= 18,
+                "{firsts:?} {again:?}"
+            );
+            for p in late.borrow().iter() {
+                pair.w.inject(p.from, p.to, p.data.clone(), ms(1));
+            }
+            pair.w.run_for(ms(100));
+            for i in 0..20 {
+                let name = format!("second/{i}");
+                assert_eq!(pair.chan(1 - node, &name).received.bytes, 0, "data of the former life");
+                pair.send(node, &name, Flow::of(1_000, Size::Fixed(100)));
+                pair.await_eof(1 - node, &name, secs(60));
+            }
+            assert_eq!(pair.status(CLIENT), Status::Connected);
+            pair.check_delivery();
+            pair.finish();
+        },
+    );
 }
 
 #[test]

@@ -154,9 +154,12 @@ fn a_client_asks_for_its_new_path() {
 
 #[test]
 fn the_packet_size_grows_to_what_the_path_carries() {
-    for (mtu, max, least) in
-        [(1_200, 1_452, 1_200), (1_400, 9_000, 1_360), (8_972, 9_000, 8_800), (65_507, 65_507, 60_000)]
-    {
+    for (mtu, max, least) in [
+        (1_200, 1_452, 1_200),
+        (1_400, 9_000, 1_360),
+        (8_972, 9_000, 8_800),
+        (65_507, 65_507, 60_000),
+    ] {
         let mut pair = Pair::apart(
             mtu as u64,
             NodeConfig::client().with(|c| c.max_packet = max),

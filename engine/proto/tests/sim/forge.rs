@@ -2,9 +2,9 @@
 //!
 //! Written from the format, not with the crate's own writers.
 
-use rustls::Side;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic;
+use rustls::{Side, Tls13CipherSuite};
 use trunkline_proto::limits::VERSION;
 
 /// Message types of long packets.
@@ -98,7 +98,10 @@ pub struct InitialKeys(quic::Keys);
 impl InitialKeys {
     /// Keys with which `side` seals, for the client's first destination id.
     pub fn of(first_dcid: &[u8], side: Side) -> Self {
-        let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|s| s.quic_suite()).expect("a suite");
+        let suite = TLS13_AES_128_GCM_SHA256
+            .tls13()
+            .and_then(Tls13CipherSuite::quic_suite)
+            .expect("a suite");
         Self(suite.keys(first_dcid, side, quic::Version::V1))
     }
 

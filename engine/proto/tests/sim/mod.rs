@@ -5,7 +5,7 @@
 //! comes to an end.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code, unused_imports, missing_docs)]
+#![allow(dead_code, unused_imports, missing_docs, clippy::cast_possible_wrap)]
 
 pub mod alloc;
 pub mod app;

@@ -157,7 +157,7 @@ impl Scenario {
         c.send_buffer = rng.pick(&[1 << 20, 128 << 20]).max(c.channel_send_buffer);
     }
 
-    fn options(&self, kind: ChannelKind, rng: &mut Rng) -> ChannelOptions {
+    fn options(kind: ChannelKind, rng: &mut Rng) -> ChannelOptions {
         let datagrams = kind == ChannelKind::Datagrams;
         ChannelOptions {
             kind,
@@ -258,13 +258,12 @@ impl Scenario {
             let mut rng = of(2, seed, name);
             rng.chance(600).then(|| (rng.below(3_000), rng.below(9_000) as u32))
         });
-        let options = Self { link: self.link.clone(), rebinds: vec![], ..*self };
         policy.request = Box::new(move |name| {
             let mut rng = of(3, seed, name);
             if many && rng.chance(400) {
                 return OnRequest::Decline(rng.below(100) as u32, "not this one".into());
             }
-            OnRequest::Accept(options.options(ChannelKind::Bytes, &mut rng))
+            OnRequest::Accept(Self::options(ChannelKind::Bytes, &mut rng))
         });
     }
 
@@ -282,7 +281,7 @@ impl Scenario {
         for i in 0..self.channels {
             let node = if rng.chance(5_000) { CLIENT } else { HOST };
             let kind = self.kind(&mut rng);
-            let options = self.options(kind, &mut rng);
+            let options = Self::options(kind, &mut rng);
             let flow = self.flow(kind, &mut rng);
             let conn = pair.handle(node);
             let name = format!("{kind:?}/{i}");
@@ -361,7 +360,7 @@ impl Scenario {
                 if by == node {
                     assert_eq!(report.undelivered_bytes, 0, "lingered for nothing: {report:?}");
                     assert!(report.peer_knows, "the peer never heard of the end");
-                    self.check_all_arrived(conn, pair.conn(1 - by));
+                    Self::check_all_arrived(conn, pair.conn(1 - by));
                 } else {
                     assert!(told.0, "the close did not arrive: {:?} {:?}", conn.path, told.1);
                     assert_eq!(told.1.map(|r| r.reason), Some(Reason(super::node::CLOSE_CODE)));
@@ -386,7 +385,7 @@ impl Scenario {
 
     /// Every reliable byte that the lingering side had handed over came to the other application,
     /// unless one of them had given the channel up.
-    fn check_all_arrived(&self, from: &Conn, at: &Conn) {
+    fn check_all_arrived(from: &Conn, at: &Conn) {
         for chan in from.channels.values().filter(|c| c.options.kind != ChannelKind::Datagrams) {
             let given_up = chan.pump.as_ref().is_none_or(|p| p.cancelled)
                 || chan.stopped.is_some()

@@ -311,9 +311,8 @@ impl World {
             }
             let node = &mut self.nodes[to];
             node.received(packet.from, packet.data.len());
-            let routed = node.call(self.now, |ep, now, app| {
-                ep.receive(now, &meta, &mut packet.data, app)
-            });
+            let routed =
+                node.call(self.now, |ep, now, app| ep.receive(now, &meta, &mut packet.data, app));
             if let Routed::Shard(shard) = routed {
                 // Only a damaged or invented id names a shard that does not exist.
                 assert_ne!(shard, 0, "our own shard was named as another one");
@@ -345,12 +344,7 @@ impl World {
     }
 
     /// Runs until `done`, which must come within `limit`.
-    pub fn run_until(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        done: impl FnMut(&mut Self) -> bool,
-    ) {
+    pub fn run_until(&mut self, what: &str, limit: Duration, done: impl FnMut(&mut Self) -> bool) {
         let start = self.now;
         let came = self.runs_until(limit, done);
         if !came {
