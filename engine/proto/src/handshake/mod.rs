@@ -47,5 +47,5 @@ pub use outcome::{
     Dropped, Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
 };
 pub use retry::{write_refusal, write_retry, write_version_list};
-pub use tls::{ClientTls, HostTls, KeyLog};
+pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
 pub use trust::{ClientAuth, Trust};

@@ -31,6 +31,7 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     identity: Option<Identity>,
+    fingerprint: TlsFingerprint,
 }
 
 /// Settings of the listening side. Cloning shares them, the ticket keys included.
@@ -38,6 +39,39 @@ pub struct ClientTls {
 pub struct HostTls {
     config: Arc<ServerConfig>,
     identity: Identity,
+}
+
+/// Tells apart settings of clients that must not share a connection: two values are equal when
+/// trust and own identity are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct TlsFingerprint([u8; 32]);
+
+impl TlsFingerprint {
+    fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        hash.update(&identity.map_or([0; 32], |i| i.peer_id().0));
+        match trust {
+            Trust::Roots(roots) => {
+                hash.update(b"roots");
+                for root in roots {
+                    hash.update(&(root.len() as u64).to_be_bytes());
+                    hash.update(root);
+                }
+            }
+            Trust::Pins(pins) => {
+                hash.update(b"pins");
+                let mut pins = pins.clone();
+                pins.sort_unstable();
+                for pin in pins {
+                    hash.update(&pin.0);
+                }
+            }
+            Trust::DangerousAny => hash.update(b"any"),
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(hash.finish().as_ref());
+        Self(out)
+    }
 }
 
 impl ClientTls {
@@ -67,7 +101,13 @@ impl ClientTls {
         if let Some(log) = key_log {
             config.key_log = log;
         }
-        Ok(Self { config: Arc::new(config), identity })
+        let fingerprint = TlsFingerprint::new(identity.as_ref(), trust);
+        Ok(Self { config: Arc::new(config), identity, fingerprint })
+    }
+
+    /// What must be equal for two connects to share a connection.
+    pub const fn fingerprint(&self) -> TlsFingerprint {
+        self.fingerprint
     }
 
     /// The identity presented to hosts that ask.
