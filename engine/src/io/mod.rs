@@ -17,10 +17,14 @@
 pub mod config;
 pub mod mio;
 mod train;
+#[cfg(target_os = "linux")]
+pub mod uring;
 pub mod waker;
 
 pub use config::{DriverChoice, DriverConfig, DriverError};
 pub use mio::MioDriver;
+#[cfg(target_os = "linux")]
+pub use uring::UringDriver;
 pub use waker::Waker;
 
 use crate::buf::{Lease, Retainer};
