@@ -232,6 +232,7 @@ fn more_than_buffers<A: Driver, B: Driver>(mut p: Pair<A, B>) {
             assert_eq!(packet, pattern(len, i + round), "in order, each once");
         }
     }
+    assert_eq!(p.b.stats().rx_starved, 0, "buffers were there before each sleep");
 }
 
 fn wakes<D: Driver>(mut d: D) {

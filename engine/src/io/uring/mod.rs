@@ -650,6 +650,8 @@ impl Driver for UringDriver {
             && !self.has_news(batch, start_len)
             && !self.ring.has_completions()
         {
+            // A receive that ended just now goes on before the sleep.
+            self.prepare()?;
             let limit = (self.unarmed > 0).then_some(STARVED_SLEEP);
             let timeout = match (timeout, limit) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -657,6 +659,7 @@ impl Driver for UringDriver {
             };
             if self.parking.park() {
                 self.stats.sleeps += 1;
+                self.stats.rx_starved += u64::from(limit.is_some());
                 let entered = self.ring.wait(timeout)?;
                 self.entered(entered);
             } else {
