@@ -1,1 +1,5 @@
-//! x
+//! Trunkline: the engine.
+
+pub mod buf;
+pub mod io;
+pub mod sys;
