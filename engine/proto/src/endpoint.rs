@@ -74,6 +74,8 @@ pub struct Endpoint {}
 /// How to send one message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOptions {
+    /// Take the data even when the buffers are over their limit (a recorded send of a handler).
+    pub over_limit: bool,
     /// Ask for a [`Sink::receipt`] with this token when the peer has acknowledged all of it.
     pub receipt: Option<u64>,
 }
@@ -250,9 +252,169 @@ impl Endpoint {
     }
 }
 
+/// Keys shared by all shards of an engine; derived or random, never sent.
+#[derive(Clone)]
+pub struct EndpointKeys {
+    /// Enciphers the slot inside connection ids.
+    pub id: [u8; 16],
+    /// Makes stateless-reset tokens; stable across restarts when it is derived from the identity.
+    pub reset: [u8; 32],
+    /// Makes retry tokens.
+    pub retry: [u8; 32],
+}
+
+impl core::fmt::Debug for EndpointKeys {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("EndpointKeys(..)")
+    }
+}
+
+/// When a host answers a ConnectionRequest with a Retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// Never.
+    Never,
+    /// While at least this many handshakes are under way.
+    WhenLoaded(u32),
+    /// Always.
+    Always,
+}
+
 /// Settings of an endpoint.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EndpointConfig {
+    /// Shard number, written into connection ids.
+    pub shard: u8,
+    /// Server number, written into connection ids for load balancers.
+    pub server: u8,
+    /// Seed of everything random here; must be unpredictable outside tests.
+    pub seed: [u8; 32],
+    /// Keys shared by all shards.
+    pub keys: EndpointKeys,
     /// Defaults of its connections.
     pub connection: ConnectionConfig,
+    /// Connections at once, at most 2^20.
+    pub max_connections: u32,
+    /// Host handshakes under way at once; beyond it requests are dropped and counted.
+    pub max_handshakes: u32,
+    /// When requests get a Retry.
+    pub retry: RetryPolicy,
+}
+
+/// What a listening socket does with ConnectionRequests.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// TLS settings of the host: identity and what is asked of clients.
+    pub tls: crate::handshake::HostTls,
+    /// Settings of its connections; `None` = the endpoint's.
+    pub connection: Option<ConnectionConfig>,
+}
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// TLS settings of the client: trust and identity.
+    pub tls: crate::handshake::ClientTls,
+    /// TLS server name.
+    pub server_name: String,
+    /// Credential sent under 1-RTT keys, at most 8 KiB.
+    pub credential: Vec<u8>,
+    /// Settings of this connection; `None` = the endpoint's.
+    pub connection: Option<ConnectionConfig>,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// Our side.
+    pub role: crate::ids::Role,
+    /// The status.
+    pub status: Status,
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    /// The local address in use, where known.
+    pub local: Option<IpAddr>,
+    /// The peer's identity.
+    pub peer: Option<crate::ids::PeerId>,
+    /// Why the connection ended, if it has.
+    pub reason: Option<crate::error::CloseReason>,
+    /// TLS cipher suite.
+    pub suite: Option<&'static str>,
+    /// The TLS session was resumed.
+    pub resumed: bool,
+}
+
+/// Counters and gauges of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnStats {
+    /// Packets sent and received, lost, with frames sent again.
+    pub packets_sent: u64,
+    /// Packets opened.
+    pub packets_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Reliable frames sent again.
+    pub retransmits: u64,
+    /// UDP payload bytes sent.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// Smallest round trip.
+    pub rtt_min: Duration,
+    /// Congestion window in bytes.
+    pub window: u64,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Current UDP payload size.
+    pub packet_size: u64,
+    /// Reliable bytes handed over and not acknowledged.
+    pub unacked_bytes: u64,
+    /// Channels open.
+    pub channels: u32,
+    /// Packets that failed to open or were replayed.
+    pub packets_rejected: u64,
+    /// Unreliable messages dropped before sending.
+    pub datagrams_dropped: u64,
+}
+
+#[allow(missing_docs)]
+impl Endpoint {
+    pub fn new(now: Instant, config: EndpointConfig) -> Result<Self, ApiError> {
+        todo!()
+    }
+    /// Answers ConnectionRequests that arrive on `socket`.
+    pub fn listen(&mut self, socket: u16, listener: ListenerConfig) -> Result<(), ApiError> {
+        todo!()
+    }
+    /// Stops answering; connections live on.
+    pub fn unlisten(&mut self, socket: u16) {
+        todo!()
+    }
+    /// Starts a connection; the same request goes to every address, the first valid answer decides.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        socket: u16,
+        remotes: &[SocketAddr],
+        config: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        todo!()
+    }
+    pub fn info(&self, conn: ConnHandle) -> Option<ConnInfo> {
+        todo!()
+    }
+    pub fn stats(&self, conn: ConnHandle) -> Option<ConnStats> {
+        todo!()
+    }
+    /// Live connections, whatever their status.
+    pub fn connections(&self) -> impl Iterator<Item = ConnHandle> + '_ {
+        core::iter::empty()
+    }
+    /// A hint that the local network changed: pings every connection and, as a client, asks for
+    /// path validation from the new address.
+    pub fn network_changed(&mut self, now: Instant) {
+        todo!()
+    }
 }
