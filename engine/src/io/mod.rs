@@ -15,9 +15,12 @@
 //! `detect` finds out which of the real ones works here, by using them.
 
 pub mod config;
+pub mod mio;
+mod train;
 pub mod waker;
 
 pub use config::{DriverChoice, DriverConfig, DriverError};
+pub use mio::MioDriver;
 pub use waker::Waker;
 
 use crate::buf::{Lease, Retainer};
@@ -290,3 +293,6 @@ pub trait Driver {
         Instant::now()
     }
 }
+
+#[cfg(test)]
+mod tests;
