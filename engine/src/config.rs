@@ -225,21 +225,13 @@ impl EngineConfig {
         check((8..=32_768).contains(&self.rx_buffers), "rx_buffers", "must lie in 8..=32768")?;
         check((4..=4_096).contains(&self.tx_buffers), "tx_buffers", "must lie in 4..=4096")?;
         check(self.max_handshakes >= 1, "max_handshakes", "must be at least 1")?;
-        check(
-            (1..=1 << 16).contains(&self.send_buffers),
-            "send_buffers",
-            "must lie in 1..=65536",
-        )?;
+        check((1..=1 << 16).contains(&self.send_buffers), "send_buffers", "must lie in 1..=65536")?;
         check(
             (64..=limits::MAX_MESSAGE).contains(&self.send_buffer_bytes),
             "send_buffer_bytes",
             "must lie in 64..=16777216",
         )?;
-        check(
-            self.queue_channel_bytes >= 4096,
-            "queue_channel_bytes",
-            "must be at least 4096",
-        )?;
+        check(self.queue_channel_bytes >= 4096, "queue_channel_bytes", "must be at least 4096")?;
         check(
             self.queue_shard_bytes >= self.queue_channel_bytes,
             "queue_shard_bytes",
@@ -367,11 +359,7 @@ mod tests {
         let config = EngineConfig { shards: 0, ..Default::default() };
         let e = config.validate().unwrap_err().to_string();
         assert!(e.contains("shards"), "{e}");
-        let config = EngineConfig {
-            shards: 2,
-            pin: Pinning::Cores(vec![0]),
-            ..Default::default()
-        };
+        let config = EngineConfig { shards: 2, pin: Pinning::Cores(vec![0]), ..Default::default() };
         assert!(config.validate().unwrap_err().to_string().contains("pin"));
         let mut config = EngineConfig::default();
         config.connection.max_packet = 10;

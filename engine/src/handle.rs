@@ -45,10 +45,7 @@ impl Conn {
     pub const fn from_bits(bits: u64) -> Self {
         Self {
             shard: (bits >> 56) as u8,
-            handle: ConnHandle {
-                slot: (bits >> 32) as u32 & SLOT_MASK,
-                generation: bits as u32,
-            },
+            handle: ConnHandle { slot: (bits >> 32) as u32 & SLOT_MASK, generation: bits as u32 },
         }
     }
 }

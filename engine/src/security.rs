@@ -146,11 +146,7 @@ impl rustls::KeyLog for FileKeyLog {
         }
         line.push('\n');
         // A handshake does not fail because its log cannot be written.
-        let _ = self
-            .file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(line.as_bytes());
+        let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
     }
 }
 

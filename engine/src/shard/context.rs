@@ -74,8 +74,10 @@ impl<'a> Context<'a> {
         let listener = listener_config(config, self.core.shared.key_log.clone())?;
         let bytes = self.core.shared.config.socket_buffer_bytes;
         let failed = |e| EngineError::system(format!("listen at {}", config.addr), e);
-        let socket =
-            bind_listeners(config.addr, 1, bytes).map_err(failed)?.pop().ok_or(EngineError::Stopped)?;
+        let socket = bind_listeners(config.addr, 1, bytes)
+            .map_err(failed)?
+            .pop()
+            .ok_or(EngineError::Stopped)?;
         let local_addr = socket.local_addr().map_err(failed)?;
         let id = self.core.shared.new_listener();
         self.core

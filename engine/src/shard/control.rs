@@ -28,12 +28,18 @@ pub(crate) struct ShardEnd {
 /// A message to one shard.
 pub(crate) enum Control {
     Listen(Box<AddListener>),
-    Unlisten { id: ListenerId, close_connections: bool },
+    Unlisten {
+        id: ListenerId,
+        close_connections: bool,
+    },
     Deny(Vec<IpNet>),
     Stats(Sender<Box<ShardStats>>),
     NetworkChanged,
     /// End every connection, wait for them, report, and stop.
-    Shutdown { linger: Duration, report: Sender<ShardEnd> },
+    Shutdown {
+        linger: Duration,
+        report: Sender<ShardEnd>,
+    },
     /// Stop at once, after telling the peers.
     Stop,
 }

@@ -102,8 +102,7 @@ impl Core {
         if config.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
         }
-        let tls =
-            self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
+        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
         let family = Family::of(&config.remotes);
         let buffer_bytes = self.shared.config.socket_buffer_bytes;
         let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
@@ -113,8 +112,7 @@ impl Core {
             Ok(socket) => (socket, config.remotes.clone()),
             // A system without IPv6: the IPv4 addresses are what is left.
             Err(_) if family == Family::Both => {
-                let v4: Vec<_> =
-                    config.remotes.iter().copied().filter(|r| r.is_ipv4()).collect();
+                let v4: Vec<_> = config.remotes.iter().copied().filter(|r| r.is_ipv4()).collect();
                 (self.client_socket(Family::V4)?, v4)
             }
             Err(e) => return Err(no_socket(&e)),
@@ -239,16 +237,6 @@ impl Core {
         }
     }
 
-    /// Closes every connection with `reason`.
-    pub(crate) fn close_all(&mut self, reason: &CloseReason, linger: Option<Duration>) {
-        let all: Vec<ConnHandle> = self.endpoint.connections().collect();
-        for conn in all {
-            if self.endpoint.status(conn).is_open_to_application() {
-                let _ = self.endpoint.close_with(self.now, conn, reason, linger);
-            }
-        }
-    }
-
     /// Starts to end: no new connections, every connection is closed.
     pub(crate) fn begin_end(&mut self, linger: Duration, reason: &CloseReason) {
         if self.ending.is_some() {
@@ -260,7 +248,8 @@ impl Core {
             deadline: self.now + linger + fin_wait + Duration::from_secs(1),
             end: ShardEnd { shard: self.shard, ..ShardEnd::default() },
         });
-        self.close_all(reason, (linger > Duration::ZERO).then_some(linger));
+        let linger = (linger > Duration::ZERO).then_some(linger);
+        self.endpoint.close_all(self.now, reason, linger);
     }
 
     /// Whether the end that was begun is reached: nothing is left, or its time is up.

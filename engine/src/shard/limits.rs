@@ -174,8 +174,7 @@ mod tests {
         assert_eq!(burst, 20);
         assert_eq!(admission.check(at(1), source), Err(Refused::TooOften));
         assert_eq!(admission.check(at(0), addr("192.0.2.2")), Ok(()));
-        let in_a_second =
-            (1..=1000).filter(|ms| admission.check(at(*ms), source).is_ok()).count();
+        let in_a_second = (1..=1000).filter(|ms| admission.check(at(*ms), source).is_ok()).count();
         assert_eq!(in_a_second, 10);
         // Long idle: the burst is back, and no more.
         let burst = (0..100).filter(|_| admission.check(at(100_000), source).is_ok()).count();

@@ -9,8 +9,8 @@ use crate::handle::ListenerId;
 use crate::security::{ClientTlsCache, FileKeyLog};
 use crate::stats::ShardCounters;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use trunkline_proto::endpoint::{EndpointConfig, EndpointKeys};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub clients: ClientTlsCache,
     pub key_log: Option<Arc<dyn rustls::KeyLog>>,
     pub send_pool: SendPool,
+    /// Why each shard has given up, if it has.
+    pub failures: Vec<OnceLock<String>>,
     keys: EndpointKeys,
     origin: std::time::Instant,
     next_listener: AtomicU32,
@@ -43,9 +45,8 @@ impl Shared {
         let key_log: Option<Arc<dyn rustls::KeyLog>> = match &config.key_log {
             None => None,
             Some(path) => {
-                let log = FileKeyLog::open(path).map_err(|e| {
-                    EngineError::system(format!("key log {}", path.display()), e)
-                })?;
+                let log = FileKeyLog::open(path)
+                    .map_err(|e| EngineError::system(format!("key log {}", path.display()), e))?;
                 tracing::warn!(path = %path.display(), "TLS secrets are written to a file");
                 Some(Arc::new(log))
             }
@@ -63,6 +64,7 @@ impl Shared {
             clients: ClientTlsCache::default(),
             key_log,
             send_pool,
+            failures: (0..config.shards).map(|_| OnceLock::new()).collect(),
             keys,
             origin,
             next_listener: AtomicU32::new(1),
@@ -73,6 +75,18 @@ impl Shared {
     pub(crate) fn time(&self, at: std::time::Instant) -> Instant {
         let passed = at.saturating_duration_since(self.origin).as_nanos();
         Instant::from_nanos(ORIGIN.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
+    }
+
+    /// Remembers why a shard has given up; the first reason stays.
+    pub(crate) fn note_failure(&self, shard: u8, message: &str) {
+        if let Some(failure) = self.failures.get(usize::from(shard)) {
+            let _ = failure.set(message.to_owned());
+        }
+    }
+
+    /// Why a shard has given up, if it has.
+    pub(crate) fn failure(&self, shard: u8) -> Option<&str> {
+        self.failures.get(usize::from(shard))?.get().map(String::as_str)
     }
 
     pub(crate) fn new_listener(&self) -> ListenerId {

@@ -224,7 +224,12 @@ fn bind_client(family: Family, buffer_bytes: usize) -> io::Result<UdpSocket> {
 }
 
 /// A bound socket. `dual` lets an IPv6 socket reach IPv4 too.
-fn bind(addr: SocketAddr, dual: bool, reuseport: bool, buffer_bytes: usize) -> io::Result<UdpSocket> {
+fn bind(
+    addr: SocketAddr,
+    dual: bool,
+    reuseport: bool,
+    buffer_bytes: usize,
+) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {

@@ -36,8 +36,7 @@ impl AppTimers {
 
     /// `false` when it was stale: fired or cancelled before.
     pub(crate) fn cancel(&mut self, id: TimerId) -> bool {
-        let known =
-            self.slots.get(id.slot as usize).is_some_and(|s| s.generation == id.generation);
+        let known = self.slots.get(id.slot as usize).is_some_and(|s| s.generation == id.generation);
         if !known || self.wheel.deadline(id.slot).is_none() {
             return false;
         }
