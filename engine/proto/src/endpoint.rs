@@ -92,7 +92,7 @@ impl Endpoint {
         todo!()
     }
     /// Ends a receive batch: acknowledgements that are due become sendable.
-    pub fn end_batch(&mut self, now: Instant) {
+    pub fn end_batch<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         todo!()
     }
     /// Runs every timer that is due.
@@ -400,6 +400,12 @@ impl Endpoint {
         remotes: &[SocketAddr],
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
+        todo!()
+    }
+    pub fn close_all(&mut self, now: Instant, reason: &crate::error::CloseReason, linger: Option<Duration>) {
+        todo!()
+    }
+    pub fn reset_unknown(&mut self, now: Instant, meta: &RxMeta, packet: &[u8]) {
         todo!()
     }
     pub fn info(&self, conn: ConnHandle) -> Option<ConnInfo> {

@@ -20,4 +20,5 @@ pub mod payload;
 pub mod recovery;
 pub mod status;
 pub mod time;
+pub mod wheel;
 pub mod wire;

@@ -1,0 +1,367 @@
+//! Taking packets: open, frames, acknowledgements, change of path.
+
+use super::{Authentication, Connection, Migration, lost};
+use crate::channel::AuthMessage;
+use crate::endpoint::{RxMeta, Shared};
+use crate::error::{CloseReason, PeerMisbehaved};
+use crate::event::{Incoming, Sink};
+use crate::ids::{ConnectionId, Role};
+use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
+use crate::recovery::Fate;
+use crate::status::{Status, Trigger};
+use crate::time::Instant;
+use crate::wire::ack::AckFrame;
+use crate::wire::frame::{Frames, RawFrame};
+use crate::wire::packet::{ShortHeader, expand_pn};
+use crate::wire::record::FrameRecord;
+use crate::wire::transport::TransportFrame;
+
+use super::ids::PeerConnectionId;
+use super::path::{Challenge, Path};
+
+/// What the frames of one packet asked for.
+#[derive(Default)]
+struct PacketFacts {
+    ack_eliciting: bool,
+    /// Anything but path validation and ids: such a packet moves the path (RFC 9000 §9.1).
+    moves_path: bool,
+    close: Option<CloseReason>,
+    close_ack: bool,
+}
+
+impl Connection {
+    /// Takes one short packet whose id names this connection. Returns `false` when it could not be
+    /// authenticated: the endpoint then looks for a stateless reset.
+    pub(crate) fn receive_short<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        header: ShortHeader,
+        packet: &mut [u8],
+        shared: &mut Shared,
+        sink: &mut S,
+    ) -> bool {
+        let Some(keys) = &mut self.keys else {
+            shared.counters.early_packets += 1;
+            return true;
+        };
+        let size = packet.len();
+        let pn = expand_pn(self.received.largest().unwrap_or(0), header.pn);
+        if !self.replay.check(pn) {
+            self.counters.packets_rejected += 1;
+            return true;
+        }
+        let opened = match keys.open(now, pn, header.key_phase, packet) {
+            Ok(payload) => payload,
+            Err(crate::crypto::OpenError::Forged) => {
+                self.counters.packets_rejected += 1;
+                return false;
+            }
+            Err(crate::crypto::OpenError::Misbehaved(e)) => {
+                self.misbehaved(now, e, sink);
+                return true;
+            }
+        };
+        self.replay.insert(pn);
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += size as u64;
+        self.heard(now);
+        self.confirm_handshake(now);
+        let newest = self.received.largest().is_none_or(|l| pn > l);
+        let same_path = meta.remote == self.path.remote && meta.socket == self.path.socket;
+        if same_path {
+            self.path.on_received(size);
+        }
+        let mut facts = PacketFacts::default();
+        let result = receive_frames(self, now, pn, opened, &mut facts, shared, sink);
+        if let Err(e) = result {
+            self.misbehaved(now, e, sink);
+            return true;
+        }
+        self.received.on_packet(now, pn, facts.ack_eliciting, meta.ecn);
+        if !same_path && newest && facts.moves_path && self.role == Role::Host {
+            self.move_path(now, meta, size, shared);
+        }
+        self.after_packet(now, facts, sink);
+        true
+    }
+
+    pub(super) fn misbehaved<S: Sink>(&mut self, now: Instant, e: PeerMisbehaved, sink: &mut S) {
+        self.fail(now, CloseReason::new(e.reason(), &e.to_string()), sink);
+    }
+
+    /// CLOSE, CLOSE_ACK, and the answer to packets that come after the end.
+    fn after_packet<S: Sink>(&mut self, now: Instant, facts: PacketFacts, sink: &mut S) {
+        let has_close = facts.close.is_some();
+        if let Some(reason) = facts.close {
+            self.pending.close_ack = true;
+            self.peer_closed(now, reason, sink);
+        }
+        if facts.close_ack && let Some(closing) = &mut self.closing {
+            closing.on_acknowledged();
+        }
+        if !has_close
+            && !facts.close_ack
+            && matches!(self.status, Status::FinWait | Status::ProblemDetectedLocally)
+            && let Some(closing) = &mut self.closing
+            && !closing.acknowledged
+        {
+            closing.on_late_packet(now);
+        }
+    }
+
+    fn on_transport<S: Sink>(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        frame: &TransportFrame<'_>,
+        facts: &mut PacketFacts,
+        shared: &mut Shared,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let conn = self.handle;
+        match *frame {
+            TransportFrame::Ping => {}
+            TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
+            TransportFrame::Credit { channel, limit } => self.mux.on_credit(now, conn, pn, channel, limit, sink)?,
+            TransportFrame::EarlyCredit { limit } => self.mux.on_early_credit(limit),
+            TransportFrame::ChannelReset { channel, code, final_offset } => {
+                self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
+            }
+            TransportFrame::ChannelStop { channel, code } => self.mux.on_stop(now, conn, pn, channel, code, sink)?,
+            TransportFrame::Close { reason, text, .. } => facts.close = Some(CloseReason::new(reason, text)),
+            TransportFrame::CloseAck => facts.close_ack = true,
+            TransportFrame::PathChallenge(data) => {
+                if self.pending.path_responses.len() < MAX_PATH_CHALLENGES {
+                    self.pending.path_responses.push(data);
+                }
+            }
+            TransportFrame::PathResponse(data) => self.on_path_response(data),
+            TransportFrame::NewConnectionId { sequence, retire_prior_to, id, token } => {
+                self.on_new_connection_id(sequence, retire_prior_to, id, token, shared)?;
+            }
+            TransportFrame::RetireConnectionId { sequence } => {
+                if self.ids.retire_local(sequence)? {
+                    let next = self.ids.issue();
+                    self.pending.new_ids.push(next);
+                }
+            }
+            TransportFrame::AckFrequency { threshold, max_delay } => {
+                self.received.set_frequency(threshold, max_delay);
+            }
+            TransportFrame::Crypto { offset, data } => {
+                if self.role == Role::Host {
+                    return Err(PeerMisbehaved::Unexpected("CRYPTO from a client"));
+                }
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.machine.post_handshake(offset, data)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ack<S: Sink>(&mut self, now: Instant, ack: &AckFrame<'_>, sink: &mut S) -> Result<(), PeerMisbehaved> {
+        let conn = self.handle;
+        let Self { recovery, mux, pending, received, closing, counters, .. } = self;
+        let summary = recovery.on_ack(now, ack, |fate, record| match (fate, record) {
+            (Fate::Acked, FrameRecord::Ack { largest }) => received.on_ack_of_ack(*largest),
+            (Fate::Acked, FrameRecord::Close) => {
+                if let Some(closing) = closing {
+                    closing.on_acknowledged();
+                }
+            }
+            (Fate::Acked, FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. }) => {}
+            (Fate::Acked, FrameRecord::Crypto { .. }) => {}
+            (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
+            (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
+        })?;
+        if let (Some(largest), Some(keys)) = (summary.largest_newly_acked, &mut self.keys) {
+            keys.on_acked(largest);
+            if self.timers.check.take().is_some() {
+                sink.check_answered(conn);
+            }
+        }
+        if summary.newly_acked_packets > 0 {
+            self.mux.set_rtt(self.recovery.rtt().smoothed());
+            if let Some(keys) = &mut self.keys {
+                keys.set_pto(self.recovery.rtt().pto(self.config.max_ack_delay));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_new_connection_id(
+        &mut self,
+        sequence: u64,
+        retire_prior_to: u64,
+        id: ConnectionId,
+        token: [u8; 16],
+        shared: &mut Shared,
+    ) -> Result<(), PeerMisbehaved> {
+        let new = PeerConnectionId { sequence, id, token: Some(token) };
+        if self.ids.add_peer(new, retire_prior_to, &mut self.pending.retire_ids)? {
+            shared.remember_token(token, self.handle.slot);
+        }
+        Ok(())
+    }
+
+    // ---- authentication messages on CONTROL
+
+    /// Takes what CONTROL brought for the connection itself.
+    fn take_control<S: Sink>(&mut self, now: Instant, sink: &mut S) -> Result<(), PeerMisbehaved> {
+        while let Some(message) = self.mux.poll_control() {
+            match (message, self.authentication) {
+                (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
+                    self.on_authentication_request(&credential, sink);
+                }
+                (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
+                    self.authentication = Authentication::Done;
+                    self.establish(now, sink);
+                }
+                (AuthMessage::Response { accepted: false, reason, text }, Authentication::AwaitingResponse) => {
+                    self.authentication = Authentication::Failed;
+                    self.peer_closed(now, CloseReason { reason, text }, sink);
+                }
+                (AuthMessage::Request { .. }, _) => {
+                    return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
+                }
+                (AuthMessage::Response { .. }, _) => {
+                    return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
+        self.authentication = Authentication::AwaitingApplication;
+        self.told = true;
+        let peer = self.peer.as_deref();
+        let incoming = Incoming {
+            remote: self.path.remote,
+            peer: peer.and_then(|p| p.id),
+            credential,
+            server_name: peer.and_then(|p| p.server_name.as_deref()),
+        };
+        sink.incoming(self.handle, &incoming);
+    }
+
+    // ---- path
+
+    /// The peer's address changed (NAT rebinding): data goes on within the amplification limit,
+    /// freely once the new path is proven. The old one is asked too (RFC 9000 §9.3.3).
+    fn move_path(&mut self, now: Instant, meta: &RxMeta, size: usize, shared: &mut Shared) {
+        let back = self
+            .migration
+            .as_ref()
+            .and_then(|m| m.previous)
+            .filter(|p| p.remote == meta.remote && p.socket == meta.socket);
+        if let Some(previous) = back {
+            self.path = previous;
+            self.migration = None;
+            self.recovery.on_path_change(now);
+            return;
+        }
+        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
+        let old = self.path;
+        let previous = if old.validated { Some(old) } else { self.migration.as_ref().and_then(|m| m.previous) };
+        self.path = Path::new(meta.socket, meta.remote, meta.local, false);
+        self.path.on_received(size);
+        tracing::debug!(conn = ?self.handle, from = %old.remote, to = %meta.remote, "peer moved");
+        self.recovery.on_path_change(now);
+        let challenge = Challenge::new(now, self.path, shared.rng.u64().to_be_bytes(), pto);
+        let previous_challenge =
+            previous.map(|p| Challenge::new(now, p, shared.rng.u64().to_be_bytes(), pto));
+        self.migration = Some(Box::new(Migration { previous, challenge, previous_challenge }));
+    }
+
+    fn on_path_response(&mut self, data: [u8; 8]) {
+        let Some(migration) = &mut self.migration else { return };
+        if migration.challenge.data == data {
+            self.path.validated = true;
+            self.migration = None;
+        } else if migration.previous_challenge.is_some_and(|c| c.data == data) {
+            migration.previous_challenge = None;
+        }
+    }
+}
+
+/// Hands the frames of one opened packet to their owners.
+#[allow(clippy::too_many_arguments)]
+fn receive_frames<S: Sink>(
+    c: &mut Connection,
+    now: Instant,
+    pn: u64,
+    payload: &[u8],
+    facts: &mut PacketFacts,
+    shared: &mut Shared,
+    sink: &mut S,
+) -> Result<(), PeerMisbehaved> {
+    for frame in Frames::new(payload) {
+        let frame = frame?;
+        if frame.channel == TRANSPORT_CHANNEL {
+            let frame = TransportFrame::parse(frame.body)?;
+            facts.ack_eliciting |= frame.is_ack_eliciting();
+            facts.moves_path |= !matches!(
+                frame,
+                TransportFrame::PathChallenge(_)
+                    | TransportFrame::PathResponse(_)
+                    | TransportFrame::NewConnectionId { .. }
+            );
+            c.on_transport(now, pn, &frame, facts, shared, sink)?;
+        } else {
+            facts.ack_eliciting = true;
+            facts.moves_path = true;
+            c.on_channel_frame(now, pn, &frame, sink)?;
+        }
+    }
+    Ok(())
+}
+
+impl Connection {
+    fn on_channel_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        if !matches!(
+            self.status,
+            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
+        ) {
+            return Ok(());
+        }
+        if self.role == Role::Host
+            && self.authentication != Authentication::Done
+            && frame.channel != CONTROL_CHANNEL
+        {
+            return Err(PeerMisbehaved::Unexpected("data before the connection was accepted"));
+        }
+        let next_pn = self.recovery.next_pn();
+        self.mux.on_frame(now, self.handle, pn, frame, next_pn, sink)?;
+        if frame.channel == CONTROL_CHANNEL {
+            self.take_control(now, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a receive batch.
+    pub(crate) fn end_batch(&mut self, now: Instant) {
+        self.received.end_batch(now);
+    }
+
+    /// Status of a connection that never got beyond its handshake, after a CLOSE at a long-packet
+    /// level or a failure of the machine.
+    pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, by_peer: bool, reason: CloseReason, sink: &mut S) {
+        if by_peer {
+            self.peer_closed(now, reason, sink);
+        } else {
+            self.fail(now, reason, sink);
+        }
+        if self.status == Status::FinWait {
+            self.apply(Trigger::FinWaitOver, None, sink);
+        }
+    }
+}
