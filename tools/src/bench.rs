@@ -235,7 +235,7 @@ impl Bench<'_> {
 
     /// The marks around the measured time.
     fn measured(&self, scenario: Scenario) -> Result<(Sample, Sample, Duration), Failure> {
-        self.wait(|update| matches!(update, Update::Running { .. }).then_some(()))?;
+        self.wait(|update| matches!(update, Update::Running).then_some(()))?;
         let warm_up = WARM_UP.min(self.args.time / 3);
         let begun = Instant::now();
         let mut before = self.mark(false)?;

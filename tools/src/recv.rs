@@ -19,6 +19,8 @@ use store::Inbox;
 use trunkline::{ClientAuth, ConnectionConfig, EngineConfig, ListenConfig, Trust};
 use writer::Writers;
 
+/// How long a closed connection answers late packets.
+const FIN_WAIT: trunkline::Duration = trunkline::Duration::from_secs(1);
 /// Between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the other side gets to learn that we end.
@@ -103,6 +105,7 @@ fn connection_config(timeout: Duration) -> ConnectionConfig {
     ConnectionConfig {
         connected_timeout: timeout,
         initial_timeout: timeout.min(defaults.initial_timeout),
+        fin_wait_timeout: FIN_WAIT,
         keep_alive: timeout.div(3).min(defaults.keep_alive),
         channel_window: FILE_WINDOW.0,
         channel_window_max: FILE_WINDOW.1,

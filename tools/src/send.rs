@@ -30,6 +30,8 @@ const FILE_BUFFER: u64 = 8 << 20;
 const SEND_BUFFER: u64 = 64 << 20;
 /// Messages on these connections are small.
 const MAX_MESSAGE: usize = 64 << 10;
+/// How long a closed connection answers late packets.
+const FIN_WAIT: trunkline::Duration = trunkline::Duration::from_secs(1);
 /// Between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the other side gets to learn of an interruption.
@@ -106,6 +108,7 @@ fn connection_config(timeout: Duration) -> ConnectionConfig {
     ConnectionConfig {
         connected_timeout: timeout,
         initial_timeout: timeout.min(defaults.initial_timeout),
+        fin_wait_timeout: FIN_WAIT,
         keep_alive: timeout.div(3).min(defaults.keep_alive),
         max_message: MAX_MESSAGE,
         channel_send_buffer: FILE_BUFFER,

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, CloseReason, CloseReport, Conn,
-    ConnectConfig, Context, Duration, Handler, PeerId, Reason, Status,
+    ConnectConfig, Context, Duration, Handler, Reason, Status,
 };
 
 /// Bytes of a probe beside a load.
@@ -47,7 +47,7 @@ pub enum Command {
 /// What it is told.
 pub enum Update {
     /// Every connection stands and the load runs.
-    Running { peer: Option<PeerId> },
+    Running,
     /// The answer to [`Command::Mark`].
     Marked(Box<Sample>),
     /// All connections of a run are gone.
@@ -333,11 +333,10 @@ impl BenchClient {
         link.running = true;
         run.ready += 1;
         if run.ready == run.links.len() {
-            let peer = cx.info(link.conn).and_then(|info| info.peer);
             if run.plan.scenario != Scenario::Latency {
                 cx.set_timer(PROBE_EVERY, PROBE_TIMER);
             }
-            self.tell(Update::Running { peer });
+            self.tell(Update::Running);
         }
         self.pump(cx, at);
     }

@@ -141,7 +141,7 @@ mod tests {
             if check(&name).is_ok() {
                 let path = Path::new(&name);
                 let parts: Vec<_> = path.components().collect();
-                prop_assert!(matches!(parts.as_slice(), [Component::Normal(part)] if *part == *name));
+                prop_assert!(matches!(parts.as_slice(), [Component::Normal(part)] if **part == *name));
             }
         }
     }

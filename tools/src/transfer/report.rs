@@ -242,11 +242,6 @@ impl Report {
         self.notice("summary", fields, &line);
     }
 
-    /// Files through so far.
-    pub const fn finished_files(&self) -> u64 {
-        self.finished
-    }
-
     /// Files that ended without being through.
     pub const fn failed_files(&self) -> u64 {
         self.failed
