@@ -1,7 +1,7 @@
 //! What the user typed as an address: host and port, and the socket addresses behind them.
 
 use crate::exit::Failure;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 /// Most addresses of one name that are tried at once.
 const MAX_ADDRESSES: usize = 16;
@@ -76,11 +76,6 @@ impl Target {
         }
         Ok(addresses)
     }
-
-    /// Whether the host is this machine by its address.
-    pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
 }
 
 #[cfg(test)]
@@ -116,6 +111,5 @@ mod tests {
     fn literal_addresses_resolve_to_themselves() {
         let target = Target::parse("127.0.0.1:5", 7470).unwrap();
         assert_eq!(target.resolve().unwrap(), ["127.0.0.1:5".parse().unwrap()]);
-        assert!(target.is_loopback());
     }
 }

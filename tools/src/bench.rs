@@ -119,9 +119,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     }
     let server = match &args.client {
         Some(_) => None,
-        None => {
-            Some(Server::start(args, ([127, 0, 0, 1], 0).into(), server_processor)?)
-        }
+        None => Some(Server::start(args, ([127, 0, 0, 1], 0).into(), server_processor)?),
     };
     let connect = match (&args.client, &server) {
         (Some(address), _) => remote_target(args, address)?,
@@ -293,7 +291,7 @@ impl Bench<'_> {
                 return Err(Failure::new(Exit::Interrupted, "interrupted"));
             }
             match self.events.recv_timeout(Duration::from_millis(100)) {
-                Ok(Update::Failed(reason)) => return Err(Failure::connection(reason)),
+                Ok(Update::Failed(failure)) => return Err(failure),
                 Ok(update) => {
                     if let Some(found) = wanted(update) {
                         return Ok(found);
@@ -315,8 +313,7 @@ impl Bench<'_> {
     ) -> Run {
         let rate = Rate::between(first, last);
         let used = |a: Option<f64>, b: Option<f64>| Some((b? - a?).max(0.0));
-        let server_cpu =
-            |sample: &Sample| sample.servers.first().and_then(|marked| marked.cpu_s);
+        let server_cpu = |sample: &Sample| sample.servers.first().and_then(|marked| marked.cpu_s);
         let server_corrupt: u64 = last.servers.iter().map(|marked| marked.corrupt).sum();
         Run {
             scenario: scenario.name(),

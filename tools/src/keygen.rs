@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn fingerprint_is_what_the_engine_computes() {
         let made = make(vec!["localhost".to_owned(), "192.0.2.1".to_owned()]).unwrap();
-        let identity = Identity::from_pem(made.certificate.as_bytes(), made.pem.as_bytes()).unwrap();
+        let identity =
+            Identity::from_pem(made.certificate.as_bytes(), made.pem.as_bytes()).unwrap();
         assert_eq!(identity.peer_id(), made.fingerprint);
         assert!(made.pem.contains("PRIVATE KEY") && made.pem.contains("CERTIFICATE"));
         assert!(!made.certificate.contains("PRIVATE"));

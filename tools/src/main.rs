@@ -27,8 +27,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.log.as_deref());
     let outcome = match &cli.command {
-        Command::Send(args) => send::run(args),
-        Command::Recv(args) => recv::run(args),
+        Command::Send(args) => Ok(send::run(args)),
+        Command::Recv(args) => Ok(recv::run(args)),
         Command::Bench(args) => bench::run(args),
         Command::Keygen(args) => keygen::run(args),
     };

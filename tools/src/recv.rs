@@ -31,16 +31,20 @@ const FILE_WINDOW: (u64, u64) = (1 << 20, 8 << 20);
 const MAX_SENDERS: u32 = 256;
 
 /// The subcommand.
-pub fn run(args: &RecvArgs) -> Result<Exit, Failure> {
+pub fn run(args: &RecvArgs) -> Exit {
     let mut report = Report::new(args.common.json, Verb::Receive);
     let outcome = receive(args, &mut report);
     if let Err(failure) = &outcome {
         let (exit, reason) = (failure.exit as u8, &failure.text);
-        report.notice("error", json!({"exit": exit, "reason": reason}), &format!("error: {reason}"));
+        report.notice(
+            "error",
+            json!({"exit": exit, "reason": reason}),
+            &format!("error: {reason}"),
+        );
     }
     let exit = outcome.unwrap_or_else(|failure| failure.exit);
     report.summary(exit);
-    Ok(exit)
+    exit
 }
 
 fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
@@ -48,7 +52,9 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     let (inbox, removed) = Inbox::open(dir, args.rename, args.sync)
         .map_err(|e| Failure::local(format!("cannot use {}: {e}", dir.display())))?;
     if removed > 0 {
-        report.say(&format!("removed {removed} partial files of a receiver that did not end properly"));
+        report.say(&format!(
+            "removed {removed} partial files of a receiver that did not end properly"
+        ));
     }
     let (identity, made) = keygen::load_or_make(args.common.identity.as_deref())?;
     if made {
@@ -89,7 +95,9 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
             "address": address.to_string(), "fingerprint": fingerprint.to_string(),
             "dir": folder.to_string(), "driver": driver,
         }),
-        &format!("fingerprint {fingerprint}\nlistening on {address} for files into {folder} ({driver})"),
+        &format!(
+            "fingerprint {fingerprint}\nlistening on {address} for files into {folder} ({driver})"
+        ),
     );
     let exit = Session { args, report, post: &post }.follow(&events);
     // The peers learn of it first, then partial files are removed.
@@ -192,7 +200,9 @@ impl Session<'_> {
                 let clean = by_peer && broken == 0;
                 let line = match (by_peer, broken) {
                     (true, 0) => format!("{remote} has gone"),
-                    (true, n) => format!("{remote} closed the connection within {n} files: {words}"),
+                    (true, n) => {
+                        format!("{remote} closed the connection within {n} files: {words}")
+                    }
                     (false, n) => format!("{remote} was lost within {n} files: {words}"),
                 };
                 let fields = json!({

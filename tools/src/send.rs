@@ -13,7 +13,6 @@ use crate::keygen;
 use crate::transfer::names::{self, printable};
 use crate::transfer::report::{Done, Report, Verb};
 use handler::{Command, Plan, SendHandler, Update};
-use reader::Readers;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,16 +37,20 @@ const TICK: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The subcommand.
-pub fn run(args: &SendArgs) -> Result<Exit, Failure> {
+pub fn run(args: &SendArgs) -> Exit {
     let mut report = Report::new(args.common.json, Verb::Send);
     let outcome = send(args, &mut report);
     if let Err(failure) = &outcome {
         let (exit, reason) = (failure.exit as u8, &failure.text);
-        report.notice("error", json!({"exit": exit, "reason": reason}), &format!("error: {reason}"));
+        report.notice(
+            "error",
+            json!({"exit": exit, "reason": reason}),
+            &format!("error: {reason}"),
+        );
     }
     let exit = outcome.unwrap_or_else(|failure| failure.exit);
     report.summary(exit);
-    Ok(exit)
+    exit
 }
 
 fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
@@ -55,7 +58,10 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
     let target = Target::parse(&args.to, DEFAULT_PORT)?;
     let (identity, made) = keygen::load_or_make(args.common.identity.as_deref())?;
     if made {
-        report.say(&format!("made a new key for this user; its fingerprint is {}", identity.peer_id()));
+        report.say(&format!(
+            "made a new key for this user; its fingerprint is {}",
+            identity.peer_id()
+        ));
     }
     let remotes = target.resolve()?;
     let addresses: Vec<String> = remotes.iter().map(ToString::to_string).collect();
@@ -69,11 +75,8 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
         connection: Some(connection.clone()),
         ..ConnectConfig::new(([127, 0, 0, 1], 1).into(), Trust::DangerousAny)
     };
-    let config = EngineConfig {
-        connection,
-        identity: Some(identity),
-        ..engine::config(args.common.driver)
-    };
+    let config =
+        EngineConfig { connection, identity: Some(identity), ..engine::config(args.common.driver) };
     let trust = trust::decide(args, &target, &connect, &config, report)?;
     transfer(ConnectConfig { trust, ..connect }, config, plans, report)
 }
@@ -125,12 +128,11 @@ fn transfer(
 ) -> Result<Exit, Failure> {
     let (updates, events) = mpsc::channel();
     let post = Post::<SendHandler>::new();
-    let readers = {
+    let jobs = {
         let post = post.clone();
-        Readers::start(READERS, move |read| post.deliver(Command::Read(read)))
+        reader::start(READERS, move |read| post.deliver(Command::Read(read)))
     }
     .map_err(|e| Failure::local(format!("cannot start a thread: {e}")))?;
-    let jobs = readers.jobs().ok_or_else(|| Failure::local("the readers have ended"))?;
     report.expect(plans.len(), plans.iter().map(|(.., bytes)| bytes).sum());
     let names: Vec<String> = plans.iter().map(|(_, name, _)| name.clone()).collect();
     let dones: Vec<Done> = plans.iter().map(|_| Done::default()).collect();
@@ -152,8 +154,6 @@ fn transfer(
     session.follow(&events, &interrupted);
     let lost = session.lost.take();
     post.shutdown(FAREWELL);
-    // The readers' last results have nowhere to go; the process is about to end anyway.
-    drop(readers);
     if interrupted.load(Ordering::Relaxed) {
         return Ok(Exit::Interrupted);
     }

@@ -8,8 +8,18 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Output, Stdio};
 
 const NUMBERS: [&str; 12] = [
-    "seconds", "warmup_seconds", "length", "connections", "messages", "bytes", "goodput_gbps",
-    "messages_per_s", "packet_bytes", "packets_sent", "packets_lost", "retransmits",
+    "seconds",
+    "warmup_seconds",
+    "length",
+    "connections",
+    "messages",
+    "bytes",
+    "goodput_gbps",
+    "messages_per_s",
+    "packet_bytes",
+    "packets_sent",
+    "packets_lost",
+    "retransmits",
 ];
 
 fn check_run(run: &Value, scenario: &str) {
@@ -143,7 +153,7 @@ fn two_processes() {
     object(&output);
     assert!(text(&output.stderr).contains("not checked"));
     let wrong = bench(&["--pin", &"ab".repeat(32)]);
-    assert_eq!(wrong.status.code(), Some(4), "{}", text(&wrong.stderr));
+    assert_eq!(wrong.status.code(), Some(3), "{}", text(&wrong.stderr));
     assert!(wrong.stdout.is_empty());
 }
 

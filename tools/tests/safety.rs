@@ -23,8 +23,19 @@ fn names_never_lead_out_of_the_folder() {
     let outside = home.at("stolen").display().to_string();
     let long = "x".repeat(256);
     let names = [
-        "../stolen", "..", ".", "", "/etc/trunkline-test", &outside, "a/b", "a/../../stolen",
-        "nul\0byte", "line\nbreak", "esc\u{1b}[2J", ".trunkline-0-0-0-0.part", &long,
+        "../stolen",
+        "..",
+        ".",
+        "",
+        "/etc/trunkline-test",
+        &outside,
+        "a/b",
+        "a/../../stolen",
+        "nul\0byte",
+        "line\nbreak",
+        "esc\u{1b}[2J",
+        ".trunkline-0-0-0-0.part",
+        &long,
         "inbox/../../stolen",
     ];
     let heard =
@@ -75,11 +86,7 @@ fn one_name_twice_keeps_the_first() {
     let both = vec![Say::file("same", b"first"), Say::file("same", b"second")];
     let heard = say(&recv.address, &recv.fingerprint, None, both);
     assert_eq!(heard[0], Heard::Answer(0, String::new()));
-    assert!(
-        matches!(heard[1], Heard::Declined(EXISTS) | Heard::Answer(3, _)),
-        "{:?}",
-        heard[1]
-    );
+    assert!(matches!(heard[1], Heard::Declined(EXISTS) | Heard::Answer(3, _)), "{:?}", heard[1]);
     assert_eq!(fs::read(recv.dir.join("same")).unwrap(), b"first");
     assert_eq!(recv.names(), ["same"]);
     // The tool itself: a second send of the same name fails and says why.
@@ -162,8 +169,7 @@ fn max_bytes_is_a_limit_of_all_files_together() {
     // A size that lies does not help: bytes beyond it are refused.
     let mut lie = header(0);
     lie.extend_from_slice(&noise(5000, 4));
-    let heard =
-        say(&recv.address, &recv.fingerprint, None, vec![Say::raw("file://lie", lie)]);
+    let heard = say(&recv.address, &recv.fingerprint, None, vec![Say::raw("file://lie", lie)]);
     assert!(is_malformed(&heard[0]), "{heard:?}");
     assert_eq!(recv.names(), ["four", "six"]);
 }
@@ -182,8 +188,7 @@ fn only_allowed_senders() {
     assert!(text(&output.stderr).contains("--allow"), "{}", text(&output.stderr));
     assert!(recv.event("refused")["fingerprint"].is_string());
     // A sender without any key.
-    let heard =
-        say(&recv.address, &recv.fingerprint, None, vec![Say::file("nobody", b"x")]);
+    let heard = say(&recv.address, &recv.fingerprint, None, vec![Say::file("nobody", b"x")]);
     assert!(matches!(heard[0], Heard::Ended(_)), "{heard:?}");
     assert!(recv.names().is_empty());
     let mut command = send_command(&home, &recv, &[file]);

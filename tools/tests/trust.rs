@@ -112,12 +112,8 @@ fn asked_once_on_a_terminal() {
     }
     let recv = Recv::start(&home, &["--rename"]);
     let file = home.file("out/a", b"a");
-    let send = format!(
-        "{} send {} {}",
-        env!("CARGO_BIN_EXE_trunkline"),
-        recv.address,
-        file.display()
-    );
+    let send =
+        format!("{} send {} {}", env!("CARGO_BIN_EXE_trunkline"), recv.address, file.display());
     let on_terminal = |answer: &str| {
         let line = format!("printf '{answer}\\n' | script -qefc '{send}' /dev/null");
         let mut command = Command::new("sh");

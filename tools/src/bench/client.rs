@@ -5,6 +5,7 @@ use super::cpu::ThreadClock;
 use super::figures;
 use super::payload::{self, Source};
 use crate::cli::Scenario;
+use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
 use std::collections::HashMap;
 use std::sync::mpsc::Sender;
@@ -53,7 +54,7 @@ pub enum Update {
     /// All connections of a run are gone.
     Stopped,
     /// The run cannot go on.
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Everything that is known at a mark.
@@ -168,7 +169,7 @@ impl BenchClient {
                 }),
                 Err(e) => {
                     run.failed = true;
-                    self.tell(Update::Failed(format!("cannot connect: {e}")));
+                    self.tell(Update::Failed(Failure::connection(format!("cannot connect: {e}"))));
                     break;
                 }
             }
@@ -177,12 +178,16 @@ impl BenchClient {
     }
 
     fn fail(&mut self, reason: &str) {
+        self.fail_as(Exit::Connection, reason);
+    }
+
+    fn fail_as(&mut self, exit: Exit, reason: &str) {
         if let Some(run) = &mut self.run
             && !run.failed
             && !run.stopping
         {
             run.failed = true;
-            self.tell(Update::Failed(reason.to_owned()));
+            self.tell(Update::Failed(Failure::new(exit, reason)));
         }
     }
 
@@ -190,7 +195,8 @@ impl BenchClient {
     fn open_channels(&mut self, cx: &mut Context<'_>, conn: Conn) -> Result<(), ApiError> {
         let Some(run) = &mut self.run else { return Ok(()) };
         let Some(at) = run.links.iter().position(|link| link.conn == conn) else { return Ok(()) };
-        let urgent = |kind| ChannelOptions { kind, priority: 0, no_delay: true, ..Default::default() };
+        let urgent =
+            |kind| ChannelOptions { kind, priority: 0, no_delay: true, ..Default::default() };
         let mut open = |name, options: ChannelOptions, role| {
             let channel = cx.open_channel(conn, name, &options)?;
             run.roles.insert(channel, (at, role));
@@ -447,7 +453,11 @@ impl Handler for BenchClient {
             }
             Status::ClosedByPeer | Status::ProblemDetectedLocally => {
                 let words = reason.map_or_else(|| "no reason".to_owned(), ToString::to_string);
-                self.fail(&words);
+                let exit = match reason.map(|r| r.reason) {
+                    Some(Reason::BAD_CERTIFICATE) => Exit::Trust,
+                    _ => Exit::Connection,
+                };
+                self.fail_as(exit, &words);
                 let _ = cx.close(conn, Reason::APP.0, "", None);
             }
             _ => {}
@@ -503,15 +513,13 @@ impl Handler for BenchClient {
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
-        match token {
-            PROBE_TIMER => self.send_probes(cx),
-            _ => {
-                if let Some(run) = &mut self.run {
-                    run.pump_due = false;
-                }
-                self.pump_all(cx);
-            }
+        if token == PROBE_TIMER {
+            return self.send_probes(cx);
         }
+        if let Some(run) = &mut self.run {
+            run.pump_due = false;
+        }
+        self.pump_all(cx);
     }
 
     fn on_batch_end(&mut self, cx: &mut Context<'_>) {

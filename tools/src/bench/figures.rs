@@ -79,9 +79,8 @@ impl Report {
 
 impl Host {
     fn here() -> Self {
-        let first_line = |path| {
-            fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned())
-        };
+        let first_line =
+            |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned());
         let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
             let line = text.lines().find(|line| line.starts_with("model name"))?;
             Some(line.split_once(':')?.1.trim().to_owned())
@@ -121,8 +120,19 @@ pub fn histogram() -> Histogram<u64> {
 /// All runs as a table for people.
 pub fn table(report: &Report) -> String {
     let head = [
-        "scenario", "goodput", "messages", "p50", "p99", "p99.9", "max", "CPU client", "server",
-        "packet", "lost", "re-sent", "driver",
+        "scenario",
+        "goodput",
+        "messages",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU client",
+        "server",
+        "packet",
+        "lost",
+        "re-sent",
+        "driver",
     ];
     let units = ["", "Gb/s", "/s", "µs", "µs", "µs", "µs", "s", "s", "bytes", "", "", ""];
     let mut rows: Vec<Vec<String>> = vec![
@@ -197,7 +207,10 @@ pub fn grouped(number: u64) -> String {
 pub fn live(scenario: Scenario, at: f64, gbps: f64, per_s: f64, warm: bool) -> String {
     let name = scenario.name();
     let phase = if warm { "warming up" } else { "measuring" };
-    format!("{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s", grouped(per_s as u64))
+    format!(
+        "{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s",
+        grouped(per_s as u64)
+    )
 }
 
 #[cfg(test)]

@@ -12,12 +12,30 @@ const BODIES: usize = 4;
 
 /// Odd constants with well mixed bits (from the digits of π).
 const KEYS: [u64; 24] = [
-    0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6d, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917,
-    0x9216_d5d9_8979_fb1b, 0xd131_0ba6_98df_b5ad, 0x2ffd_72db_d01a_dfb7, 0xb8e1_afed_6a26_7e97,
-    0xba7c_9045_f12c_7f99, 0x24a1_9947_b391_6cf7, 0x0801_f2e2_858e_fc17, 0x6369_20d8_7157_4e69,
-    0xa458_fea3_f493_3d7f, 0x0d95_748f_728e_b659, 0x718b_cd58_8215_4aef, 0x7b54_a41d_c25a_59b5,
-    0x9c30_d539_2af2_6013, 0xc5d1_b023_2860_85f1, 0xca41_7918_b8db_38ef, 0x8e79_dcb0_603a_180f,
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+    0xbe54_66cf_34e9_0c6d,
+    0xc0ac_29b7_c97c_50dd,
+    0x3f84_d5b5_b547_0917,
+    0x9216_d5d9_8979_fb1b,
+    0xd131_0ba6_98df_b5ad,
+    0x2ffd_72db_d01a_dfb7,
+    0xb8e1_afed_6a26_7e97,
+    0xba7c_9045_f12c_7f99,
+    0x24a1_9947_b391_6cf7,
+    0x0801_f2e2_858e_fc17,
+    0x6369_20d8_7157_4e69,
+    0xa458_fea3_f493_3d7f,
+    0x0d95_748f_728e_b659,
+    0x718b_cd58_8215_4aef,
+    0x7b54_a41d_c25a_59b5,
+    0x9c30_d539_2af2_6013,
+    0xc5d1_b023_2860_85f1,
+    0xca41_7918_b8db_38ef,
+    0x8e79_dcb0_603a_180f,
 ];
 const LANES: usize = 8;
 const STRIPE: usize = 8 * LANES;
@@ -50,9 +68,10 @@ pub fn check(bytes: &[u8]) -> u64 {
         last[..rest.len()].copy_from_slice(rest);
         accumulate(&mut lanes, &last, n.min(ROUND - 1));
     }
-    lanes.iter().zip(&KEYS[LANES..]).fold(bytes.len() as u64, |sum, (lane, key)| {
-        mix(sum ^ lane.wrapping_mul(*key))
-    })
+    lanes
+        .iter()
+        .zip(&KEYS[LANES..])
+        .fold(bytes.len() as u64, |sum, (lane, key)| mix(sum ^ lane.wrapping_mul(*key)))
 }
 
 #[inline(always)]

@@ -4,9 +4,7 @@
 use super::writer::{Job, WriterQueues, Written};
 use crate::transfer::names;
 use crate::transfer::report::Done;
-use crate::transfer::wire::{
-    Answer, Code, DIGEST_LEN, Digest, HEADER_LEN, Intake, Piece, SCHEME,
-};
+use crate::transfer::wire::{Answer, Code, DIGEST_LEN, Digest, HEADER_LEN, Intake, Piece, SCHEME};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -171,7 +169,8 @@ impl RecvHandler {
             match piece {
                 Piece::Header(header) => {
                     let _ = cx.consume(channel, HEADER_LEN as u64);
-                    let left = self.policy.max_bytes.map(|max| max.saturating_sub(self.accepted_bytes));
+                    let left =
+                        self.policy.max_bytes.map(|max| max.saturating_sub(self.accepted_bytes));
                     if left.is_some_and(|left| header.size > left) {
                         let text = "more than the receiver takes in all (--max-bytes)";
                         return Err((Code::TOO_LARGE, text.to_owned()));
@@ -286,9 +285,10 @@ impl RecvHandler {
 
     /// The connection cannot deliver any more; files whose bytes are all here may still finish.
     fn lost(&mut self, conn: Conn, reason: CloseReason, by_peer: bool) {
-        let words = match by_peer {
-            true => format!("the sender closed the connection: {reason}"),
-            false => format!("the connection was lost: {reason}"),
+        let words = if by_peer {
+            format!("the sender closed the connection: {reason}")
+        } else {
+            format!("the connection was lost: {reason}")
         };
         if let Some(peer) = self.senders.get_mut(&conn) {
             peer.end = Some((reason, by_peer));

@@ -334,7 +334,7 @@ mod tests {
         let mut partial = inbox.start(0).unwrap();
         partial.append(b"start").unwrap();
         for _ in 0..64 {
-            partial.append(&[0; 128 * 1024]).unwrap();
+            partial.append(&vec![0; 128 * 1024]).unwrap();
         }
         let path = inbox.finish(partial, "sparse").unwrap();
         let meta = fs::metadata(&path).unwrap();

@@ -240,11 +240,14 @@ mod tests {
                 Job::Finish { id: 1, digest: sha(b"abc") },
             ],
         );
-        assert!(matches!(results[..], [
-            Written::Taken { bytes: 2, .. },
-            Written::Taken { bytes: 1, .. },
-            Written::Stored { id: 1, .. }
-        ]));
+        assert!(matches!(
+            results[..],
+            [
+                Written::Taken { bytes: 2, .. },
+                Written::Taken { bytes: 1, .. },
+                Written::Stored { id: 1, .. }
+            ]
+        ));
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"abc");
     }
 
@@ -267,10 +270,10 @@ mod tests {
         let data = Job::Data { id: 1, bytes: b"abc".to_vec() };
         let results =
             run(&inbox, vec![start(1, "a"), data, Job::Finish { id: 1, digest: sha(b"abc") }]);
-        assert!(matches!(results[..], [
-            Written::Failed { code: Code::EXISTS, .. },
-            Written::Taken { bytes: 3, .. }
-        ]));
+        assert!(matches!(
+            results[..],
+            [Written::Failed { code: Code::EXISTS, .. }, Written::Taken { bytes: 3, .. }]
+        ));
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"mine");
     }
 

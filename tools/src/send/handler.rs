@@ -210,9 +210,8 @@ impl SendHandler {
             Rest::End(digest) => {
                 file.digest = Some(digest);
                 file.stage = Stage::Answer;
-                let sent = cx
-                    .send_with(channel, &digest, OVER_LIMIT)
-                    .and_then(|()| cx.finish(channel));
+                let sent =
+                    cx.send_with(channel, &digest, OVER_LIMIT).and_then(|()| cx.finish(channel));
                 if let Err(e) = sent {
                     self.settle(cx, index, Err((None, e.to_string())));
                 }
@@ -313,8 +312,7 @@ impl Handler for SendHandler {
                 {
                     self.closing = true;
                     self.fail_all("interrupted");
-                    let _ =
-                        cx.close(conn, CLOSE_INTERRUPTED, "the sender was interrupted", None);
+                    let _ = cx.close(conn, CLOSE_INTERRUPTED, "the sender was interrupted", None);
                 }
             }
         }

@@ -9,9 +9,9 @@ use crossbeam::queue::ArrayQueue;
 use ring::digest;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use trunkline::Payload;
 
 /// Bytes read at once.
@@ -31,13 +31,12 @@ pub enum Job {
     /// Open it and read the first block.
     Open { index: usize, path: PathBuf },
     /// Read the next block.
-    Next { index: usize, source: Source },
+    Next { index: usize, source: Box<Source> },
 }
 
 /// What came of a job.
 pub enum Read {
-    /// A block, with the header before the first one. `next` is `None` after the last block, and
-    /// then there is a digest.
+    /// A block, with the header before the first one.
     Block { index: usize, header: Option<Header>, data: Payload, rest: Rest },
     /// The file cannot be read (any more).
     Failed { index: usize, code: Code, text: String },
@@ -46,46 +45,25 @@ pub enum Read {
 /// What follows a block.
 pub enum Rest {
     /// More blocks.
-    More(Source),
+    More(Box<Source>),
     /// The digest.
     End(Digest),
 }
 
-/// The threads. Dropping it ends them once their current read is done.
-pub struct Readers {
-    jobs: Option<Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Readers {
-    /// Starts `count` threads that give results to `deliver`, which may block.
-    pub fn start<F>(count: usize, deliver: F) -> io::Result<Self>
-    where
-        F: Fn(Read) + Clone + Send + 'static,
-    {
-        let (jobs, queue) = unbounded();
-        let spare = Arc::new(ArrayQueue::new(SPARE_BLOCKS));
-        let mut threads = Vec::new();
-        for n in 0..count {
-            let (queue, spare, deliver) = (queue.clone(), Arc::clone(&spare), deliver.clone());
-            let body = move || run(&queue, &spare, &deliver);
-            threads.push(thread::Builder::new().name(format!("reader-{n}")).spawn(body)?);
-        }
-        Ok(Self { jobs: Some(jobs), threads })
+/// Starts `count` threads that give results to `deliver`, which may block, and returns where jobs
+/// are handed in. The threads end when all copies of that are gone.
+pub fn start<F>(count: usize, deliver: F) -> io::Result<Sender<Job>>
+where
+    F: Fn(Read) + Clone + Send + 'static,
+{
+    let (jobs, queue) = unbounded();
+    let spare = Arc::new(ArrayQueue::new(SPARE_BLOCKS));
+    for n in 0..count {
+        let (queue, spare, deliver) = (queue.clone(), Arc::clone(&spare), deliver.clone());
+        let body = move || run(&queue, &spare, &deliver);
+        thread::Builder::new().name(format!("reader-{n}")).spawn(body)?;
     }
-
-    /// Where jobs are handed in.
-    pub fn jobs(&self) -> Option<Sender<Job>> {
-        self.jobs.clone()
-    }
-
-    /// Waits for the threads; every other holder of [`Self::jobs`] must be gone.
-    pub fn join(mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
+    Ok(jobs)
 }
 
 fn run(queue: &Receiver<Job>, spare: &Arc<ArrayQueue<Vec<u8>>>, deliver: &impl Fn(Read)) {
@@ -101,7 +79,7 @@ fn run(queue: &Receiver<Job>, spare: &Arc<ArrayQueue<Vec<u8>>>, deliver: &impl F
     }
 }
 
-fn open(path: &std::path::Path) -> io::Result<(Source, Header)> {
+fn open(path: &Path) -> io::Result<(Box<Source>, Header)> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
@@ -109,7 +87,8 @@ fn open(path: &std::path::Path) -> io::Result<(Source, Header)> {
     }
     let size = meta.len();
     let header = Header { mode: mode_of(&meta), size };
-    Ok((Source { file, hash: digest::Context::new(&digest::SHA256), left: size }, header))
+    let hash = digest::Context::new(&digest::SHA256);
+    Ok((Box::new(Source { file, hash, left: size }), header))
 }
 
 #[cfg(unix)]
@@ -126,7 +105,7 @@ fn mode_of(_: &std::fs::Metadata) -> u16 {
 fn next_block(
     index: usize,
     header: Option<Header>,
-    mut source: Source,
+    mut source: Box<Source>,
     spare: &Arc<ArrayQueue<Vec<u8>>>,
 ) -> Read {
     let want = usize::try_from(source.left).unwrap_or(usize::MAX).min(BLOCK);
@@ -184,8 +163,7 @@ mod tests {
         let path = dir.path().join("f");
         fs::write(&path, content).unwrap();
         let (results, inbox) = unbounded();
-        let readers = Readers::start(2, move |r| results.send(r).unwrap()).unwrap();
-        let jobs = readers.jobs().unwrap();
+        let jobs = start(2, move |r| results.send(r).unwrap()).unwrap();
         jobs.send(Job::Open { index: 7, path }).unwrap();
         let (mut head, mut all, mut blocks) = (None, Vec::new(), 0);
         let digest = loop {
@@ -203,8 +181,6 @@ mod tests {
                 Read::Failed { text, .. } => panic!("{text}"),
             }
         };
-        drop(jobs);
-        readers.join();
         (head, all, digest, blocks)
     }
 
@@ -224,11 +200,10 @@ mod tests {
     fn folders_and_missing_files_are_errors() {
         let dir = Scratch::new();
         let (results, inbox) = unbounded();
-        let readers = Readers::start(1, move |r| results.send(r).unwrap()).unwrap();
+        let jobs = start(1, move |r| results.send(r).unwrap()).unwrap();
         for path in [dir.path().to_owned(), dir.path().join("missing")] {
-            readers.jobs().unwrap().send(Job::Open { index: 0, path }).unwrap();
+            jobs.send(Job::Open { index: 0, path }).unwrap();
             assert!(matches!(inbox.recv().unwrap(), Read::Failed { .. }));
         }
-        readers.join();
     }
 }

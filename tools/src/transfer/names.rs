@@ -44,8 +44,9 @@ fn check_windows(name: &str) -> Result<(), &'static str> {
     let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_uppercase();
     let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
         || ["COM", "LPT"].iter().any(|port| {
-            stem.strip_prefix(port)
-                .is_some_and(|n| n.chars().count() == 1 && n.chars().all(|c| "0123456789¹²³".contains(c)))
+            stem.strip_prefix(port).is_some_and(|n| {
+                n.chars().count() == 1 && n.chars().all(|c| "0123456789¹²³".contains(c))
+            })
         });
     if device { Err("the name is a device on Windows") } else { Ok(()) }
 }
@@ -102,12 +103,26 @@ mod tests {
     fn dangerous_names_do_not() {
         let long = "x".repeat(256);
         for bad in [
-            "", ".", "..", "/", "/etc/passwd", "../x", "a/../../x", "a/b", "a\0b", "a\nb", "\u{1b}[2J",
-            "\u{85}", ".trunkline-x.part", &long,
+            "",
+            ".",
+            "..",
+            "/",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a/b",
+            "a\0b",
+            "a\nb",
+            "\u{1b}[2J",
+            "\u{85}",
+            ".trunkline-x.part",
+            &long,
         ] {
             assert!(check_for(bad, false).is_err(), "{bad:?} passed");
         }
-        for bad in ["..\\x", "C:x", "C:\\x", "nul", "NUL.txt", "com1", "LPT9.log", "a.", "a ", "a?b"] {
+        for bad in
+            ["..\\x", "C:x", "C:\\x", "nul", "NUL.txt", "com1", "LPT9.log", "a.", "a ", "a?b"]
+        {
             assert!(check_for(bad, true).is_err(), "{bad:?} passed");
         }
         assert_eq!(check_for("common.txt", true), Ok(()));
@@ -120,7 +135,9 @@ mod tests {
         assert_eq!(alternative("a.tar.gz", 2), "a.tar (2).gz");
         assert_eq!(alternative(".hidden", 1), ".hidden (1)");
         assert_eq!(alternative("a", 10), "a (10)");
-        for name in ["ü".repeat(127), format!("{}.txt", "ü".repeat(125)), format!("a.{}", "b".repeat(253))] {
+        for name in
+            ["ü".repeat(127), format!("{}.txt", "ü".repeat(125)), format!("a.{}", "b".repeat(253))]
+        {
             let other = alternative(&name, 99_999);
             assert!(other.len() <= MAX_NAME, "{}", other.len());
             assert_eq!(check(&other), Ok(()));

@@ -137,10 +137,8 @@ impl Report {
             }
         }
         let now = Instant::now();
-        self.files.insert(
-            id,
-            Shown { name, bytes, done, begun: now, told: now, told_done: 0, bar },
-        );
+        self.files
+            .insert(id, Shown { name, bytes, done, begun: now, told: now, told_done: 0, bar });
     }
 
     /// Moves the bars and prints progress that is due. Called about ten times a second.

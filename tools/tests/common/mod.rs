@@ -105,12 +105,8 @@ impl Recv {
         if !args.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        let mut child = command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (tell, events) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
@@ -144,8 +140,9 @@ impl Recv {
         let Some(listening) = recv.try_event("listening", PATIENCE) else {
             return Err(recv.errors());
         };
-        recv.address = listening["address"].as_str().unwrap().to_owned();
-        recv.fingerprint = listening["fingerprint"].as_str().unwrap().to_owned();
+        let field = |name| listening[name].as_str().unwrap();
+        field("address").clone_into(&mut recv.address);
+        field("fingerprint").clone_into(&mut recv.fingerprint);
         Ok(recv)
     }
 

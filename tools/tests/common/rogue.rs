@@ -59,7 +59,12 @@ struct Rogue {
 }
 
 /// Opens all the channels on one connection and gives what was heard on each.
-pub fn say(address: &str, fingerprint: &str, identity: Option<Identity>, say: Vec<Say>) -> Vec<Heard> {
+pub fn say(
+    address: &str,
+    fingerprint: &str,
+    identity: Option<Identity>,
+    say: Vec<Say>,
+) -> Vec<Heard> {
     let pin: PeerId = fingerprint.parse().unwrap();
     let connect = ConnectConfig {
         identity,
@@ -68,8 +73,7 @@ pub fn say(address: &str, fingerprint: &str, identity: Option<Identity>, say: Ve
     let count = say.len();
     let (heard, results) = mpsc::channel();
     let answers = vec![Vec::new(); count];
-    let mut rogue =
-        Some(Rogue { connect, say, channels: HashMap::new(), answers, heard });
+    let mut rogue = Some(Rogue { connect, say, channels: HashMap::new(), answers, heard });
     let engine = Engine::start(EngineConfig::default(), |_| rogue.take().unwrap()).unwrap();
     let mut out: Vec<Option<Heard>> = vec![None; count];
     while out.iter().any(Option::is_none) {
