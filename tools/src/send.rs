@@ -229,8 +229,9 @@ impl Session<'_> {
                 };
                 self.report.notice("closed", fields, &line);
                 let exit = match reason.reason {
-                    Reason::BAD_CERTIFICATE | Reason::AUTHENTICATION => Exit::Trust,
-                    Reason(trust::NOT_ALLOWED) => Exit::Trust,
+                    Reason::BAD_CERTIFICATE
+                    | Reason::AUTHENTICATION
+                    | Reason(trust::NOT_ALLOWED) => Exit::Trust,
                     _ => Exit::Connection,
                 };
                 self.lost = Some(Failure::new(exit, line));
