@@ -169,6 +169,7 @@ impl Node {
         let offset = 1_000_000_000 * (1 + seed.below(1_000_000));
         let keys = EndpointKeys { id: [7 + id as u8; 16], reset: seed.seed(), retry: seed.seed() };
         let owner = id + 1;
+        let trace = std::env::var_os("TRUNKLINE_TRACE").is_some();
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + id as u8)), 4_000);
         let local_now = Instant::from_nanos(now.as_nanos() + offset);
         let endpoint = endpoint(owner, local_now, &config, keys.clone(), seed.seed());
@@ -177,7 +178,7 @@ impl Node {
             id,
             owner,
             endpoint,
-            app: App { name, ..App::default() },
+            app: App { name, trace, ..App::default() },
             policy: Policy::default(),
             addr,
             local: id.is_multiple_of(2).then_some(addr.ip()),

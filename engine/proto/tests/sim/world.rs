@@ -374,6 +374,7 @@ impl World {
             w.nodes.iter().filter(|n| n.alive).all(Node::is_empty)
         });
         self.run_until("no packet and no timer is left", Duration::from_secs(10), |w| {
+            w.transmit();
             w.queue.is_empty()
                 && w.nodes.iter().filter(|n| n.alive).all(|n| n.next_timeout(w.now).is_none())
         });
