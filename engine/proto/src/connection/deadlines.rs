@@ -80,7 +80,7 @@ impl Connection {
         }
         self.run_liveness(now, sink);
         if take_due(&mut self.timers.linger, now) && self.status == Status::Linger {
-            let undelivered = self.mux.report().1;
+            let undelivered = self.mux.report().undelivered_bytes;
             let text = format!("{undelivered} bytes undelivered");
             self.flushed(now, Some(CloseReason::new(Reason::LINGER_EXPIRED, &text)), sink);
         }
@@ -123,6 +123,16 @@ impl Connection {
                 self.pending.ping = true;
             }
             self.timers.keep_alive = Some(now + self.keep_alive());
+            self.shrink();
+        }
+    }
+
+    /// Nothing happened for a while: memory kept for the next burst is given back.
+    fn shrink(&mut self) {
+        self.recovery.shrink();
+        self.received.shrink();
+        if !self.mux.has_unacked_reliable() {
+            self.mux.shrink();
         }
     }
 
@@ -130,12 +140,18 @@ impl Connection {
         if self.recovery.timeout().is_some_and(|t| t <= now) {
             let (recovery, mux, pending) = (&mut self.recovery, &mut self.mux, &mut self.pending);
             let retransmits = &mut self.counters.retransmits;
-            recovery.on_timeout(now, |fate, record| {
+            let outcome = recovery.on_timeout(now, |fate, record| {
                 lost(fate, record, mux, pending, retransmits);
             });
+            if outcome.mtu_changed.is_some() {
+                self.sync_packet_size();
+            }
         }
         self.received.on_timeout(now);
-        self.mux.on_timeout(now, self.handle, sink);
+        if let Err(e) = self.mux.on_timeout(now, self.handle, sink) {
+            self.misbehaved(now, e, sink);
+            return;
+        }
         self.run_migration(now);
     }
 
@@ -171,6 +187,12 @@ impl Connection {
 
     /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
     pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.control_waits
+            && self.status == Status::Connected
+            && let Err(e) = self.take_control(now, sink)
+        {
+            self.misbehaved(now, e, sink);
+        }
         if self.status == Status::Linger && !self.mux.has_unacked_reliable() {
             self.flushed(now, None, sink);
         }

@@ -197,7 +197,7 @@ impl Connection {
             replay: ReplayWindow::new(),
             recovery: Recovery::new(now, &config, config.initial_packet, shared.rng.u64()),
             received: ReceivedPackets::new(config.max_ack_delay),
-            mux: Mux::new(role, config.clone()),
+            mux: Mux::new(role, &config),
             handshake: Some(Box::new(handshake)),
             authentication: match role {
                 Role::Client => Authentication::AwaitingResponse,
@@ -211,6 +211,7 @@ impl Connection {
             told: role == Role::Client,
             awaiting_answer: false,
             counted: true,
+            control_waits: false,
             config,
         }
     }
@@ -316,6 +317,7 @@ impl Connection {
             self.mux.set_rtt(rtt);
         }
         self.mux.set_peer(p);
+        self.sync_packet_size();
         self.peer = Some(Box::new(PeerInfo {
             id: e.peer,
             suite: e.suite,

@@ -86,6 +86,8 @@ pub(crate) struct Connection {
     awaiting_answer: bool,
     /// Counts among the endpoint's handshakes under way.
     counted: bool,
+    /// CONTROL has more behind a message that has not taken effect.
+    control_waits: bool,
 }
 
 impl Connection {
@@ -190,7 +192,7 @@ impl Connection {
     fn establish<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         self.timers.initial = None;
         self.heard(now);
-        self.mux.set_established();
+        self.mux.set_ready(now);
         self.apply(Trigger::Established, None, sink);
     }
 
@@ -231,7 +233,7 @@ impl Connection {
                 self.apply(Trigger::Close, None, sink);
             }
             (_, Some(limit)) => {
-                self.mux.discard_incoming();
+                self.mux.discard_incoming(true);
                 self.timers.linger = Some(now + limit);
                 self.closing = Some(Box::new(self.new_closing(reason.clone())));
                 // Nothing on the wire tells the peer before the last byte is acknowledged.
@@ -248,8 +250,8 @@ impl Connection {
     }
 
     fn new_closing(&self, reason: CloseReason) -> Closing {
-        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
-        Closing::new(reason, self.mux.discarded(), pto)
+        let pto = self.recovery.pto();
+        Closing::new(reason, self.mux.has_discarded(), pto)
     }
 
     /// From now on CLOSE is what goes out; fin-wait runs.
@@ -350,11 +352,11 @@ impl Connection {
 
     /// The final event's content.
     pub(crate) fn report(&self) -> CloseReport {
-        let (acknowledged_bytes, undelivered_bytes, undelivered_channels) = self.mux.report();
+        let delivery = self.mux.report();
         CloseReport {
-            acknowledged_bytes,
-            undelivered_bytes,
-            undelivered_channels,
+            acknowledged_bytes: delivery.acknowledged_bytes,
+            undelivered_bytes: delivery.undelivered_bytes,
+            undelivered_channels: delivery.undelivered_channels,
             reason: self
                 .closing
                 .as_ref()
@@ -393,9 +395,9 @@ impl Connection {
             in_flight: self.recovery.bytes_in_flight(),
             packet_size: self.recovery.packet_size() as u64,
             unacked_bytes: self.mux.unacked_reliable_bytes(),
-            channels: self.mux.count() as u32,
+            channels: self.mux.count(),
             packets_rejected: self.counters.packets_rejected,
-            datagrams_dropped: self.mux.datagrams_dropped(),
+            datagrams_dropped: self.mux.stats().datagrams_dropped,
         }
     }
 
@@ -433,6 +435,11 @@ impl Connection {
         self.authentication.fail();
         self.handshake = None;
         self.status = Status::Dead;
+    }
+
+    /// Tells the channels how much a packet carries now.
+    fn sync_packet_size(&mut self) {
+        self.mux.set_packet_payload(self.recovery.packet_size() - crate::limits::PACKET_OVERHEAD);
     }
 
     pub(crate) fn packet_size(&self) -> usize {

@@ -126,9 +126,7 @@ impl Connection {
         match *frame {
             TransportFrame::Ping => {}
             TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
-            TransportFrame::Credit { channel, limit } => {
-                self.mux.on_credit(now, conn, pn, channel, limit, sink)?
-            }
+            TransportFrame::Credit { channel, limit } => self.mux.on_credit(pn, channel, limit)?,
             TransportFrame::EarlyCredit { limit } => self.mux.on_early_credit(limit),
             TransportFrame::ChannelReset { channel, code, final_offset } => {
                 self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
@@ -201,8 +199,11 @@ impl Connection {
         }
         if summary.newly_acked_packets > 0 {
             self.mux.set_rtt(self.recovery.rtt().smoothed());
+            if summary.mtu_changed.is_some() {
+                self.sync_packet_size();
+            }
             if let Some(keys) = &mut self.keys {
-                keys.set_pto(self.recovery.rtt().pto(self.config.max_ack_delay));
+                keys.set_pto(self.recovery.pto());
             }
         }
         Ok(())
@@ -225,33 +226,49 @@ impl Connection {
 
     // ---- authentication messages on CONTROL
 
-    /// Takes what CONTROL brought for the connection itself.
-    fn take_control<S: Sink>(&mut self, now: Instant, sink: &mut S) -> Result<(), PeerMisbehaved> {
-        while let Some(message) = self.mux.poll_control() {
-            match (message, self.authentication) {
-                (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
-                    self.on_authentication_request(&credential, sink);
-                }
-                (
-                    AuthMessage::Response { accepted: true, .. },
-                    Authentication::AwaitingResponse,
-                ) => {
-                    self.authentication = Authentication::Done;
-                    self.establish(now, sink);
-                }
-                (
-                    AuthMessage::Response { accepted: false, reason, text },
-                    Authentication::AwaitingResponse,
-                ) => {
-                    self.authentication = Authentication::Failed;
-                    self.peer_closed(now, CloseReason { reason, text }, sink);
-                }
-                (AuthMessage::Request { .. }, _) => {
-                    return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
-                }
-                (AuthMessage::Response { .. }, _) => {
-                    return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
-                }
+    /// Takes what CONTROL brought for the connection itself. What stands behind such a message is
+    /// looked at once it has taken effect; on a host that is when the application has accepted.
+    pub(super) fn take_control<S: Sink>(
+        &mut self,
+        now: Instant,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        loop {
+            if let Some(message) = self.mux.poll_control() {
+                self.on_auth_message(now, message, sink)?;
+                self.control_waits = true;
+            }
+            if !self.control_waits || self.authentication != Authentication::Done {
+                return Ok(());
+            }
+            self.control_waits = false;
+            self.mux.resume_control(now, self.handle, sink)?;
+        }
+    }
+
+    fn on_auth_message<S: Sink>(
+        &mut self,
+        now: Instant,
+        message: AuthMessage,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        match (message, self.authentication) {
+            (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
+                self.on_authentication_request(&credential, sink);
+            }
+            (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
+                self.authentication = Authentication::Done;
+                self.establish(now, sink);
+            }
+            (AuthMessage::Response { reason, text, .. }, Authentication::AwaitingResponse) => {
+                self.authentication = Authentication::Failed;
+                self.peer_closed(now, CloseReason { reason, text }, sink);
+            }
+            (AuthMessage::Request { .. }, _) => {
+                return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
+            }
+            (AuthMessage::Response { .. }, _) => {
+                return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
             }
         }
         Ok(())
@@ -286,7 +303,7 @@ impl Connection {
             self.recovery.on_path_change(now);
             return;
         }
-        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
+        let pto = self.recovery.pto();
         let old = self.path;
         let previous = if old.validated {
             Some(old)

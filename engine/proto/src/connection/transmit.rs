@@ -2,7 +2,6 @@
 
 use super::{Connection, Path};
 use crate::endpoint::{Ecn, Shared, Transmit};
-use crate::ids::ConnectionId;
 use crate::limits::{MIN_PACKET, SHORT_HEADER_LEN, TAG_LEN};
 use crate::recovery::{Budget, PacketFlags};
 use crate::status::Status;
@@ -22,6 +21,14 @@ enum Fill {
     ControlOnly,
     /// Everything.
     Data,
+}
+
+/// A packet that goes out alone and unmarked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    SizeProbe,
+    Path,
+    Close,
 }
 
 /// What was written into a packet.
@@ -172,8 +179,7 @@ impl Connection {
             packet[end..room].fill(0);
             end = room;
         }
-        written.bytes =
-            self.seal(now, packet, pn, end, self.ids.peer(), written.ack_eliciting, false);
+        written.bytes = self.seal(now, packet, pn, end, written.ack_eliciting, None);
         written
     }
 
@@ -202,15 +208,15 @@ impl Connection {
         packet: &mut [u8],
         pn: u64,
         end: usize,
-        dcid: ConnectionId,
         ack_eliciting: bool,
-        probe_mtu: bool,
+        alone: Option<Alone>,
     ) -> usize {
-        let ecn =
-            if probe_mtu || !self.is_transferring() { Ecn::NotEct } else { self.recovery.ecn() };
+        let probe_mtu = alone == Some(Alone::SizeProbe);
+        let ecn = if alone.is_some() { Ecn::NotEct } else { self.recovery.ecn() };
         let Some(keys) = &mut self.keys else { return 0 };
         let total = end + TAG_LEN;
-        ShortHeader { key_phase: keys.key_phase(), dcid, pn: pn as u32 }.write(packet);
+        ShortHeader { key_phase: keys.key_phase(), dcid: self.ids.peer(), pn: pn as u32 }
+            .write(packet);
         if keys.seal(pn, &mut packet[..total]).is_err() {
             // The confidentiality limit: nothing more may be sealed with these keys.
             self.recovery.abandon_packet(pn);
@@ -303,7 +309,7 @@ impl Connection {
         TransportFrame::Ping.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, self.ids.peer(), true, true);
+        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::SizeProbe));
         (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
@@ -338,7 +344,7 @@ impl Connection {
         TransportFrame::PathChallenge(data).write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, self.ids.peer(), true, false);
+        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::Path));
         if on_current {
             self.path.on_sent(len);
         }
@@ -389,8 +395,7 @@ impl Connection {
                 closing.on_sent(now);
             }
         }
-        let len =
-            self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, self.ids.peer(), due, false);
+        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
         self.path.on_sent(len);
         (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }

@@ -212,10 +212,10 @@ impl Endpoint {
         channel: ChannelKey,
         options: &ChannelOptions,
     ) -> Result<(), ApiError> {
-        self.with(conn, |c, sink| {
+        self.with(conn, |c, _| {
             c.usable()?;
             let next_pn = c.next_pn();
-            c.mux().accept(now, conn, channel, options, next_pn, sink)
+            c.mux().accept(now, channel, options, next_pn)
         })
     }
 
@@ -252,7 +252,13 @@ impl Endpoint {
         data: &[u8],
         options: SendOptions,
     ) -> Result<(), ApiError> {
-        self.with_mux(conn, |m| m.send(now, channel, data, options))
+        self.with_mux(conn, |m| {
+            if options.over_limit {
+                m.send_unbounded(now, channel, data, options)
+            } else {
+                m.send(now, channel, data, options)
+            }
+        })
     }
 
     /// The same without a copy before the packet.
@@ -267,7 +273,13 @@ impl Endpoint {
         data: Payload,
         options: SendOptions,
     ) -> Result<(), ApiError> {
-        self.with_mux(conn, |m| m.send_payload(now, channel, data, options))
+        self.with_mux(conn, |m| {
+            if options.over_limit {
+                m.send_payload_unbounded(now, channel, data, options)
+            } else {
+                m.send_payload(now, channel, data, options)
+            }
+        })
     }
 
     /// Ends our direction: EOF after everything sent so far.

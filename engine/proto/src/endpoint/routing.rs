@@ -19,7 +19,10 @@ use std::net::SocketAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InitialKey {
     remote: SocketAddr,
-    id: ConnectionId,
+    /// Source id; a restarted attempt keeps it.
+    client: ConnectionId,
+    /// Destination id; a restarted attempt takes a new one.
+    request: ConnectionId,
 }
 
 /// Where a long packet goes.
@@ -222,16 +225,14 @@ impl Endpoint {
             return Target::Nowhere;
         };
         if header.message == MessageType::ConnectionRequest {
-            let key = InitialKey { remote: meta.remote, id: scid };
+            let key = InitialKey { remote: meta.remote, client: scid, request: dcid };
             if let Some(&slot) = self.initials.get(&key) {
                 return Target::Slot(slot);
             }
             let listening = self.listeners.contains_key(&meta.socket);
-            return if listening && total >= MIN_PACKET {
-                Target::NewHost
-            } else {
-                self.existing(meta, &dcid)
-            };
+            if listening && total >= MIN_PACKET && self.find(&dcid).is_none() {
+                return Target::NewHost;
+            }
         }
         self.existing(meta, &dcid)
     }
@@ -296,7 +297,10 @@ impl Endpoint {
             Ok(conn) => {
                 self.shared.counters.accepted += 1;
                 self.insert(handle, conn);
-                self.initials.insert(InitialKey { remote: meta.remote, id: scid }, handle.slot);
+                self.initials.insert(
+                    InitialKey { remote: meta.remote, client: scid, request: dcid },
+                    handle.slot,
+                );
                 Some(handle.slot)
             }
             Err(error) => {

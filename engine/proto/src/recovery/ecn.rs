@@ -78,9 +78,13 @@ impl EcnValidation {
         self.marked += 1;
         if self.state == EcnState::Testing {
             self.tested += 1;
-            if self.tested >= TEST_PACKETS {
-                self.state = EcnState::Waiting;
-            }
+        }
+    }
+
+    /// A train begins: the mark may change now, and stays the same for all of the train.
+    pub(super) fn on_train(&mut self) {
+        if self.state == EcnState::Testing && self.tested >= TEST_PACKETS {
+            self.state = EcnState::Waiting;
         }
     }
 
@@ -123,7 +127,7 @@ impl EcnValidation {
     pub(super) fn on_lost(&mut self) {
         if matches!(self.state, EcnState::Testing | EcnState::Waiting) {
             self.lost += 1;
-            if self.state == EcnState::Waiting && self.lost >= self.tested {
+            if self.tested >= TEST_PACKETS && self.lost >= self.tested {
                 self.state = EcnState::Failed;
             }
         }
@@ -143,8 +147,8 @@ impl EcnValidation {
 mod tests {
     use super::*;
 
-    fn counts(ect0: u64, ect1: u64, ce: u64) -> Option<EcnCounts> {
-        Some(EcnCounts { ect0, ect1, ce })
+    fn counts(ect0: u64, ect1: u64, ce: u64) -> EcnCounts {
+        EcnCounts { ect0, ect1, ce }
     }
 
     fn testing(sent: u32) -> EcnValidation {
@@ -157,23 +161,25 @@ mod tests {
 
     #[test]
     fn a_path_that_keeps_marks_is_used() {
-        let mut ecn = testing(10);
+        let mut ecn = testing(45);
+        assert_eq!(ecn.mark(), Ecn::Ect0);
+        ecn.on_train();
         assert_eq!(ecn.mark(), Ecn::NotEct);
-        assert!(!ecn.on_ack(2, counts(2, 0, 0)));
+        assert!(!ecn.on_ack(2, Some(counts(2, 0, 0))));
         assert_eq!(ecn.state(), EcnState::Capable);
         assert_eq!(ecn.mark(), Ecn::Ect0);
-        assert!(ecn.on_ack(1, counts(2, 0, 1)));
-        assert!(!ecn.on_ack(1, counts(3, 0, 1)));
+        assert!(ecn.on_ack(1, Some(counts(2, 0, 1))));
+        assert!(!ecn.on_ack(1, Some(counts(3, 0, 1))));
     }
 
     #[test]
     fn every_way_to_fail() {
         for (acked, report) in [
             (2, None),
-            (2, counts(1, 0, 0)),
-            (2, counts(2, 1, 0)),
-            (2, counts(0, 2, 0)),
-            (2, counts(4, 0, 0)),
+            (2, Some(counts(1, 0, 0))),
+            (2, Some(counts(2, 1, 0))),
+            (2, Some(counts(0, 2, 0))),
+            (2, Some(counts(4, 0, 0))),
         ] {
             let mut ecn = testing(3);
             assert!(!ecn.on_ack(acked, report));
@@ -181,8 +187,8 @@ mod tests {
             assert_eq!(ecn.mark(), Ecn::NotEct);
         }
         let mut ecn = testing(3);
-        ecn.on_ack(2, counts(2, 0, 0));
-        ecn.on_ack(1, counts(1, 0, 0));
+        ecn.on_ack(2, Some(counts(2, 0, 0)));
+        ecn.on_ack(1, Some(counts(1, 0, 0)));
         assert_eq!(ecn.state(), EcnState::Failed);
     }
 
@@ -202,6 +208,6 @@ mod tests {
         let mut ecn = EcnValidation::new(false);
         ecn.on_path_change();
         assert_eq!(ecn.mark(), Ecn::NotEct);
-        assert!(!ecn.on_ack(5, counts(5, 0, 5)));
+        assert!(!ecn.on_ack(5, Some(counts(5, 0, 5))));
     }
 }

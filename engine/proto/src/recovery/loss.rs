@@ -29,7 +29,7 @@ pub(super) struct LossState {
     pub(super) pto_count: u32,
     /// Probe packets still to be sent.
     pub(super) probes_owed: u32,
-    /// When the newest ack-eliciting packet was sent.
+    /// When the newest ack-eliciting packet was sent, or the newest probe timeout expired.
     pub(super) last_eliciting: Instant,
     /// Present thresholds: packets, and eighths of a round trip.
     pub(super) packets: u64,
@@ -70,7 +70,9 @@ impl LossState {
         pto.mul(factor).min(MAX_PTO.max(pto))
     }
 
-    pub(super) fn on_pto(&mut self) {
+    /// A probe timeout expired. The next one counts from now, even if no probe can be sent.
+    pub(super) fn on_pto(&mut self, now: Instant) {
+        self.last_eliciting = now;
         self.pto_count = (self.pto_count + 1).min(MAX_BACKOFF);
     }
 
@@ -179,7 +181,7 @@ impl Acked {
             self.add_late(path, pn, packet);
         } else if packet.eliciting() {
             self.eliciting += 1;
-            if pn >= path.first {
+            if pn >= path.first && !packet.mtu_probe() {
                 self.in_flight += size;
                 if pn >= path.event.until {
                     self.growth += size;
@@ -216,7 +218,7 @@ pub(super) struct Lost {
     pub(super) bytes: u64,
     /// All ack-eliciting packets, probes and those of former paths included.
     pub(super) eliciting: u32,
-    /// Bytes that leave flight, probes included.
+    /// Bytes that leave flight.
     pub(super) in_flight: u64,
     /// Newest packet of this path that counts against congestion.
     pub(super) newest: Option<u64>,
@@ -247,7 +249,6 @@ impl Lost {
         self.eliciting += 1;
         let here = pn >= path.first;
         if here {
-            self.in_flight += u64::from(packet.size);
             self.marked += u32::from(packet.ect());
         }
         if packet.mtu_probe() {
@@ -259,6 +260,7 @@ impl Lost {
         if !here {
             return;
         }
+        self.in_flight += u64::from(packet.size);
         self.newest = Some(pn);
         self.event += u32::from(path.event.holds(pn));
         self.later += u32::from(pn >= path.event.until);
@@ -280,11 +282,11 @@ mod tests {
         let pto = Duration::from_millis(100);
         for expected in [100, 200, 400, 800, 1600, 2000, 2000] {
             assert_eq!(loss.backoff(pto), Duration::from_millis(expected));
-            loss.on_pto();
+            loss.on_pto(Instant::ZERO);
         }
         assert_eq!(loss.backoff(Duration::from_secs(3)), Duration::from_secs(3));
         for _ in 0..100 {
-            loss.on_pto();
+            loss.on_pto(Instant::ZERO);
         }
         assert_eq!(loss.backoff(pto), MAX_PTO);
     }

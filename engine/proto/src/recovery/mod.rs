@@ -34,6 +34,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 
 pub use congestion::Controller;
 pub use ecn::{Ecn, EcnState};
@@ -189,15 +190,18 @@ impl Recovery {
         }
         self.unasked = 0;
         self.eliciting += 1;
-        self.in_flight += size as u64;
-        self.peak = self.peak.max(self.in_flight);
-        self.pacer.on_sent(size as u64);
         self.loss.last_eliciting = now;
         self.loss.probes_owed = self.loss.probes_owed.saturating_sub(1);
         if flags.probe_mtu {
+            // A probe may be larger than the whole window, and most vanish at the first hop: it
+            // would only keep data back. There is at most one a round trip.
             self.mtu.on_probe_sent(pn, size);
             self.stats.mtu_probes += 1;
+            return;
         }
+        self.in_flight += size as u64;
+        self.peak = self.peak.max(self.in_flight);
+        self.pacer.on_sent(size as u64);
     }
 
     /// Nothing was written into packet `pn` after all. Only for the packet begun last and before
@@ -210,6 +214,7 @@ impl Recovery {
 
     /// What may be sent now. Not asked for ACK-only packets and probes.
     pub fn send_budget(&mut self, now: Instant) -> Budget {
+        self.ecn.on_train();
         if self.is_full() {
             return Budget::Window;
         }
@@ -265,7 +270,7 @@ impl Recovery {
 
     /// Size of a packet-size probe that should be sent now: an ack-eliciting packet padded to
     /// exactly that UDP payload, alone in its datagram, that carries nothing worth repeating.
-    /// Allowed while the window is not full, even if the probe is larger than what is left of it.
+    /// Probes are not counted as bytes in flight and none is due while the window is full.
     pub fn mtu_probe(&mut self, now: Instant) -> Option<usize> {
         if self.loss.pto_count > 0 || self.in_flight >= self.controller.window() || self.is_full() {
             return None;
@@ -273,12 +278,16 @@ impl Recovery {
         self.mtu.next_probe(now)
     }
 
-    /// The local system refuses to send a packet of `size` bytes in one piece.
+    /// The local system refuses to send a packet of `size` bytes in one piece: a probe, or an
+    /// ordinary packet after the interface has changed.
     pub fn on_probe_too_large(&mut self, now: Instant, size: usize) {
-        self.mtu.on_too_large(now, size);
+        if let Some(size) = self.mtu.on_too_large(now, size) {
+            self.controller.on_packet_size(size as u64);
+        }
     }
 
-    /// The mark for the next train of packets; to be handed back with each of them.
+    /// The mark for the next packets, to be handed back with each of them. It is the same for a
+    /// whole train: it changes in [`Self::send_budget`], by an ACK frame or a timeout only.
     pub const fn ecn(&self) -> Ecn {
         self.ecn.mark()
     }
@@ -511,7 +520,7 @@ impl Recovery {
                 self.sent.retire(now, self.keep_lost());
             }
         } else if self.pto_at().is_some_and(|at| at <= now) {
-            self.loss.on_pto();
+            self.loss.on_pto(now);
             self.stats.ptos += 1;
             self.loss.probes_owed = self.sent.probe(2, &mut fate).max(1);
             outcome.pto = true;
@@ -543,77 +552,5 @@ impl Recovery {
     /// The connection falls idle: gives back all memory that is not needed now.
     pub fn shrink(&mut self) {
         self.sent.shrink();
-    }
-
-    // ---- looking --------------------------------------------------------------------------------
-
-    /// The round-trip estimate of this path.
-    pub const fn rtt(&self) -> &Rtt {
-        &self.rtt
-    }
-
-    /// The probe timeout without backoff, the peer's delay included.
-    pub fn pto(&self) -> Duration {
-        self.rtt.pto(self.max_ack_delay)
-    }
-
-    /// Probe timeouts in a row without an acknowledgement.
-    pub const fn pto_count(&self) -> u32 {
-        self.loss.pto_count
-    }
-
-    /// Bytes of UDP payload in flight on this path.
-    pub const fn bytes_in_flight(&self) -> u64 {
-        self.in_flight
-    }
-
-    /// Nothing is in flight.
-    pub const fn is_idle(&self) -> bool {
-        self.eliciting == 0
-    }
-
-    /// The congestion window in bytes.
-    pub fn window(&self) -> u64 {
-        self.controller.window()
-    }
-
-    /// The slow-start threshold in bytes; `u64::MAX` before the first congestion event.
-    pub fn ssthresh(&self) -> u64 {
-        self.controller.ssthresh()
-    }
-
-    /// Newest packet that the peer has acknowledged.
-    pub const fn largest_acked(&self) -> Option<u64> {
-        self.largest_acked
-    }
-
-    /// What is known about ECN on this path.
-    pub const fn ecn_state(&self) -> EcnState {
-        self.ecn.state()
-    }
-
-    /// Whether no packet-size search is under way.
-    pub const fn mtu_settled(&self) -> bool {
-        self.mtu.is_settled()
-    }
-
-    /// Bytes of heap in use.
-    pub fn heap(&self) -> usize {
-        self.sent.heap()
-    }
-
-    /// Counters since the connection began, and the present state.
-    pub fn stats(&self) -> RecoveryStats {
-        RecoveryStats {
-            window: self.controller.window(),
-            ssthresh: self.controller.ssthresh(),
-            in_flight: self.in_flight,
-            packet_size: self.mtu.size(),
-            rtt_latest: self.rtt.latest(),
-            rtt_smoothed: self.rtt.smoothed(),
-            rtt_min: self.rtt.min(),
-            rtt_var: self.rtt.var(),
-            ..self.stats
-        }
     }
 }

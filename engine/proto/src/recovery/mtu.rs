@@ -185,15 +185,22 @@ impl MtuSearch {
         }
     }
 
-    /// The local system refuses to send `size` in one piece.
-    pub(super) fn on_too_large(&mut self, now: Instant, size: usize) {
+    /// The local system refuses to send `size` in one piece: a probe, or, when an interface has
+    /// changed, an ordinary packet. Gives the new size when it changed.
+    pub(super) fn on_too_large(&mut self, now: Instant, size: usize) -> Option<usize> {
         let size = to_u16(size);
         if self.probe.is_some_and(|(_, s)| s >= size) {
             self.probe = None;
         }
+        let shrink = size <= self.size && size > self.base;
+        if shrink {
+            self.size = self.base;
+            self.search();
+        }
         if size > self.size {
             self.exclude(now, size);
         }
+        shrink.then_some(self.size())
     }
 
     fn exclude(&mut self, now: Instant, size: u16) {

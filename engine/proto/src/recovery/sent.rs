@@ -76,7 +76,7 @@ impl SentPacket {
     }
 }
 
-/// Capacity, in packets, that is never given back on the fly.
+/// Capacity, in packets or records, that is never given back on the fly.
 const SMALL: usize = 64;
 
 /// The two rings.
@@ -92,8 +92,9 @@ pub(super) struct SentPackets {
     open: u16,
     /// No packet below this number is pending.
     first_pending: u64,
-    /// Longest that the ring was since it was last empty.
+    /// Longest that the rings were since they were last empty.
     peak: usize,
+    peak_records: usize,
 }
 
 impl SentPackets {
@@ -154,6 +155,7 @@ impl SentPackets {
         });
         self.open = 0;
         self.peak = self.peak.max(self.packets.len());
+        self.peak_records = self.peak_records.max(self.records.len());
     }
 
     /// A number that no packet has. Only between packets.
@@ -332,14 +334,18 @@ impl SentPackets {
         }
     }
 
-    /// The ring ran empty: gives memory back when the last use needed far less than there is.
+    /// The rings ran empty: gives memory back where the last use needed far less than there is.
     fn give_back(&mut self) {
         let capacity = self.packets.capacity();
         if capacity > SMALL && self.peak < capacity / 4 {
             self.packets.shrink_to(capacity / 2);
-            self.records.shrink_to(capacity);
+        }
+        let capacity = self.records.capacity();
+        if capacity > SMALL && self.peak_records < capacity / 4 {
+            self.records.shrink_to(capacity / 2);
         }
         self.peak = 0;
+        self.peak_records = 0;
     }
 
     /// Forgets everything but pending eliciting packets at once, and gives all spare memory back.
@@ -348,6 +354,7 @@ impl SentPackets {
         self.packets.shrink_to_fit();
         self.records.shrink_to_fit();
         self.peak = self.packets.len();
+        self.peak_records = self.records.len();
     }
 
     fn drop_records(&mut self, packet: &SentPacket) {

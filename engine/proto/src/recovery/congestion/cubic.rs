@@ -188,3 +188,95 @@ impl Control for Cubic {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    const PACKET: u64 = 1_000;
+    const RTT: Duration = Duration::from_millis(100);
+
+    /// Rounds of acknowledgements that use the whole window, until `done`. Gives the seconds.
+    fn rounds(cubic: &mut Cubic, now: &mut Instant, mut done: impl FnMut(&Cubic) -> bool) -> f64 {
+        let start = *now;
+        let mut rtt = Rtt::new();
+        rtt.update(RTT, Duration::ZERO);
+        while !done(cubic) {
+            assert!(now.since(start) < Duration::from_secs(100));
+            *now += RTT;
+            let window = cubic.window();
+            cubic.on_ack(&AckEvent {
+                now: *now,
+                acked: window,
+                growth: window,
+                in_flight: window,
+                sample: Some(RTT),
+                rtt: &rtt,
+                new_round: true,
+                peak: window,
+            });
+        }
+        now.since(start).as_secs_f64()
+    }
+
+    fn grown(packets: u64) -> (Cubic, Instant) {
+        let mut cubic = Cubic::new(PACKET);
+        let mut now = Instant::ZERO;
+        rounds(&mut cubic, &mut now, |c| c.window() >= packets * PACKET);
+        (cubic, now)
+    }
+
+    #[test]
+    fn the_window_is_back_after_k_seconds() {
+        let (mut cubic, mut now) = grown(5_000);
+        let before = cubic.window();
+        cubic.on_congestion(Signal::Loss);
+        assert_eq!(cubic.window(), (before as f64 * BETA) as u64);
+        assert_eq!(cubic.ssthresh(), cubic.window());
+        // RFC 9438 equation 2.
+        let k = (before as f64 / PACKET as f64 * (1.0 - BETA) / C).cbrt();
+        let took = rounds(&mut cubic, &mut now, |c| c.window() as f64 >= 0.999 * before as f64);
+        assert!((took - k).abs() < 0.2 * k, "{took} s, K is {k} s");
+    }
+
+    #[test]
+    fn small_windows_grow_no_slower_than_reno() {
+        let (mut cubic, mut now) = grown(20);
+        cubic.on_congestion(Signal::Loss);
+        let low = cubic.window();
+        let mut count = 0;
+        rounds(&mut cubic, &mut now, |_| {
+            count += 1;
+            count > 10
+        });
+        let grown = (cubic.window() - low) as f64 / PACKET as f64;
+        assert!((10.0 * ALPHA * 0.9..30.0).contains(&grown), "{grown} packets in ten rounds");
+    }
+
+    #[test]
+    fn fast_convergence_gives_way_to_others() {
+        let (mut cubic, _) = grown(100);
+        let first = cubic.curve.window;
+        cubic.on_congestion(Signal::Loss);
+        let second = cubic.curve.window;
+        cubic.on_congestion(Signal::Loss);
+        assert!((cubic.curve.w_max - second * (1.0 + BETA) / 2.0).abs() < 1.0);
+        assert!(cubic.curve.w_max < first);
+    }
+
+    #[test]
+    fn an_undone_event_leaves_no_trace_and_a_mark_is_not_undone() {
+        let (mut cubic, _) = grown(100);
+        let before = (cubic.window(), cubic.ssthresh());
+        cubic.on_congestion(Signal::Loss);
+        cubic.on_congestion(Signal::Persistent);
+        assert_eq!(cubic.window(), MIN_WINDOW_PACKETS * PACKET);
+        cubic.on_spurious();
+        assert_eq!((cubic.window(), cubic.ssthresh()), before);
+        cubic.on_congestion(Signal::Ecn);
+        let reduced = cubic.window();
+        cubic.on_spurious();
+        assert_eq!(cubic.window(), reduced);
+    }
+}

@@ -3,7 +3,7 @@
 //! [`Control`] is what a controller does; [`Controller`] is the one a connection has, an enum so
 //! that nothing is boxed or dispatched through a table. To add one (BBR, say): implement
 //! [`Control`] in a file of its own, add a variant here and one to
-//! [`Congestion`](crate::config::Congestion). A controller hears of whole ACK frames, never of
+//! [`Congestion`]. A controller hears of whole ACK frames, never of
 //! single packets: its cost does not depend on the packet rate.
 
 mod cubic;

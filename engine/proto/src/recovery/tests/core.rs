@@ -4,7 +4,9 @@ use super::sim::{KEY, Random, at_ms, ms};
 use crate::config::ConnectionConfig;
 use crate::error::PeerMisbehaved;
 use crate::limits::MAX_TRACKED_PACKETS;
-use crate::recovery::{AckSummary, Budget, Ecn, EcnState, Fate, PacketFlags, Recovery};
+use crate::recovery::{
+    AckSummary, Budget, Ecn, EcnState, Fate, PacketFlags, Recovery, TimeoutOutcome,
+};
 use crate::time::{Duration, Instant};
 use crate::wire::ack::{EcnCounts, write_ack};
 use crate::wire::codec::Writer;
@@ -91,7 +93,7 @@ impl Bench {
         self.ack_with(now, Duration::ZERO, pns, None).unwrap()
     }
 
-    fn timeout(&mut self, now: Instant) -> crate::recovery::TimeoutOutcome {
+    fn timeout(&mut self, now: Instant) -> TimeoutOutcome {
         let fates = &mut self.fates;
         self.recovery.on_timeout(now, |fate, record| fates.push((fate, number(record))))
     }
@@ -141,7 +143,7 @@ fn three_packets_behind_is_lost_and_time_takes_the_rest() {
     // 9/8 of a round trip after they were sent the other two are lost as well.
     let at = b.recovery.timeout().unwrap();
     assert_eq!(at.since(at_ms(112)).as_millis(), 0);
-    assert_eq!(b.timeout(at - Duration::from_nanos(1)), Default::default());
+    assert_eq!(b.timeout(at - Duration::from_nanos(1)), TimeoutOutcome::default());
     assert_eq!(b.timeout(at).lost_packets, 2);
     assert_eq!(b.told(Fate::Lost), pns[2..4]);
     assert_eq!(b.recovery.bytes_in_flight(), SIZE as u64);
@@ -171,6 +173,19 @@ fn probe_timeouts_back_off_and_name_the_oldest_contents() {
     b.ack(last + ms(100), &[newest]);
     assert_eq!(b.recovery.pto_count(), 0);
     assert_eq!(b.told(Fate::Lost)[..5], pns[..]);
+}
+
+#[test]
+fn a_late_timer_and_probes_that_cannot_be_sent_do_not_spin() {
+    let mut b = Bench::measured();
+    b.send(at_ms(0));
+    let mut now = at_ms(60_000);
+    for _ in 0..50 {
+        assert!(b.timeout(now).pto);
+        let next = b.recovery.timeout().unwrap();
+        assert!(next >= now + b.recovery.pto());
+        now = next;
+    }
 }
 
 #[test]
@@ -365,6 +380,33 @@ fn a_new_path_starts_afresh_and_old_packets_keep_their_contents() {
     b.ack(at_ms(600), &all(4));
     assert_eq!((b.recovery.bytes_in_flight(), b.recovery.window() > window), (0, true));
     assert!(b.recovery.is_idle() && b.recovery.rtt().has_sample());
+}
+
+#[test]
+fn what_the_interface_refuses_needs_no_loss_to_be_believed() {
+    let cfg = ConnectionConfig { max_packet: 65_507, ..ConnectionConfig::default() };
+    let mut b = Bench::with(&cfg);
+    let probe = |b: &mut Bench, size: usize| {
+        let pn = b.recovery.begin_packet();
+        let flags = PacketFlags { ack_eliciting: true, probe_mtu: true, ecn: Ecn::NotEct };
+        b.recovery.finish_packet(at_ms(1), pn, size, flags);
+        pn
+    };
+    for size in [65_507, 65_488, 8_972] {
+        assert_eq!(b.recovery.mtu_probe(at_ms(1)), Some(size));
+        probe(&mut b, size);
+        assert_eq!(b.recovery.mtu_probe(at_ms(1)), None, "one at a time");
+        b.recovery.on_probe_too_large(at_ms(1), size);
+    }
+    let pn = probe(&mut b, 8_952);
+    let summary = b.ack(at_ms(2), &[pn]);
+    assert_eq!((summary.mtu_changed, b.recovery.packet_size()), (Some(8_952), 8_952));
+    assert_eq!(summary.lost_packets, 0);
+    assert!(b.recovery.mtu_settled());
+    // The interface shrinks under a settled connection.
+    b.recovery.on_probe_too_large(at_ms(3), 8_952);
+    assert_eq!(b.recovery.packet_size(), 1_200);
+    assert_eq!(b.recovery.mtu_probe(at_ms(3)), Some(4_352));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whole transfers over the toy network.
 
-use super::sim::{Link, Sim, at_ms, ms};
+use super::sim::{Link, Random, Sim, at_ms, ms};
 use crate::config::{Congestion, ConnectionConfig};
 use crate::recovery::EcnState;
 use crate::time::Duration;
@@ -34,6 +34,25 @@ fn fills_a_clean_path() {
         let share = utilisation(&mut sim, 500, 2_000);
         assert!(share > 0.9, "{bytes_per_s} B/s, {one_way_us} µs: {share}");
     }
+}
+
+#[test]
+fn loopback_is_filled_with_the_largest_packets() {
+    let link = Link {
+        bytes_per_s: 2_500_000_000,
+        delay: Duration::from_micros(15),
+        queue_bytes: 2_000_000,
+        ..Link::default()
+    };
+    let mut sim = Sim::new(1, link);
+    sim.flow(
+        &ConnectionConfig { max_packet: 65_507, ..ConnectionConfig::default() },
+        ENDLESS,
+        at_ms(1),
+    );
+    let share = utilisation(&mut sim, 20, 520);
+    assert_eq!(sim.flows[0].recovery.packet_size(), 65_507);
+    assert!(share > 0.9, "{share} {:?}", sim.flows[0].recovery.stats());
 }
 
 /// CUBIC alone answers every loss. At one loss in a thousand RFC 9438 figure 1 gives an average
@@ -90,6 +109,57 @@ fn every_byte_arrives_whatever_is_lost() {
             recovery.shrink();
             assert_eq!(recovery.heap(), 0);
         }
+    }
+}
+
+/// Any network at all: everything arrives and recovery comes to rest.
+#[test]
+fn random_networks() {
+    for seed in 1..=60 {
+        random_network(seed);
+    }
+}
+
+fn random_network(seed: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut pick = |values: &[u64]| values[(random.next() % values.len() as u64) as usize];
+    let outage = pick(&[0, 0, 200, 2_000]);
+    let link = Link {
+        bytes_per_s: pick(&[30_000, 1_000_000, 100_000_000, 2_000_000_000]),
+        delay: Duration::from_micros(pick(&[15, 500, 10_000, 150_000])),
+        queue_bytes: pick(&[10_000, 100_000, 1_000_000]),
+        loss: pick(&[0, 1_000, 50_000, 200_000]),
+        ack_loss: pick(&[0, 0, 50_000, 300_000]),
+        reorder: pick(&[0, 0, 10_000, 300_000]),
+        reorder_by: Duration::from_micros(pick(&[20, 1_000, 30_000])),
+        mtu: pick(&[1_200, 1_300, 1_500, 9_000, 65_507]) as usize,
+        mtu_later: Some((at_ms(300), pick(&[1_200, 1_500, 65_507]) as usize)),
+        mark_above: pick(&[5_000, u64::MAX]),
+        bleach: pick(&[0, 0, 1]) == 1,
+        outage: (outage > 0).then_some((at_ms(100), at_ms(100 + outage))),
+    };
+    let bytes = (link.bytes_per_s * 2).min(400_000);
+    let cfg = ConnectionConfig {
+        max_packet: pick(&[1_200, 1_452, 65_507]) as usize,
+        congestion: match pick(&[0, 0, 1]) {
+            0 => Congestion::Cubic,
+            _ => Congestion::Fixed { bytes_per_s: link.bytes_per_s },
+        },
+        ..ConnectionConfig::default()
+    };
+    let mut sim = Sim::new(seed, link);
+    sim.flow(&cfg, bytes, at_ms(1));
+    if pick(&[0, 1]) == 1 {
+        sim.flow(&cfg, bytes, at_ms(50));
+    }
+    sim.run_to_completion(at_ms(1_200_000));
+    sim.run_until(sim.now + ms(20_000));
+    for flow in &mut sim.flows {
+        assert_eq!(flow.delivered.covered(), bytes, "seed {seed}");
+        assert!(flow.recovery.is_idle() && flow.recovery.timeout().is_none(), "seed {seed}");
+        assert_eq!(flow.recovery.bytes_in_flight(), 0, "seed {seed}");
+        flow.recovery.shrink();
+        assert_eq!(flow.recovery.heap(), 0, "seed {seed}");
     }
 }
 

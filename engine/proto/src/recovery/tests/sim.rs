@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// Properties of the bottleneck, towards the receivers. The way back only delays.
+/// Properties of the bottleneck, towards the receivers. The way back delays and loses.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) bytes_per_s: u64,
@@ -50,6 +50,7 @@ pub(super) struct Link {
     pub(super) queue_bytes: u64,
     /// Random loss and reordering, per million packets.
     pub(super) loss: u64,
+    pub(super) ack_loss: u64,
     pub(super) reorder: u64,
     pub(super) reorder_by: Duration,
     /// Largest UDP payload, and what it changes to at a time.
@@ -70,6 +71,7 @@ impl Default for Link {
             delay: ms(10),
             queue_bytes: 250_000,
             loss: 0,
+            ack_loss: 0,
             reorder: 0,
             reorder_by: ms(5),
             mtu: 65_507,
@@ -192,7 +194,7 @@ impl Sim {
         let mut end = self.now;
         while !self.flows.iter().all(Flow::is_done) {
             assert!(end < limit, "not finished in time");
-            end = end + ms(1);
+            end += ms(1);
             self.run_until(end);
         }
         end
@@ -221,6 +223,7 @@ impl Sim {
                     .on_timeout(now, |fate, record| settle(fate, record, again, acked));
                 flow.sizes.extend(outcome.mtu_changed);
             }
+            flow.received.on_timeout(now);
             if flow.received.ack_due(now) {
                 self.acknowledge(index);
             }
@@ -232,6 +235,9 @@ impl Sim {
         let mut w = Writer::new(&mut buf);
         if self.flows[flow].received.write(self.now, &mut w).is_some() {
             let len = w.written();
+            if self.random.chance(self.link.ack_loss) {
+                return;
+            }
             self.push(self.now + self.link.delay, Event::Ack(flow, buf[..len].to_vec()));
         }
     }
