@@ -408,9 +408,9 @@ impl Node {
         result
     }
 
-    /// Closes every connection that is not closed.
-    pub fn close_all(&mut self, now: Instant) {
-        let open = |c: &&Conn| c.known && c.closed.is_none() && c.report.is_none();
+    /// Closes every connection of this sort that is not closed.
+    pub fn close_where(&mut self, now: Instant, which: impl Fn(&Conn) -> bool) {
+        let open = |c: &&Conn| c.known && c.closed.is_none() && c.report.is_none() && which(c);
         let conns: Vec<_> = self.app.conns.values().filter(open).map(|c| c.handle).collect();
         for conn in conns {
             self.close(now, conn, None).expect("close");
