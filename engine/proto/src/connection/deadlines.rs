@@ -5,7 +5,7 @@ use super::timers::take_due;
 use super::{Connection, lost};
 use crate::endpoint::Shared;
 use crate::error::{CloseReason, Reason};
-use crate::event::Sink;
+use crate::event::{NullSink, Sink};
 use crate::ids::Role;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
@@ -148,7 +148,13 @@ impl Connection {
             }
         }
         self.received.on_timeout(now);
-        if let Err(e) = self.mux.on_timeout(now, self.handle, sink) {
+        // Channels of a connection that the application closed tell it nothing more.
+        let result = if self.status.is_open_to_application() {
+            self.mux.on_timeout(now, self.handle, sink)
+        } else {
+            self.mux.on_timeout(now, self.handle, &mut NullSink)
+        };
+        if let Err(e) = result {
             self.misbehaved(now, e, sink);
             return;
         }

@@ -55,7 +55,7 @@ fn a_connection_is_made_and_both_sides_know_it() {
     assert_eq!(c.suite, Some("TLS13_AES_128_GCM_SHA256"));
     assert!(!c.resumed);
     assert_eq!(pair.conn(HOST).server_name.as_deref(), Some(tls::HOST_NAME));
-    let first = &seen.borrow()[0];
+    let first = seen.borrow()[0].clone();
     assert_eq!(first.long_kind(), Some((forge::CONNECTION_REQUEST, 0)));
     assert!(first.data.len() >= MIN_PACKET, "the first packet has {} bytes", first.data.len());
     // One round trip for ConnectionRequest and ConnectionResponse, half of one for the

@@ -199,6 +199,8 @@ pub struct App {
     pub tell_data: bool,
     /// Sink calls of every sort.
     pub events: u64,
+    /// Print events.
+    pub trace: bool,
 }
 
 impl App {
@@ -215,6 +217,9 @@ impl App {
 
     fn note(&mut self, event: Event) {
         self.events += 1;
+        if self.trace {
+            println!("{:>12} {} is told {event:?}", self.now.as_nanos() / 1_000, self.name);
+        }
         if self.keep_history {
             self.history.push((self.now, event.clone()));
         }
