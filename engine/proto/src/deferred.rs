@@ -30,7 +30,9 @@ impl Deferred {
     pub(crate) fn replay<S: Sink>(&mut self, sink: &mut S) {
         for event in self.events.drain(..) {
             match event {
-                Event::Status(conn, old, new, reason) => sink.status(conn, old, new, reason.as_ref()),
+                Event::Status(conn, old, new, reason) => {
+                    sink.status(conn, old, new, reason.as_ref())
+                }
                 Event::Ready(conn, channel) => sink.channel_ready(conn, channel),
                 Event::Closed(conn, channel, end) => sink.channel_closed(conn, channel, &end),
                 Event::Writable(conn, channel) => sink.writable(conn, channel),

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod config;
 pub mod connection;
 pub mod crypto;
+mod deferred;
 pub mod endpoint;
 pub mod error;
 pub mod event;

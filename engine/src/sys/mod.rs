@@ -11,6 +11,9 @@
 //! | [`offloads`] | whether the system segments and merges trains |
 //! | [`RecvBatch`], [`SendBatch`] | many datagrams or trains in one call |
 
+#[cfg(unix)]
+pub mod signal;
+
 #[cfg(target_os = "linux")]
 pub mod linux;
 #[cfg(any(not(target_os = "linux"), test))]

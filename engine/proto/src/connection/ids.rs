@@ -42,7 +42,11 @@ impl IdSet {
         self.current.id
     }
 
-    pub(crate) fn set_first_peer(&mut self, id: ConnectionId, token: Option<[u8; RESET_TOKEN_LEN]>) {
+    pub(crate) fn set_first_peer(
+        &mut self,
+        id: ConnectionId,
+        token: Option<[u8; RESET_TOKEN_LEN]>,
+    ) {
         self.current = PeerConnectionId { sequence: 0, id, token };
     }
 
@@ -89,7 +93,11 @@ impl IdSet {
         }
         let known = |p: &PeerConnectionId| p.sequence == new.sequence;
         if let Some(old) = core::iter::once(&self.current).chain(&self.spares).find(|p| known(p)) {
-            return if old.id == new.id { Ok(false) } else { Err(PeerMisbehaved::Malformed("NEW_CONNECTION_ID id")) };
+            return if old.id == new.id {
+                Ok(false)
+            } else {
+                Err(PeerMisbehaved::Malformed("NEW_CONNECTION_ID id"))
+            };
         }
         if new.sequence < self.peer_retired_to {
             return Ok(false);
@@ -140,7 +148,10 @@ mod tests {
         assert_eq!(ids.add_peer(id(2), 0, &mut retire), Ok(true));
         assert_eq!(ids.add_peer(id(1), 0, &mut retire), Ok(true));
         assert_eq!(ids.add_peer(id(1), 0, &mut retire), Ok(false), "repeated");
-        assert!(ids.add_peer(PeerConnectionId { id: ConnectionId([9; 8]), ..id(1) }, 0, &mut retire).is_err());
+        assert!(
+            ids.add_peer(PeerConnectionId { id: ConnectionId([9; 8]), ..id(1) }, 0, &mut retire)
+                .is_err()
+        );
         assert_eq!(ids.add_peer(id(3), 0, &mut retire), Ok(true));
         assert!(ids.add_peer(id(4), 0, &mut retire).is_err(), "bounded");
         assert_eq!(ids.switch().unwrap().sequence, 0);

@@ -17,7 +17,12 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    pub(crate) const fn new(socket: u16, remote: SocketAddr, local: Option<IpAddr>, validated: bool) -> Self {
+    pub(crate) const fn new(
+        socket: u16,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        validated: bool,
+    ) -> Self {
         Self { socket, remote, local, validated, received: 0, sent: 0 }
     }
 

@@ -5,10 +5,11 @@ use crate::channel::AuthMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
 use crate::event::{Incoming, Sink};
+use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
 use crate::recovery::Fate;
-use crate::status::{Status, Trigger};
+use crate::status::Status;
 use crate::time::Instant;
 use crate::wire::ack::AckFrame;
 use crate::wire::frame::{Frames, RawFrame};
@@ -52,7 +53,7 @@ impl Connection {
             return true;
         }
         let opened = match keys.open(now, pn, header.key_phase, packet) {
-            Ok(payload) => payload,
+            Ok(opened) => opened.payload,
             Err(crate::crypto::OpenError::Forged) => {
                 self.counters.packets_rejected += 1;
                 return false;
@@ -97,7 +98,9 @@ impl Connection {
             self.pending.close_ack = true;
             self.peer_closed(now, reason, sink);
         }
-        if facts.close_ack && let Some(closing) = &mut self.closing {
+        if facts.close_ack
+            && let Some(closing) = &mut self.closing
+        {
             closing.on_acknowledged();
         }
         if !has_close
@@ -123,13 +126,17 @@ impl Connection {
         match *frame {
             TransportFrame::Ping => {}
             TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
-            TransportFrame::Credit { channel, limit } => self.mux.on_credit(now, conn, pn, channel, limit, sink)?,
+            TransportFrame::Credit { channel, limit } => self.mux.on_credit(pn, channel, limit)?,
             TransportFrame::EarlyCredit { limit } => self.mux.on_early_credit(limit),
             TransportFrame::ChannelReset { channel, code, final_offset } => {
                 self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
             }
-            TransportFrame::ChannelStop { channel, code } => self.mux.on_stop(now, conn, pn, channel, code, sink)?,
-            TransportFrame::Close { reason, text, .. } => facts.close = Some(CloseReason::new(reason, text)),
+            TransportFrame::ChannelStop { channel, code } => {
+                self.mux.on_stop(now, conn, pn, channel, code, sink)?
+            }
+            TransportFrame::Close { reason, text, .. } => {
+                facts.close = Some(CloseReason::new(reason, text))
+            }
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
                 if self.pending.path_responses.len() < MAX_PATH_CHALLENGES {
@@ -161,7 +168,12 @@ impl Connection {
         Ok(())
     }
 
-    fn on_ack<S: Sink>(&mut self, now: Instant, ack: &AckFrame<'_>, sink: &mut S) -> Result<(), PeerMisbehaved> {
+    fn on_ack<S: Sink>(
+        &mut self,
+        now: Instant,
+        ack: &AckFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
         let conn = self.handle;
         let Self { recovery, mux, pending, received, closing, counters, .. } = self;
         let summary = recovery.on_ack(now, ack, |fate, record| match (fate, record) {
@@ -171,7 +183,10 @@ impl Connection {
                     closing.on_acknowledged();
                 }
             }
-            (Fate::Acked, FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. }) => {}
+            (
+                Fate::Acked,
+                FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. },
+            ) => {}
             (Fate::Acked, FrameRecord::Crypto { .. }) => {}
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
             (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
@@ -184,8 +199,11 @@ impl Connection {
         }
         if summary.newly_acked_packets > 0 {
             self.mux.set_rtt(self.recovery.rtt().smoothed());
+            if summary.mtu_changed.is_some() {
+                self.sync_packet_size();
+            }
             if let Some(keys) = &mut self.keys {
-                keys.set_pto(self.recovery.rtt().pto(self.config.max_ack_delay));
+                keys.set_pto(self.recovery.pto());
             }
         }
         Ok(())
@@ -208,27 +226,49 @@ impl Connection {
 
     // ---- authentication messages on CONTROL
 
-    /// Takes what CONTROL brought for the connection itself.
-    fn take_control<S: Sink>(&mut self, now: Instant, sink: &mut S) -> Result<(), PeerMisbehaved> {
-        while let Some(message) = self.mux.poll_control() {
-            match (message, self.authentication) {
-                (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
-                    self.on_authentication_request(&credential, sink);
-                }
-                (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
-                    self.authentication = Authentication::Done;
-                    self.establish(now, sink);
-                }
-                (AuthMessage::Response { accepted: false, reason, text }, Authentication::AwaitingResponse) => {
-                    self.authentication = Authentication::Failed;
-                    self.peer_closed(now, CloseReason { reason, text }, sink);
-                }
-                (AuthMessage::Request { .. }, _) => {
-                    return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
-                }
-                (AuthMessage::Response { .. }, _) => {
-                    return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
-                }
+    /// Takes what CONTROL brought for the connection itself. What stands behind such a message is
+    /// looked at once it has taken effect; on a host that is when the application has accepted.
+    pub(super) fn take_control<S: Sink>(
+        &mut self,
+        now: Instant,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        loop {
+            if let Some(message) = self.mux.poll_control() {
+                self.on_auth_message(now, message, sink)?;
+                self.control_waits = true;
+            }
+            if !self.control_waits || self.authentication != Authentication::Done {
+                return Ok(());
+            }
+            self.control_waits = false;
+            self.mux.resume_control(now, self.handle, sink)?;
+        }
+    }
+
+    fn on_auth_message<S: Sink>(
+        &mut self,
+        now: Instant,
+        message: AuthMessage,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        match (message, self.authentication) {
+            (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
+                self.on_authentication_request(&credential, sink);
+            }
+            (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
+                self.authentication = Authentication::Done;
+                self.establish(now, sink);
+            }
+            (AuthMessage::Response { reason, text, .. }, Authentication::AwaitingResponse) => {
+                self.authentication = Authentication::Failed;
+                self.peer_closed(now, CloseReason { reason, text }, sink);
+            }
+            (AuthMessage::Request { .. }, _) => {
+                return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
+            }
+            (AuthMessage::Response { .. }, _) => {
+                return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
             }
         }
         Ok(())
@@ -263,9 +303,13 @@ impl Connection {
             self.recovery.on_path_change(now);
             return;
         }
-        let pto = self.recovery.rtt().pto(self.config.max_ack_delay);
+        let pto = self.recovery.pto();
         let old = self.path;
-        let previous = if old.validated { Some(old) } else { self.migration.as_ref().and_then(|m| m.previous) };
+        let previous = if old.validated {
+            Some(old)
+        } else {
+            self.migration.as_ref().and_then(|m| m.previous)
+        };
         self.path = Path::new(meta.socket, meta.remote, meta.local, false);
         self.path.on_received(size);
         tracing::debug!(conn = ?self.handle, from = %old.remote, to = %meta.remote, "peer moved");
@@ -352,16 +396,12 @@ impl Connection {
         self.received.end_batch(now);
     }
 
-    /// Status of a connection that never got beyond its handshake, after a CLOSE at a long-packet
-    /// level or a failure of the machine.
-    pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, by_peer: bool, reason: CloseReason, sink: &mut S) {
-        if by_peer {
-            self.peer_closed(now, reason, sink);
-        } else {
-            self.fail(now, reason, sink);
-        }
-        if self.status == Status::FinWait {
-            self.apply(Trigger::FinWaitOver, None, sink);
+    /// The handshake ended without success.
+    pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, receipt: Receipt, sink: &mut S) {
+        match receipt {
+            Receipt::Closed(reason) => self.peer_closed(now, reason, sink),
+            Receipt::Failed(reason) => self.fail(now, reason, sink),
+            Receipt::Ok | Receipt::Dropped(_) => {}
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Connection, Path};
 use crate::endpoint::{Ecn, Shared, Transmit};
-use crate::ids::ConnectionId;
 use crate::limits::{MIN_PACKET, SHORT_HEADER_LEN, TAG_LEN};
 use crate::recovery::{Budget, PacketFlags};
 use crate::status::Status;
@@ -22,6 +21,14 @@ enum Fill {
     ControlOnly,
     /// Everything.
     Data,
+}
+
+/// A packet that goes out alone and unmarked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    SizeProbe,
+    Path,
+    Close,
 }
 
 /// What was written into a packet.
@@ -59,8 +66,23 @@ impl Connection {
         }
     }
 
-    fn transmit_on(&self, path: &Path, len: usize, segment: usize, ecn: Ecn, probe: bool) -> Transmit {
-        Transmit { socket: path.socket, remote: path.remote, local: path.local, ecn, len, segment, probe }
+    fn transmit_on(
+        &self,
+        path: &Path,
+        len: usize,
+        segment: usize,
+        ecn: Ecn,
+        probe: bool,
+    ) -> Transmit {
+        Transmit {
+            socket: path.socket,
+            remote: path.remote,
+            local: path.local,
+            ecn,
+            len,
+            segment,
+            probe,
+        }
     }
 
     fn transmit_train(
@@ -90,8 +112,11 @@ impl Connection {
                 break;
             }
             let owed = self.recovery.probes_owed() > 0;
+            if self.recovery.is_full() && !owed {
+                break;
+            }
             let fill = if owed || budget >= size as u64 { Fill::Data } else { Fill::ControlOnly };
-            if owed && !self.mux.wants_to_send() {
+            if (owed && !self.mux.wants_to_send()) || self.wants_ping() {
                 self.pending.ping = true;
             }
             let more = packets + 1 < max_segments;
@@ -109,7 +134,8 @@ impl Connection {
                 break;
             }
         }
-        (len > 0).then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
+        (len > 0)
+            .then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
     }
 
     /// Writes one packet of the data space into `packet` (whole size given), sealed. `pad`: when
@@ -153,8 +179,13 @@ impl Connection {
             packet[end..room].fill(0);
             end = room;
         }
-        written.bytes = self.seal(now, packet, pn, end, self.ids.peer(), written.ack_eliciting, false);
+        written.bytes = self.seal(now, packet, pn, end, written.ack_eliciting, None);
         written
+    }
+
+    /// After many packets that only acknowledge, the next one asks for an answer itself.
+    fn wants_ping(&self) -> bool {
+        self.recovery.ping_wanted() && self.received.has_pending()
     }
 
     /// Whether a packet would have any content.
@@ -177,19 +208,21 @@ impl Connection {
         packet: &mut [u8],
         pn: u64,
         end: usize,
-        dcid: ConnectionId,
         ack_eliciting: bool,
-        probe_mtu: bool,
+        alone: Option<Alone>,
     ) -> usize {
+        let probe_mtu = alone == Some(Alone::SizeProbe);
+        let ecn = if alone.is_some() { Ecn::NotEct } else { self.recovery.ecn() };
         let Some(keys) = &mut self.keys else { return 0 };
         let total = end + TAG_LEN;
-        ShortHeader { key_phase: keys.key_phase(), dcid, pn: pn as u32 }.write(packet);
+        ShortHeader { key_phase: keys.key_phase(), dcid: self.ids.peer(), pn: pn as u32 }
+            .write(packet);
         if keys.seal(pn, &mut packet[..total]).is_err() {
             // The confidentiality limit: nothing more may be sealed with these keys.
             self.recovery.abandon_packet(pn);
             return 0;
         }
-        self.recovery.finish_packet(now, pn, total, PacketFlags { ack_eliciting, probe_mtu });
+        self.recovery.finish_packet(now, pn, total, PacketFlags { ack_eliciting, probe_mtu, ecn });
         if ack_eliciting {
             self.awaiting_answer = true;
         }
@@ -218,7 +251,8 @@ impl Connection {
         while let Some(&sequence) = pending.new_ids.last() {
             if local.contains(&sequence) {
                 let (id, token) = shared.issue_id(self.handle, sequence);
-                let frame = TransportFrame::NewConnectionId { sequence, retire_prior_to: 0, id, token };
+                let frame =
+                    TransportFrame::NewConnectionId { sequence, retire_prior_to: 0, id, token };
                 if frame.write(w).is_err() {
                     break;
                 }
@@ -242,7 +276,8 @@ impl Connection {
         let mut eliciting = false;
         while let Some(range) = self.pending.ticket_ranges.pop() {
             let take = range.len().min(CRYPTO_CHUNK).min(w.remaining().saturating_sub(24));
-            let Some(data) = self.pending.tickets.get(range.start..range.start + take).filter(|d| !d.is_empty())
+            let Some(data) =
+                self.pending.tickets.get(range.start..range.start + take).filter(|d| !d.is_empty())
             else {
                 self.pending.ticket_ranges.push(range);
                 break;
@@ -252,7 +287,8 @@ impl Connection {
                 self.pending.ticket_ranges.push(range);
                 break;
             }
-            self.recovery.record(FrameRecord::Crypto { offset: range.start as u64, len: take as u16 });
+            self.recovery
+                .record(FrameRecord::Crypto { offset: range.start as u64, len: take as u16 });
             eliciting = true;
             if take < range.len() {
                 self.pending.ticket_ranges.push(range.start + take..range.end);
@@ -273,12 +309,17 @@ impl Connection {
         TransportFrame::Ping.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, self.ids.peer(), true, true);
+        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::SizeProbe));
         (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
     /// PATH_CHALLENGE packets that are due, on the path that they are about.
-    fn transmit_path(&mut self, now: Instant, buf: &mut [u8], shared: &mut Shared) -> Option<Transmit> {
+    fn transmit_path(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Option<Transmit> {
         let _ = shared;
         let migration = self.migration.as_mut()?;
         let challenge = if migration.challenge.send_at <= now {
@@ -303,7 +344,7 @@ impl Connection {
         TransportFrame::PathChallenge(data).write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, self.ids.peer(), true, false);
+        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::Path));
         if on_current {
             self.path.on_sent(len);
         }
@@ -311,7 +352,12 @@ impl Connection {
     }
 
     /// After the end: CLOSE when it is due, CLOSE_ACK when the peer closed.
-    fn transmit_closing(&mut self, now: Instant, buf: &mut [u8], shared: &mut Shared) -> Option<Transmit> {
+    fn transmit_closing(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        shared: &mut Shared,
+    ) -> Option<Transmit> {
         let due = self.closing.as_ref().is_some_and(|c| c.due && !c.acknowledged);
         let answers = self.pending.close_ack;
         if !due && !answers {
@@ -349,14 +395,15 @@ impl Connection {
                 closing.on_sent(now);
             }
         }
-        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, self.ids.peer(), due, false);
+        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
         self.path.on_sent(len);
         (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }
 
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.
     pub(crate) fn owes_farewell(&self) -> bool {
-        self.keys.is_some() && (self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due))
+        self.keys.is_some()
+            && (self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due))
             && matches!(self.status, Status::Dead)
     }
 }

@@ -1,68 +1,49 @@
-//! (stand-in until the handshake is merged)
-#![allow(missing_docs, unused_variables, clippy::needless_pass_by_value)]
-use crate::error::ApiError;
-use crate::ids::PeerId;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::sync::Arc;
-pub use rustls::KeyLog;
+//! The handshake: who the peer is and how a connection gets its keys.
+//!
+//! [`Handshake`] is the machine of one attempt, client or host: whole long packets in, datagrams
+//! out, and [`Established`] once. TLS 1.3 (through rustls' `quic` interface, RFC 9001) does the
+//! cryptography; this module carries its byte stream over a network that loses, reorders,
+//! duplicates and forges.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `machine` | the public face, timers and endings |
+//! | `receive`, `transmit` | packets in and out |
+//! | `client`, `host` | one type for each awaited message of each role |
+//! | `level`, `crypto_stream` | packet number space and byte stream of one encryption level |
+//! | `retry` | answers that a host gives without keeping state |
+//! | `tls`, `identity`, `trust` | settings, built once and shared |
+//!
+//! What an unauthenticated packet can do is bounded by one rule: it is dropped, or it is a hint
+//! that counts only when nothing better arrives. Initial packets are sealed with keys that anybody
+//! on the path can derive, so everything at that level is such a hint: a client whose TLS stumbles
+//! over Initial bytes starts again with a fresh ClientHello, acknowledgements there only save
+//! retransmissions, and a CLOSE there is believed only after a while without progress.
+//!
+//! Called by `endpoint` and `connection`; knows nothing of channels.
 
-#[derive(Clone, Debug)]
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-}
-impl Identity {
-    pub fn from_pem(certificates: &[u8], private_key: &[u8]) -> Result<Self, ApiError> {
-        Ok(Self { chain: Vec::new() })
-    }
-    pub fn from_der(
-        chain: Vec<CertificateDer<'static>>,
-        private_key: PrivateKeyDer<'static>,
-    ) -> Result<Self, ApiError> {
-        Ok(Self { chain })
-    }
-    pub const fn peer_id(&self) -> PeerId {
-        PeerId([0; 32])
-    }
-    pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-}
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Trust {
-    Roots(Vec<CertificateDer<'static>>),
-    Pins(Vec<PeerId>),
-    DangerousAny,
-}
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ClientAuth {
-    Required(Trust),
-    Optional(Trust),
-    None,
-}
-#[derive(Clone, Debug)]
-pub struct HostTls {}
-impl HostTls {
-    pub fn new(
-        identity: Identity,
-        client_auth: &ClientAuth,
-        key_log: Option<Arc<dyn KeyLog>>,
-    ) -> Result<Self, ApiError> {
-        Ok(Self {})
-    }
-}
-#[derive(Clone, Debug)]
-pub struct ClientTls {}
-impl ClientTls {
-    pub fn new(
-        identity: Option<Identity>,
-        trust: &Trust,
-        key_log: Option<Arc<dyn KeyLog>>,
-    ) -> Result<Self, ApiError> {
-        Ok(Self {})
-    }
-}
-pub fn peer_id_of(certificate: &CertificateDer<'_>) -> Result<PeerId, ApiError> {
-    Ok(PeerId([0; 32]))
-}
+mod client;
+mod crypto_stream;
+mod host;
+mod level;
+mod machine;
+mod receive;
+mod retry;
+mod transmit;
+
+pub mod identity;
+pub mod tls;
+pub mod trust;
+
+#[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
+mod tests;
+
+pub use identity::{Identity, peer_id_of};
+pub use machine::{
+    Dropped, Established, Handshake, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
+};
+pub use retry::{write_refusal, write_retry, write_version_list};
+pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
+pub use trust::{ClientAuth, Trust};

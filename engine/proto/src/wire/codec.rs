@@ -215,17 +215,17 @@ impl<'a> Writer<'a> {
     /// Overwrites two bytes already written, at `at`; beyond what was written nothing happens.
     #[inline]
     pub fn patch_u16(&mut self, at: usize, value: u16) {
-        if let Some(slot) = self.buf.get_mut(..self.written).and_then(|b| b.get_mut(at..)) {
-            if let Some(slot) = slot.first_chunk_mut() {
-                *slot = value.to_be_bytes();
-            }
+        let written = self.buf.get_mut(..self.written).unwrap_or(&mut []);
+        if let Some(slot) = written.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *slot = value.to_be_bytes();
         }
     }
 
     /// Overwrites one byte already written, at `at`; beyond what was written nothing happens.
     #[inline]
     pub fn patch_u8(&mut self, at: usize, value: u8) {
-        if let Some(slot) = self.buf.get_mut(..self.written).and_then(|b| b.get_mut(at)) {
+        let written = self.buf.get_mut(..self.written).unwrap_or(&mut []);
+        if let Some(slot) = written.get_mut(at) {
             *slot = value;
         }
     }

@@ -172,21 +172,21 @@ pub fn next_value(buf: &[u8]) -> Result<Option<usize>, PeerMisbehaved> {
 fn shape(marker: Marker, r: &mut Reader<'_>) -> Result<Result<Shape, PeerMisbehaved>, Truncated> {
     use Shape::{Bytes, Values};
     Ok(Ok(match marker {
-        Marker::FixPos(_) | Marker::FixNeg(_) => Bytes(0),
-        Marker::Null | Marker::False | Marker::True => Bytes(0),
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::False | Marker::True => {
+            Bytes(0)
+        }
         Marker::U8 | Marker::I8 => Bytes(1),
-        Marker::U16 | Marker::I16 => Bytes(2),
+        Marker::U16 | Marker::I16 | Marker::FixExt1 => Bytes(2),
+        Marker::FixExt2 => Bytes(3),
         Marker::U32 | Marker::I32 | Marker::F32 => Bytes(4),
+        Marker::FixExt4 => Bytes(5),
         Marker::U64 | Marker::I64 | Marker::F64 => Bytes(8),
+        Marker::FixExt8 => Bytes(9),
+        Marker::FixExt16 => Bytes(17),
         Marker::FixStr(n) => Bytes(n.into()),
         Marker::Str8 | Marker::Bin8 => Bytes(r.u8()?.into()),
         Marker::Str16 | Marker::Bin16 => Bytes(r.u16()?.into()),
         Marker::Str32 | Marker::Bin32 => Bytes(r.u32()?.into()),
-        Marker::FixExt1 => Bytes(2),
-        Marker::FixExt2 => Bytes(3),
-        Marker::FixExt4 => Bytes(5),
-        Marker::FixExt8 => Bytes(9),
-        Marker::FixExt16 => Bytes(17),
         Marker::Ext8 => Bytes(u64::from(r.u8()?) + 1),
         Marker::Ext16 => Bytes(u64::from(r.u16()?) + 1),
         Marker::Ext32 => Bytes(u64::from(r.u32()?) + 1),
@@ -196,7 +196,7 @@ fn shape(marker: Marker, r: &mut Reader<'_>) -> Result<Result<Shape, PeerMisbeha
         Marker::FixMap(n) => Values(u64::from(n) * 2),
         Marker::Map16 => Values(u64::from(r.u16()?) * 2),
         Marker::Map32 => Values(u64::from(r.u32()?) * 2),
-        Marker::Reserved => return Ok(Err(PeerMisbehaved::Malformed("control message"))),
+        Marker::Reserved => return Ok(Err(bad("message has a byte that msgpack never uses"))),
     }))
 }
 
@@ -213,21 +213,25 @@ pub fn parse(value: &[u8]) -> Result<ControlMessage<'_>, PeerMisbehaved> {
         return Err(bad("message is empty"));
     }
     match d.peek() {
-        Some(Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32) => {
+        Some(marker) if is_str(marker) => {
             d.channel_request(count).map(ControlMessage::ChannelRequest)
         }
-        Some(Marker::FixPos(_) | Marker::U8 | Marker::U16 | Marker::U32 | Marker::U64) => {
-            match d.uint(0..=u64::MAX, "message type is out of range")? {
-                AUTHENTICATION_REQUEST => d.authentication_request(count),
-                AUTHENTICATION_RESPONSE => d.authentication_response(count),
-                _ => Ok(ControlMessage::Unknown),
-            }
-        }
-        Some(Marker::FixNeg(_) | Marker::I8 | Marker::I16 | Marker::I32 | Marker::I64) => {
-            Ok(ControlMessage::Unknown)
-        }
+        Some(marker) if is_int(marker) => match read_int::<u64, _>(&mut d.rd) {
+            Ok(AUTHENTICATION_REQUEST) => d.authentication_request(count),
+            Ok(AUTHENTICATION_RESPONSE) => d.authentication_response(count),
+            _ => Ok(ControlMessage::Unknown),
+        },
         _ => Err(bad("message starts with neither a name nor a type")),
     }
+}
+
+const fn is_str(marker: Marker) -> bool {
+    matches!(marker, Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32)
+}
+
+const fn is_int(marker: Marker) -> bool {
+    use Marker::{FixNeg, FixPos, I8, I16, I32, I64, U8, U16, U32, U64};
+    matches!(marker, FixPos(_) | FixNeg(_) | U8 | U16 | U32 | U64 | I8 | I16 | I32 | I64)
 }
 
 /// Reads from one whole, bounded value.
@@ -308,14 +312,11 @@ impl<'a> Decoder<'a> {
         let mut options = RequestOptions { has_map: true, ..RequestOptions::default() };
         let mut seen = 0u16;
         for _ in 0..count {
-            let key = match self.peek() {
-                Some(Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32) => {
-                    self.raw_str("options has a broken key")?
-                }
-                _ => {
-                    self.skip()?;
-                    &[]
-                }
+            let key = if self.peek().is_some_and(is_str) {
+                self.raw_str("options has a broken key")?
+            } else {
+                self.skip()?;
+                &[]
             };
             self.option(&mut options, key, &mut seen)?;
         }

@@ -92,9 +92,9 @@ impl<'a> Frames<'a> {
     }
 
     #[cold]
-    fn truncated(&mut self) -> Option<Result<RawFrame<'a>, PeerMisbehaved>> {
+    fn truncated(&mut self) -> PeerMisbehaved {
         self.rest = &[];
-        Some(Err(PeerMisbehaved::Malformed("frame length")))
+        PeerMisbehaved::Malformed("frame length")
     }
 }
 
@@ -118,10 +118,12 @@ impl<'a> Iterator for Frames<'a> {
         } else {
             match after.split_first_chunk::<FRAME_EXTRA_LEN>() {
                 Some((extra, after)) => (*extra, after),
-                None => return self.truncated(),
+                None => return Some(Err(self.truncated())),
             }
         };
-        let Some((body, rest)) = after.split_at_checked(len) else { return self.truncated() };
+        let Some((body, rest)) = after.split_at_checked(len) else {
+            return Some(Err(self.truncated()));
+        };
         self.rest = rest;
         Some(Ok(RawFrame { channel, extra, body }))
     }

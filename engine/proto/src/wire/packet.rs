@@ -31,7 +31,7 @@ pub enum DropReason {
     /// The named part of it makes no sense.
     #[error("malformed {0}")]
     Malformed(&'static str),
-    /// Another version than ours; a host may answer with a VersionList.
+    /// Another version than ours, and not 0; a host may answer with a VersionList.
     #[error("version {0:#010x}")]
     Version(u32),
 }
@@ -196,14 +196,17 @@ impl<'a> LongPrefix<'a> {
 
     /// The message type and the level bits, once the version is known to be ours.
     fn message(&self) -> Result<(MessageType, u8), DropReason> {
+        // The flags of other versions may mean anything: the version comes first.
+        if self.version != VERSION && self.version != 0 {
+            return Err(DropReason::Version(self.version));
+        }
         if self.flags & 0x0C != 0 {
             return Err(DropReason::Malformed("reserved flags"));
         }
         let message = MessageType::from_bits(self.flags >> 4 & 7);
         let message = message.ok_or(DropReason::Malformed("message type"))?;
-        let version = if message == MessageType::VersionList { 0 } else { VERSION };
-        if self.version != version {
-            return Err(DropReason::Version(self.version));
+        if (self.version == 0) != (message == MessageType::VersionList) {
+            return Err(DropReason::Malformed("version"));
         }
         if self.dcid.len() != CONNECTION_ID_LEN || self.scid.len() != CONNECTION_ID_LEN {
             return Err(DropReason::Malformed("connection id length"));

@@ -4,7 +4,7 @@
 //! id that comes twice is an error, an absent one has the default of [`TransportParams::default`].
 
 use crate::error::PeerMisbehaved;
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, Role};
 use crate::limits::{
     MAX_CHANNELS, MAX_CONTROL_MESSAGE, MAX_DATAGRAM, MAX_MESSAGE, MAX_PACKET, MAX_TRANSPORT_PARAMS,
     MIN_PACKET, RESET_TOKEN_LEN,
@@ -167,6 +167,20 @@ impl TransportParams {
             ));
         }
         Ok(params)
+    }
+
+    /// Checks that `sender` may have sent them: only a host tells the ids that it saw, and it must
+    /// tell the first of them.
+    pub const fn check_sender(&self, sender: Role) -> Result<(), PeerMisbehaved> {
+        let (original, retry) =
+            (self.original_destination_id.is_some(), self.retry_source_id.is_some());
+        let why = match sender {
+            Role::Client if original => "transport parameter original_destination_id of a client",
+            Role::Client if retry => "transport parameter retry_source_id of a client",
+            Role::Host if !original => "transport parameters: original_destination_id is missing",
+            _ => return Ok(()),
+        };
+        Err(PeerMisbehaved::Malformed(why))
     }
 
     /// `None`: the value is out of range.

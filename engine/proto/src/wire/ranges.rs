@@ -79,7 +79,8 @@ impl RangeSet {
         Some(self.insert(range))
     }
 
-    /// Takes a range out; gives how many of its numbers were in the set.
+    /// Takes a range out; gives how many of its numbers were in the set. A range in the middle of
+    /// another one splits that in two.
     pub fn remove(&mut self, range: Range<u64>) -> u64 {
         let Range { start, end } = range;
         if start >= end {
@@ -151,10 +152,10 @@ impl RangeSet {
         if self.spans.is_empty() { None } else { Some(self.spans.remove(0).range()) }
     }
 
-    /// Takes up to `max` numbers from the lowest range out.
+    /// Takes the first `max` numbers of the lowest range out, or all of it if it has fewer.
     #[inline]
     pub fn pop_front_up_to(&mut self, max: u64) -> Option<Range<u64>> {
-        let first = self.spans.first_mut()?;
+        let first = self.spans.first_mut().filter(|_| max > 0)?;
         if first.end - first.start <= max {
             return self.pop_front();
         }
@@ -216,7 +217,6 @@ impl RangeSet {
     }
 
     /// Insertion of a non-empty range that starts before the last one.
-    #[cold]
     fn insert_inside(&mut self, start: u64, end: u64) -> u64 {
         // Spans from..to overlap or adjoin the new range and melt into one.
         let from = self.spans.partition_point(|s| s.end < start);

@@ -1,0 +1,572 @@
+//! The CONTROL stream: requests for channels and their answers; messages of the connection are
+//! handed on.
+
+use super::early::Held;
+use super::mux::Mux;
+use super::pool::Pool;
+use super::recv::{Deliver, RecvContext, RecvState};
+use super::send::SendBuf;
+use super::table::{State, flag};
+use crate::config::{ChannelKind, ChannelOptions};
+use crate::error::{PeerMisbehaved, Reason};
+use crate::event::{ChannelEnd, ChannelRequest, Sink};
+use crate::ids::{ChannelKey, ConnHandle};
+use crate::limits::{CONTROL_CHANNEL, MAX_CONTROL_MESSAGE, MAX_STREAM_OFFSET, TRANSPORT_CHANNEL};
+use crate::time::Instant;
+use crate::wire::control::{
+    ChannelRequestMessage, ControlMessage, RequestOptions, encode_channel_request, next_value,
+    parse,
+};
+use crate::wire::frame::RawFrame;
+use std::collections::VecDeque;
+
+/// Receive credit of CONTROL: the connection announces it in its transport parameters.
+pub const CONTROL_WINDOW: u64 = 64 * 1024;
+/// While more than this waits on our side of CONTROL the peer gets no new credit for it: every
+/// request makes an answer.
+const MAX_CONTROL_QUEUE: u64 = 256 * 1024;
+
+/// A message of CONTROL that concerns the connection, not a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthMessage {
+    /// The client's credential.
+    Request {
+        /// At most 8 KiB; empty when it has none.
+        credential: Vec<u8>,
+    },
+    /// The host's answer.
+    Response {
+        /// Whether it lets the client in.
+        accepted: bool,
+        /// Why not.
+        reason: Reason,
+        /// Words for people.
+        text: String,
+    },
+}
+
+/// Both directions of CONTROL.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub send: SendBuf,
+    /// The peer takes stream bytes below this offset.
+    limit: u64,
+    /// Messages that wait for the connection to be ready.
+    staged: Vec<u8>,
+    recv: RecvState,
+    /// Received in order and not parsed yet.
+    input: Vec<u8>,
+    pub credit_pending: bool,
+    /// A message that the connection has to take before the next one is looked at.
+    message: Option<AuthMessage>,
+    /// Channels whose frames wait until CONTROL is acknowledged up to an offset.
+    awaiting: VecDeque<(u64, ChannelKey)>,
+}
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self {
+            send: SendBuf::default(),
+            limit: 0,
+            staged: Vec::new(),
+            recv: RecvState { limit: CONTROL_WINDOW, ..RecvState::new() },
+            input: Vec::new(),
+            credit_pending: false,
+            message: None,
+            awaiting: VecDeque::new(),
+        }
+    }
+
+    /// Raises what we may send.
+    pub(super) fn raise_limit(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+
+    /// Bytes that may be sent now for the first time.
+    pub(super) fn sendable(&self) -> u64 {
+        self.send.unsent().min(self.limit.saturating_sub(self.send.next()))
+    }
+
+    pub(super) fn has_unacked(&self) -> bool {
+        self.send.unacked() > 0 || !self.staged.is_empty()
+    }
+
+    pub(super) fn wants_to_send(&self) -> bool {
+        self.credit_pending || self.send.has_lost() || self.sendable() > 0
+    }
+
+    /// Moves what waited for the connection into the stream.
+    pub(super) fn unstage(&mut self, pool: &mut Pool) {
+        self.send.push_copy(&self.staged, pool);
+        self.staged = Vec::new();
+    }
+
+    /// Offset behind everything queued.
+    fn end(&self) -> u64 {
+        self.send.end() + self.staged.len() as u64
+    }
+
+    /// The absolute limit to announce.
+    pub(super) const fn announced(&self) -> u64 {
+        self.recv.limit
+    }
+
+    /// Grants more when a quarter of the window is used up.
+    fn renew(&mut self) {
+        let freed = self.recv.next - self.input.len() as u64;
+        let limit = (freed + CONTROL_WINDOW).min(MAX_STREAM_OFFSET);
+        let queue = self.send.unacked() + self.staged.len() as u64;
+        if limit >= self.recv.limit + CONTROL_WINDOW / 4 && queue <= MAX_CONTROL_QUEUE {
+            self.recv.limit = limit;
+            self.credit_pending = true;
+        }
+    }
+
+    pub(super) fn clear(&mut self, pool: &mut Pool) {
+        self.send.clear(pool);
+        self.recv.discard(pool);
+        self.staged = Vec::new();
+        self.input = Vec::new();
+        self.awaiting = VecDeque::new();
+        self.credit_pending = false;
+    }
+
+    pub(super) fn shrink(&mut self, pool: &mut Pool) {
+        if self.send.unacked() == 0 {
+            self.send.clear(pool);
+            pool.release();
+        }
+        self.input.shrink_to_fit();
+        self.awaiting.shrink_to_fit();
+    }
+}
+
+/// Collects CONTROL bytes.
+struct Input<'a>(&'a mut Vec<u8>);
+
+impl Deliver for Input<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn message(&mut self, _message: &[u8]) {}
+}
+
+impl Mux {
+    /// Appends a message of the connection to CONTROL, before anything about channels.
+    pub fn send_control(&mut self, message: &[u8]) {
+        self.control.send.push_copy(message, &mut self.pool);
+    }
+
+    /// Takes a message of the connection. Until it is taken, nothing behind it on CONTROL is
+    /// looked at; call [`Self::resume_control`] afterwards.
+    pub fn poll_control(&mut self) -> Option<AuthMessage> {
+        self.control.message.take()
+    }
+
+    /// Goes on with CONTROL after [`Self::poll_control`] gave a message.
+    pub fn resume_control<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        self.parse_control(now, conn, sink)
+    }
+
+    /// Writes a request or an answer; gives the CONTROL offset behind it.
+    pub(super) fn write_request(&mut self, message: &ChannelRequestMessage<'_>) -> u64 {
+        encode_channel_request(&mut self.control.staged, message);
+        if self.ready {
+            self.control.unstage(&mut self.pool);
+        }
+        self.control.end()
+    }
+
+    /// Holds the frames of a channel back until CONTROL is acknowledged up to `end`.
+    pub(super) fn await_ack(&mut self, end: u64, key: ChannelKey) {
+        self.table.at(key.slot).set(flag::WAIT_ACK);
+        self.control.awaiting.push_back((end, key));
+    }
+
+    /// CONTROL was acknowledged a bit further.
+    pub(super) fn control_acked(&mut self, offset: u64, len: u64) {
+        self.control.send.on_acked(offset, len, &mut self.pool);
+        while let Some((end, key)) = self.control.awaiting.front().copied() {
+            if end > self.control.send.base() {
+                break;
+            }
+            self.control.awaiting.pop_front();
+            if let Some(channel) = self.table.get(key) {
+                channel.clear(flag::WAIT_ACK);
+                self.activate(key.slot);
+                self.activate_transport(key.slot);
+            }
+        }
+        self.control.renew();
+    }
+
+    /// A frame of CONTROL.
+    pub(super) fn control_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let control = &mut self.control;
+        let offset = frame.offset();
+        if offset + frame.body.len() as u64 > control.recv.limit {
+            return Err(PeerMisbehaved::Credit("CONTROL"));
+        }
+        let mut cx = RecvContext {
+            kind: ChannelKind::Bytes,
+            max_message: 0,
+            manual: false,
+            hold: false,
+            pool: &mut self.pool,
+            released: 0,
+        };
+        control.recv.receive(offset, frame.body, &mut cx, &mut Input(&mut control.input))?;
+        self.parse_control(now, conn, sink)
+    }
+
+    fn parse_control<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let mut input = core::mem::take(&mut self.control.input);
+        let mut at = 0;
+        let mut result = Ok(());
+        while self.control.message.is_none() && at < input.len() {
+            let rest = &input[at..];
+            let message = match next_value(rest) {
+                Ok(Some(len)) => {
+                    at += len;
+                    parse(&rest[..len])
+                }
+                Ok(None) => break,
+                Err(e) => Err(e),
+            };
+            result = message.and_then(|message| self.control_message(now, conn, &message, sink));
+            if result.is_err() {
+                break;
+            }
+        }
+        input.drain(..at);
+        if input.is_empty() && input.capacity() > MAX_CONTROL_MESSAGE {
+            input = Vec::new();
+        }
+        self.control.input = input;
+        self.control.renew();
+        result
+    }
+
+    fn control_message<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        message: &ControlMessage<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        match *message {
+            ControlMessage::ChannelRequest(_) if !self.ready => {
+                Err(PeerMisbehaved::Unexpected("ChannelRequest before authentication"))
+            }
+            ControlMessage::ChannelRequest(request) if request.is_answer => {
+                self.on_answer(now, conn, &request, sink)
+            }
+            ControlMessage::ChannelRequest(request) => self.on_request(now, conn, &request, sink),
+            ControlMessage::AuthenticationRequest { credential } => {
+                let credential = credential.to_vec();
+                self.control.message = Some(AuthMessage::Request { credential });
+                Ok(())
+            }
+            ControlMessage::AuthenticationResponse { accepted, reason, text } => {
+                let text = text.to_owned();
+                self.control.message = Some(AuthMessage::Response { accepted, reason, text });
+                Ok(())
+            }
+            ControlMessage::Unknown => Ok(()),
+        }
+    }
+
+    /// The peer asks for a channel.
+    fn on_request<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        request: &ChannelRequestMessage<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let id = request.channel;
+        if id == CONTROL_CHANNEL || id == TRANSPORT_CHANNEL || self.table.is_own(id) {
+            self.answer_declined(request, Reason::PROTOCOL.0, "not an id of the opener");
+            return Ok(());
+        }
+        if let Some(slot) = self.table.slot_of(id) {
+            if !self.finalise(conn, slot, sink) {
+                self.answer_declined(request, Reason::PROTOCOL.0, "id in use");
+                return Ok(());
+            }
+        }
+        let since = request.options.since.unwrap_or(0);
+        let lost = self.early.lost_frames(id, since);
+        let held = self.early.take(id, false);
+        let key = self.offer(request, since);
+        let refusal = if self.discarding {
+            Some((Reason::APP.0, "closing"))
+        } else if self.peer_count >= self.config.max_channels || self.budget.is_choked() {
+            Some((Reason::LOCAL_LIMIT.0, "too many channels"))
+        } else if lost {
+            Some((Reason::LOCAL_LIMIT.0, "early data lost"))
+        } else {
+            None
+        };
+        if let Some((code, text)) = refusal {
+            self.decline_slot(key.slot, code, text);
+        } else {
+            self.table.at(key.slot).set(flag::COUNTED);
+            self.peer_count += 1;
+            let o = &request.options;
+            let options = ChannelOptions {
+                kind: o.kind,
+                priority: o.priority,
+                weight: o.weight,
+                window: o.window,
+                no_delay: false,
+                wait_for_answer: false,
+                latest: o.latest,
+                expires_ms: o.expires_ms,
+            };
+            let event = ChannelRequest { id, name: request.name, options };
+            sink.channel_request(conn, key, &event);
+        }
+        self.replay(now, conn, key, held, sink)
+    }
+
+    /// Makes the channel that the peer asks for.
+    fn offer(&mut self, request: &ChannelRequestMessage<'_>, since: u64) -> ChannelKey {
+        let o = &request.options;
+        let key = self.table.insert(request.channel);
+        let channel = self.table.at(key.slot);
+        channel.state = State::Offered;
+        channel.kind = o.kind;
+        channel.since = since;
+        channel.send_limit = o.window.unwrap_or(0).min(MAX_STREAM_OFFSET);
+        channel.name = (!request.name.is_empty()).then(|| request.name.into());
+        if o.latest {
+            channel.set(flag::LATEST);
+        }
+        key
+    }
+
+    /// A request for the id of a channel that still exists: whether the old one is over from the
+    /// opener's view, in which case it is gone now.
+    fn finalise<S: Sink>(&mut self, conn: ConnHandle, slot: u32, sink: &mut S) -> bool {
+        let channel = self.table.at(slot);
+        let ended = channel.any(flag::END_SENT | flag::SEND_DONE);
+        let over = match channel.state {
+            // Declined: the opener may forget it before its RESET arrives.
+            State::Closing => true,
+            State::Open => channel.has(flag::RECV_DONE) && ended,
+            _ => false,
+        };
+        if !over {
+            return false;
+        }
+        // The request says that the opener has all that we sent.
+        channel.set(flag::RECV_DONE);
+        let key = ChannelKey { slot, life: channel.life };
+        if let Some(send) = &mut channel.send {
+            let moved = send.on_acked(send.base(), send.unacked(), &mut self.pool);
+            self.unacked -= moved;
+            self.stats.acked_bytes += moved;
+            self.front_moved(conn, key, sink);
+        }
+        if self.table.get(key).is_some_and(|ch| !ch.has(flag::SEND_DONE)) {
+            self.send_done(conn, slot, sink);
+        } else {
+            self.end(conn, slot, sink);
+        }
+        true
+    }
+
+    /// Declines without a channel.
+    fn answer_declined(&mut self, request: &ChannelRequestMessage<'_>, code: u32, text: &str) {
+        let options = RequestOptions {
+            has_map: true,
+            declined: Some(code),
+            reason: text,
+            ..RequestOptions::default()
+        };
+        self.write_request(&ChannelRequestMessage { is_answer: true, options, ..*request });
+    }
+
+    /// Declines a channel that was offered. Its slot stays until the opener's RESET.
+    pub(super) fn decline_slot(&mut self, slot: u32, code: u32, text: &str) {
+        let channel = self.table.at(slot);
+        let name = channel.name.take();
+        let id = channel.id;
+        let over = channel.has(flag::RECV_DONE);
+        if channel.any(flag::RESET) && !channel.has(flag::SEND_DONE) {
+            self.unacked_ends -= 1;
+        }
+        let channel = self.table.at(slot);
+        channel.state = State::Closing;
+        channel.set(flag::SEND_DONE);
+        channel.clear(flag::RESET_PENDING);
+        self.uncount(slot);
+        self.drop_incoming(slot);
+        let options = RequestOptions {
+            has_map: true,
+            declined: Some(code),
+            reason: text,
+            ..RequestOptions::default()
+        };
+        self.write_request(&ChannelRequestMessage {
+            name: name.as_deref().unwrap_or(""),
+            channel: id,
+            is_answer: true,
+            options,
+        });
+        if over {
+            self.free(slot);
+        }
+    }
+
+    /// The peer answers a request of ours.
+    fn on_answer<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        answer: &ChannelRequestMessage<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let slot = match self.table.slot_of(answer.channel) {
+            Some(slot) if self.table.is_own(answer.channel) => slot,
+            _ => return Err(PeerMisbehaved::Control("answer without a request")),
+        };
+        let channel = self.table.at(slot);
+        let key = ChannelKey { slot, life: channel.life };
+        let declined = answer.options.declined;
+        match channel.state {
+            State::Requested => {}
+            State::Closing if channel.has(flag::UNANSWERED) => {
+                channel.clear(flag::UNANSWERED);
+                channel.since = answer.options.since.unwrap_or(0);
+                if declined.is_some() {
+                    channel.set(flag::RECV_DONE);
+                }
+                self.end(conn, slot, sink);
+                return Ok(());
+            }
+            _ => return Err(PeerMisbehaved::Control("answer without a request")),
+        }
+        self.settle_requests();
+        self.refund_early(slot);
+        if let Some(code) = declined {
+            self.early.take(answer.channel, true);
+            self.forget_channel(slot, code);
+            self.table.at(slot).set(flag::RECV_DONE);
+            let text = answer.options.reason.to_owned();
+            sink.channel_closed(conn, key, &ChannelEnd::Declined { code, text });
+            self.end(conn, slot, sink);
+            return Ok(());
+        }
+        let channel = self.table.at(slot);
+        channel.state = State::Open;
+        channel.since = answer.options.since.unwrap_or(0);
+        channel.clear(flag::WAIT_ANSWER | flag::WAIT_ACK);
+        if answer.options.latest {
+            channel.set(flag::LATEST);
+        }
+        let limit = answer.options.window.unwrap_or(0).min(MAX_STREAM_OFFSET);
+        channel.send_limit = limit;
+        self.early_used += channel.next_offset().saturating_sub(limit);
+        sink.channel_ready(conn, key);
+        let held = self.early.take(answer.channel, true);
+        self.activate(slot);
+        self.activate_transport(slot);
+        self.wake_early();
+        self.replay(now, conn, key, held, sink)
+    }
+
+    /// Gives up a request that was not answered in time.
+    pub(super) fn give_up_request<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        key: ChannelKey,
+        sink: &mut S,
+    ) {
+        let id = self.table.at(key.slot).id;
+        self.early.take(id, true);
+        self.refund_early(key.slot);
+        self.forget_channel(key.slot, Reason::TIMEOUT.0);
+        let channel = self.table.at(key.slot);
+        channel.set(flag::STOP | flag::STOP_PENDING | flag::UNANSWERED);
+        channel.stop_code = Reason::TIMEOUT.0;
+        self.activate_transport(key.slot);
+        self.wake_early();
+        if !self.discarding {
+            sink.channel_closed(conn, key, &ChannelEnd::TimedOut);
+        }
+    }
+
+    /// Answered requests at the front of the queue of deadlines go.
+    fn settle_requests(&mut self) {
+        while let Some((_, key)) = self.requests.front() {
+            match self.table.peek(*key) {
+                Some(ch) if ch.state == State::Requested => break,
+                _ => self.requests.pop_front(),
+            };
+        }
+    }
+
+    /// Ends a channel for the application: what is queued is dropped and a RESET tells the peer.
+    fn forget_channel(&mut self, slot: u32, code: u32) {
+        self.cancel_send(slot, code);
+        self.drop_incoming(slot);
+        self.table.at(slot).state = State::Closing;
+    }
+
+    /// Goes on with what was held for a channel that has now been announced or answered.
+    pub(super) fn replay<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        key: ChannelKey,
+        held: Option<Held>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(held) = held else { return Ok(()) };
+        let Some(channel) = self.table.get(key) else { return Ok(()) };
+        let (id, since) = (channel.id, channel.since);
+        if held.overflow.is_some_and(|pn| pn >= since) && channel.state == State::Open {
+            // Something of it was dropped for want of room: it cannot go on.
+            let code = Reason::LOCAL_LIMIT.0;
+            channel.ended(code, false);
+            self.cancel_send(key.slot, code);
+            self.refuse(key.slot, code);
+            return Ok(());
+        }
+        for (pn, frame) in held.frames(id) {
+            if self.table.get(key).is_none() {
+                return Ok(());
+            }
+            self.channel_frame(now, conn, pn, &frame, sink)?;
+        }
+        if let Some((pn, limit)) = held.credit {
+            self.on_credit(pn, id, limit)?;
+        }
+        if let Some((pn, code)) = held.stop {
+            self.channel_stop(conn, pn, id, code, sink)?;
+        }
+        if let Some((pn, code, end)) = held.reset {
+            self.channel_reset(conn, pn, id, code, end, sink)?;
+        }
+        Ok(())
+    }
+}

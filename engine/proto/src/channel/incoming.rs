@@ -1,0 +1,725 @@
+//! Frames in.
+
+use super::datagram::is_newer;
+use super::early::Early;
+use super::mux::Mux;
+use super::recv::{Deliver, NO_END, RecvContext};
+use super::table::{State, flag};
+use crate::config::ChannelKind;
+use crate::error::{PeerMisbehaved, Reason};
+use crate::event::Sink;
+use crate::ids::{ChannelKey, ConnHandle};
+use crate::limits::{CONTROL_CHANNEL, MAX_STREAM_OFFSET, TRANSPORT_CHANNEL};
+use crate::time::Instant;
+use crate::wire::frame::RawFrame;
+
+/// Hands what arrives on one channel to the sink.
+struct ToSink<'a, S> {
+    conn: ConnHandle,
+    key: ChannelKey,
+    sink: &'a mut S,
+    messages: u64,
+}
+
+impl<S: Sink> Deliver for ToSink<'_, S> {
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.sink.data(self.conn, self.key, bytes);
+    }
+
+    #[inline]
+    fn message(&mut self, message: &[u8]) {
+        self.messages += 1;
+        self.sink.message(self.conn, self.key, ChannelKind::Messages, message);
+    }
+}
+
+/// Remembers only that something came.
+#[derive(Default)]
+pub(super) struct Discard {
+    pub data: bool,
+}
+
+impl Sink for Discard {
+    fn data(&mut self, _: ConnHandle, _: ChannelKey, _: &[u8]) {
+        self.data = true;
+    }
+
+    fn message(&mut self, _: ConnHandle, _: ChannelKey, _: ChannelKind, _: &[u8]) {
+        self.data = true;
+    }
+}
+
+impl Mux {
+    /// Takes a frame of CONTROL or of a channel from packet `pn`; `next_pn` is the number of the
+    /// next packet that we send.
+    pub fn on_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        pn: u64,
+        frame: &RawFrame<'_>,
+        _next_pn: u64,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        if self.discarding {
+            let mut discard = Discard::default();
+            let result = self.any_frame(now, conn, pn, frame, &mut discard);
+            self.discarded |= discard.data;
+            return result;
+        }
+        self.any_frame(now, conn, pn, frame, sink)
+    }
+
+    #[inline]
+    fn any_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        pn: u64,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        match frame.channel {
+            CONTROL_CHANNEL => self.control_frame(now, conn, frame, sink),
+            TRANSPORT_CHANNEL => Err(PeerMisbehaved::Unexpected("TRANSPORT frame")),
+            _ => self.channel_frame(now, conn, pn, frame, sink),
+        }
+    }
+
+    /// A frame of a channel.
+    #[inline]
+    pub(super) fn channel_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        pn: u64,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(slot) = self.table.slot_of(frame.channel) else {
+            return self.unknown_frame(now, pn, frame);
+        };
+        let channel = self.table.at(slot);
+        match channel.state {
+            State::Open if pn >= channel.since => {
+                if channel.kind == ChannelKind::Datagrams {
+                    self.datagram_frame(now, conn, slot, frame, sink)
+                } else {
+                    self.stream_frame(now, conn, slot, frame, sink)
+                }
+            }
+            State::Offered if pn >= channel.since => {
+                if channel.kind == ChannelKind::Datagrams {
+                    self.hold_datagram(pn, frame);
+                    Ok(())
+                } else {
+                    self.stream_frame(now, conn, slot, frame, sink)
+                }
+            }
+            State::Requested => {
+                let limit = 2 * u64::from(channel.recv.window) + self.config.early_data;
+                if !self.early.hold_known(frame.channel, pn, limit, frame) {
+                    self.stats.stale_frames += 1;
+                }
+                Ok(())
+            }
+            State::Closing if !channel.has(flag::UNANSWERED) && pn >= channel.since => {
+                // Only the end of what the peer sends is of interest.
+                let eof = match channel.kind {
+                    ChannelKind::Datagrams => frame.datagram().is_eof(),
+                    _ => true,
+                };
+                if frame.body.is_empty() && eof {
+                    channel.set(flag::RECV_DONE);
+                    self.end(conn, slot, sink);
+                }
+                Ok(())
+            }
+            _ => {
+                self.stats.stale_frames += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// A frame of an id that is not in use: either it overtook its request, or it belongs to a life
+    /// that is over.
+    #[cold]
+    fn unknown_frame(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        frame: &RawFrame<'_>,
+    ) -> Result<(), PeerMisbehaved> {
+        let id = frame.channel;
+        if self.table.is_own(id) {
+            self.stats.stale_frames += 1;
+            return Ok(());
+        }
+        let budget = self.config.early_data;
+        let add = |held: &mut _| Early::add_frame(held, pn, frame);
+        self.early
+            .hold_unknown(now, id, pn, budget, add)
+            .map_err(|_| PeerMisbehaved::Credit("early data"))
+    }
+
+    /// A datagram of a channel that the application has not answered yet.
+    fn hold_datagram(&mut self, pn: u64, frame: &RawFrame<'_>) {
+        let eof = frame.datagram().is_eof();
+        let limit = if eof { u64::MAX / 2 } else { self.config.early_data };
+        let held = self.early.known(frame.channel);
+        let overflow = held.overflow;
+        if !self.early.hold_known(frame.channel, pn, limit, frame) {
+            self.stats.datagrams_not_delivered += 1;
+            self.early.known(frame.channel).overflow = overflow;
+        }
+    }
+
+    /// A frame of a reliable channel that is open or offered.
+    #[inline]
+    fn stream_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        slot: u32,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let (offset, body) = (frame.offset(), frame.body);
+        let end = offset + body.len() as u64;
+        let channel = self.table.at(slot);
+        if channel.has(flag::RECV_DONE) {
+            return Ok(());
+        }
+        if end > channel.recv.end {
+            return Err(PeerMisbehaved::FinalSize);
+        }
+        if end > channel.recv.limit {
+            self.beyond_limit(slot, end)?;
+        }
+        if body.is_empty() {
+            return self.stream_end(now, conn, slot, end, sink);
+        }
+        let Self { table, pool, config, budget, .. } = self;
+        let channel = table.at(slot);
+        if channel.has(flag::STOP) {
+            channel.recv.highest = channel.recv.highest.max(end);
+            return Ok(());
+        }
+        let mut cx = RecvContext {
+            kind: channel.kind,
+            max_message: config.max_message as u64,
+            manual: config.manual_credit && !self.discarding,
+            hold: channel.state != State::Open || channel.has(flag::READY_PENDING),
+            pool,
+            released: 0,
+        };
+        let key = ChannelKey { slot, life: channel.life };
+        let mut out = ToSink { conn, key, sink, messages: 0 };
+        channel.recv.receive(offset, body, &mut cx, &mut out)?;
+        let released = cx.released;
+        self.stats.messages_received += out.messages;
+        if channel.recv.buf.is_none() && channel.recv.end == NO_END && released == 0 {
+            // Nearly always: all delivered, only credit may be due.
+            if budget.renew(&mut channel.recv, now, self.rtt, config.channel_window_max) {
+                self.announce_credit(slot);
+            }
+            return Ok(());
+        }
+        budget.release(released);
+        self.after_delivery(now, conn, slot, sink)?;
+        if released > 0 {
+            self.serve_waiters(now);
+        }
+        Ok(())
+    }
+
+    /// The peer sent beyond the limit of a channel: allowed on early-data credit before it knew the
+    /// limit, so never on a channel that we asked for.
+    #[cold]
+    fn beyond_limit(&mut self, slot: u32, end: u64) -> Result<(), PeerMisbehaved> {
+        let channel = self.table.at(slot);
+        if channel.has(flag::OURS) || end > MAX_STREAM_OFFSET {
+            return Err(PeerMisbehaved::Credit("a channel"));
+        }
+        let limit = channel.recv.limit;
+        let before = channel.recv.highest.saturating_sub(limit);
+        self.early_excess += (end - limit).saturating_sub(before);
+        channel.recv.highest = channel.recv.highest.max(end);
+        if self.early_excess > self.config.early_data {
+            return Err(PeerMisbehaved::Credit("early data"));
+        }
+        Ok(())
+    }
+
+    /// The EOF of a stream.
+    fn stream_end<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        slot: u32,
+        end: u64,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let channel = self.table.at(slot);
+        channel.recv.set_end(end)?;
+        if channel.has(flag::STOP) {
+            self.receive_done(slot);
+            self.end(conn, slot, sink);
+            return Ok(());
+        }
+        self.after_delivery(now, conn, slot, sink)
+    }
+
+    /// Settles what follows from delivered bytes: the end of the stream, a message that needs
+    /// reassembly budget, new credit.
+    pub(super) fn after_delivery<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        slot: u32,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let channel = self.table.at(slot);
+        let key = ChannelKey { slot, life: channel.life };
+        if channel.state != State::Open || channel.has(flag::READY_PENDING) {
+            return Ok(());
+        }
+        if channel.recv.is_complete() {
+            self.receive_done(slot);
+            sink.eof(conn, key);
+            self.end(conn, slot, sink);
+            return Ok(());
+        }
+        channel.recv.check_end()?;
+        if let Some(need) = channel.recv.message_len() {
+            let large = need > u64::from(channel.recv.window) && channel.recv.reserved == 0;
+            if large && !channel.has(flag::WAIT_RESERVE) {
+                if self.budget.reserve(need) {
+                    channel.recv.reserved = need as u32;
+                } else {
+                    channel.set(flag::WAIT_RESERVE);
+                    self.budget.wait(key);
+                }
+            }
+        }
+        self.renew(now, slot);
+        Ok(())
+    }
+
+    /// Raises the limit of a channel if it is time to.
+    pub(super) fn renew(&mut self, now: Instant, slot: u32) {
+        let Self { table, budget, config, .. } = self;
+        let recv = &mut table.at(slot).recv;
+        let over = recv.highest.saturating_sub(recv.limit);
+        if budget.renew(recv, now, self.rtt, config.channel_window_max) {
+            self.early_excess -= over - recv.highest.saturating_sub(recv.limit);
+            self.announce_credit(slot);
+        }
+    }
+
+    fn announce_credit(&mut self, slot: u32) {
+        self.table.at(slot).set(flag::CREDIT_PENDING);
+        self.activate_transport(slot);
+    }
+
+    /// Reassembly budget became free: those that wait for it get it in turn.
+    pub(super) fn serve_waiters(&mut self, now: Instant) {
+        while let Some(key) = self.budget.first_waiter() {
+            let Some(channel) = self.table.get(key) else {
+                self.budget.pop_waiter();
+                continue;
+            };
+            let need = channel.recv.message_len().unwrap_or(0);
+            if channel.has(flag::RECV_DONE | flag::WAIT_RESERVE) || need == 0 {
+                channel.clear(flag::WAIT_RESERVE);
+                self.budget.pop_waiter();
+                continue;
+            }
+            if !self.budget.reserve_now(need) {
+                return;
+            }
+            channel.recv.reserved = need as u32;
+            channel.clear(flag::WAIT_RESERVE);
+            self.budget.pop_waiter();
+            self.renew(now, key.slot);
+        }
+    }
+
+    /// The peer's direction is over: its buffer and its credit are free.
+    pub(super) fn receive_done(&mut self, slot: u32) {
+        self.drop_incoming(slot);
+        self.table.at(slot).set(flag::RECV_DONE);
+    }
+
+    /// Drops what is buffered of the peer's direction and takes its credit back.
+    pub(super) fn drop_incoming(&mut self, slot: u32) {
+        let Self { table, pool, budget, reassembly, .. } = self;
+        let channel = table.at(slot);
+        let recv = &mut channel.recv;
+        self.early_excess =
+            self.early_excess.saturating_sub(recv.highest.saturating_sub(recv.limit));
+        recv.limit = recv.limit.max(recv.highest);
+        recv.discard(pool);
+        budget.close(recv);
+        if channel.has(flag::POOL_MINIMUM) {
+            channel.clear(flag::POOL_MINIMUM);
+            budget.give_own_minimum();
+        }
+        channel.clear(flag::CREDIT_PENDING);
+        if let Some(mut partials) = channel.datagram_recv.take() {
+            partials.retain(|_| false, reassembly, pool);
+            pool.give_datagram_recv(partials);
+        }
+    }
+
+    /// A frame of an open `datagrams` channel.
+    #[inline]
+    fn datagram_frame<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        slot: u32,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let header = frame.datagram();
+        header.check(frame.body.len())?;
+        let channel = self.table.at(slot);
+        let key = ChannelKey { slot, life: channel.life };
+        if channel.has(flag::READY_PENDING) {
+            self.hold_datagram(u64::MAX, frame);
+            return Ok(());
+        }
+        if channel.has(flag::RECV_DONE) {
+            self.stats.datagrams_not_delivered += u64::from(!header.is_eof());
+            return Ok(());
+        }
+        if header.is_eof() {
+            let stopped = channel.has(flag::STOP);
+            self.receive_done(slot);
+            if !stopped {
+                sink.eof(conn, key);
+            }
+            self.end(conn, slot, sink);
+            return Ok(());
+        }
+        let late = channel.has(flag::LATEST) && channel.recv.next != 0 && {
+            let newest = channel.recv.next as u32;
+            !is_newer(header.id, newest)
+        };
+        if late || channel.has(flag::STOP) {
+            self.stats.datagrams_not_delivered += 1;
+            return Ok(());
+        }
+        if header.count > 1 {
+            return self.datagram_fragment(now, conn, slot, frame, sink);
+        }
+        self.deliver_datagram(conn, slot, header.id, frame.body, sink)
+    }
+
+    #[inline]
+    fn deliver_datagram<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        slot: u32,
+        id: u32,
+        message: &[u8],
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let channel = self.table.at(slot);
+        let len = message.len() as u64;
+        if len > self.reassembly.max_message {
+            return Err(PeerMisbehaved::Limit("datagram size"));
+        }
+        if channel.has(flag::LATEST) {
+            channel.recv.next = 1 << 32 | u64::from(id);
+        }
+        if self.config.manual_credit && !self.discarding {
+            // Nothing limits the peer, so what the application does not take is dropped.
+            if channel.recv.unconsumed + len > self.config.datagram_reassembly {
+                self.stats.datagrams_not_delivered += 1;
+                return Ok(());
+            }
+            channel.recv.unconsumed += len;
+        }
+        self.stats.messages_received += 1;
+        let key = ChannelKey { slot, life: channel.life };
+        sink.message(conn, key, ChannelKind::Datagrams, message);
+        Ok(())
+    }
+
+    fn datagram_fragment<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        slot: u32,
+        frame: &RawFrame<'_>,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let header = frame.datagram();
+        let Self { table, pool, reassembly, .. } = self;
+        let channel = table.at(slot);
+        let deadline = now + self.config.datagram_reassembly_timeout;
+        let mut recv = channel.datagram_recv.take().unwrap_or_else(|| pool.datagram_recv());
+        let message = recv.receive(header, frame.body, deadline, reassembly, pool)?;
+        if message.is_some() && channel.has(flag::LATEST) {
+            recv.retain(|id| is_newer(id, header.id), reassembly, pool);
+        }
+        if recv.is_empty() {
+            pool.give_datagram_recv(recv);
+        } else {
+            channel.datagram_recv = Some(recv);
+            if !channel.has(flag::REASSEMBLY_TIMER) {
+                channel.set(flag::REASSEMBLY_TIMER);
+                let key = ChannelKey { slot, life: channel.life };
+                self.reassemblies.push_back((deadline, key));
+            }
+        }
+        if let Some(message) = message {
+            self.deliver_datagram(conn, slot, header.id, &message, sink)?;
+            self.pool.give_block(message);
+        }
+        Ok(())
+    }
+
+    /// The peer raised the limit of a channel or of CONTROL in packet `pn`.
+    pub fn on_credit(&mut self, pn: u64, id: u16, limit: u64) -> Result<(), PeerMisbehaved> {
+        if id == CONTROL_CHANNEL {
+            self.control.raise_limit(limit);
+            return Ok(());
+        }
+        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
+        let channel = self.table.at(slot);
+        match channel.state {
+            State::Requested => {
+                let held = self.early.known(id);
+                held.credit = held.credit.max(Some((pn, limit)));
+            }
+            State::Open | State::Offered if pn >= channel.since => {
+                let limit = limit.min(MAX_STREAM_OFFSET);
+                if limit > channel.send_limit {
+                    let next = channel.next_offset();
+                    let refund =
+                        next.saturating_sub(channel.send_limit) - next.saturating_sub(limit);
+                    channel.send_limit = limit;
+                    self.early_used = self.early_used.saturating_sub(refund);
+                    self.activate(slot);
+                    if refund > 0 {
+                        self.wake_early();
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The peer raised the early-data credit.
+    pub fn on_early_credit(&mut self, limit: u64) {
+        if limit > self.peer.early_data {
+            self.peer.early_data = limit;
+            self.wake_early();
+        }
+    }
+
+    /// The peer cancelled what it sends on a channel, in packet `pn`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn on_reset<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        pn: u64,
+        id: u16,
+        code: u32,
+        final_offset: u64,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+            return self
+                .early
+                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                    held.reset = held.reset.max(Some((pn, code, final_offset)));
+                })
+                .map_err(|_| PeerMisbehaved::Credit("early data"));
+        }
+        if self.discarding {
+            return self.channel_reset(conn, pn, id, code, final_offset, &mut Discard::default());
+        }
+        self.channel_reset(conn, pn, id, code, final_offset, sink)
+    }
+
+    /// A RESET for an id that is in use.
+    pub(super) fn channel_reset<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        pn: u64,
+        id: u16,
+        code: u32,
+        final_offset: u64,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
+        let channel = self.table.at(slot);
+        let key = ChannelKey { slot, life: channel.life };
+        match channel.state {
+            State::Requested => {
+                let held = self.early.known(id);
+                held.reset = held.reset.max(Some((pn, code, final_offset)));
+                return Ok(());
+            }
+            State::Open | State::Offered | State::Closing if pn >= channel.since => {}
+            _ => return Ok(()),
+        }
+        if channel.has(flag::RECV_DONE) || channel.has(flag::UNANSWERED) {
+            return Ok(());
+        }
+        if channel.kind != ChannelKind::Datagrams && channel.state != State::Closing {
+            channel.recv.set_end(final_offset)?;
+        }
+        let told = channel.state == State::Open && !channel.any(flag::STOP | flag::READY_PENDING);
+        channel.ended(code, true);
+        self.receive_done(slot);
+        if told {
+            sink.reset(conn, key, code);
+        }
+        self.withdrawn(conn, slot, sink);
+        self.end(conn, slot, sink);
+        Ok(())
+    }
+
+    /// The peer refuses what we send on a channel, in packet `pn`.
+    pub fn on_stop<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        pn: u64,
+        id: u16,
+        code: u32,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+            return self
+                .early
+                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                    held.stop = held.stop.max(Some((pn, code)));
+                })
+                .map_err(|_| PeerMisbehaved::Credit("early data"));
+        }
+        if self.discarding {
+            return self.channel_stop(conn, pn, id, code, &mut Discard::default());
+        }
+        self.channel_stop(conn, pn, id, code, sink)
+    }
+
+    /// A STOP for an id that is in use.
+    pub(super) fn channel_stop<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        pn: u64,
+        id: u16,
+        code: u32,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
+        let channel = self.table.at(slot);
+        let key = ChannelKey { slot, life: channel.life };
+        match channel.state {
+            State::Requested => {
+                let held = self.early.known(id);
+                held.stop = held.stop.max(Some((pn, code)));
+                return Ok(());
+            }
+            State::Open | State::Offered if pn >= channel.since => {}
+            _ => return Ok(()),
+        }
+        if channel.any(flag::RESET | flag::SEND_DONE) {
+            return Ok(());
+        }
+        let told = channel.state == State::Open && !channel.has(flag::READY_PENDING);
+        channel.ended(code, true);
+        self.cancel_send(slot, code);
+        if told {
+            sink.stopped(conn, key, code);
+        }
+        self.withdrawn(conn, slot, sink);
+        Ok(())
+    }
+
+    /// An offered channel that the opener both reset and stopped is pointless: it is declined, and
+    /// the application is told that it is gone.
+    fn withdrawn<S: Sink>(&mut self, conn: ConnHandle, slot: u32, sink: &mut S) {
+        let channel = self.table.at(slot);
+        if channel.state != State::Offered || !channel.has(flag::RECV_DONE | flag::RESET) {
+            return;
+        }
+        let key = ChannelKey { slot, life: channel.life };
+        let end = crate::event::ChannelEnd::Reset { code: channel.end_code, by_peer: true };
+        self.decline_slot(slot, Reason::APP.0, "withdrawn");
+        if !self.discarding {
+            sink.channel_closed(conn, key, &end);
+        }
+    }
+
+    /// Tells the sink about accepted channels and delivers what was held for them. Called by
+    /// [`Mux::on_timeout`], whose timer is due at once after an acceptance.
+    pub fn deliver<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        while let Some(key) = self.accepted.pop_front() {
+            let Some(channel) = self.table.get(key) else { continue };
+            if channel.state != State::Open || !channel.has(flag::READY_PENDING) {
+                continue;
+            }
+            channel.clear(flag::READY_PENDING);
+            sink.channel_ready(conn, key);
+            self.deliver_held(now, conn, key, sink)?;
+        }
+        Ok(())
+    }
+
+    fn deliver_held<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        key: ChannelKey,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        let slot = key.slot;
+        let Self { table, pool, config, budget, .. } = self;
+        let channel = table.at(slot);
+        let id = channel.id;
+        let code = channel.end_code;
+        if channel.has(flag::RESET | flag::ENDED_BY_PEER) {
+            sink.stopped(conn, key, code);
+        }
+        if channel.has(flag::RECV_DONE) {
+            // Reset before it was accepted; a clean end would wait in `recv`.
+            self.early.take(id, true);
+            sink.reset(conn, key, code);
+            self.end(conn, slot, sink);
+            return Ok(());
+        }
+        if channel.kind == ChannelKind::Datagrams {
+            let held = self.early.take(id, true);
+            return self.replay(now, conn, key, held, sink);
+        }
+        let mut cx = RecvContext {
+            kind: channel.kind,
+            max_message: config.max_message as u64,
+            manual: config.manual_credit && !self.discarding,
+            hold: false,
+            pool,
+            released: 0,
+        };
+        let mut out = ToSink { conn, key, sink, messages: 0 };
+        channel.recv.release(&mut cx, &mut out)?;
+        budget.release(cx.released);
+        self.stats.messages_received += out.messages;
+        self.after_delivery(now, conn, slot, sink)
+    }
+}
