@@ -182,9 +182,10 @@ fn keys_are_updated_under_loss() {
     seeded("flow::keys_are_updated_under_loss", 10, |seed| {
         let mut pair = Pair::with(seed, |c| c.key_update_packets = 64);
         pair.link(|link| {
-            link.loss = [0, 500, 1_500][(seed % 3) as usize];
+            link.loss = [0, 100, 500][(seed % 3) as usize];
             link.reorder = 1_000;
             link.duplicate = 300;
+            link.rate = Some(Rate { bytes_per_s: 500_000, queue: 50_000 });
         });
         let phases = std::rc::Rc::new(std::cell::Cell::new((0u8, 0u32)));
         let (count, client) = (phases.clone(), pair.w.addr(CLIENT));
@@ -203,7 +204,6 @@ fn keys_are_updated_under_loss() {
         pair.await_eof(CLIENT, "bulk", secs(300));
         pair.check_delivery();
         assert!(phases.get().1 >= 8, "{} key updates", phases.get().1);
-        assert_eq!(pair.stats(CLIENT).packets_rejected, pair.stats(CLIENT).packets_rejected);
         pair.finish();
     });
 }
