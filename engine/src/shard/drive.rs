@@ -1,0 +1,95 @@
+//! The driver that works here, behind one type, so that an engine is compiled once.
+
+use crate::buf::Retainer;
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::io::mio::MioDriver;
+use crate::io::{
+    Batch, Capabilities, Driver, DriverChoice, DriverError, DriverStats, RxItem, TxBuf, TxMeta,
+    Waker,
+};
+use std::io;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+/// Any of the drivers. The choice is one predictable branch a call, and calls are made for trains
+/// and batches, not for packets.
+#[derive(Debug)]
+pub enum AnyDriver {
+    /// The `mio` driver.
+    Mio(Box<MioDriver>),
+}
+
+impl AnyDriver {
+    /// Makes the driver that the configuration asks for. Call it on the thread that will use it.
+    pub(crate) fn open(config: &EngineConfig) -> Result<Self, EngineError> {
+        let io = config.driver_config();
+        match config.driver {
+            DriverChoice::Auto | DriverChoice::Mio => Ok(Self::Mio(Box::new(MioDriver::new(&io)?))),
+            DriverChoice::Uring => Err(DriverError::Unavailable {
+                driver: "uring",
+                reason: "this build has no io_uring".into(),
+            }
+            .into()),
+        }
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $driver:ident => $call:expr) => {
+        match $self {
+            AnyDriver::Mio($driver) => $call,
+        }
+    };
+}
+
+impl Driver for AnyDriver {
+    fn name(&self) -> &'static str {
+        each!(self, d => d.name())
+    }
+    fn capabilities(&self) -> &Capabilities {
+        each!(self, d => d.capabilities())
+    }
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<u16> {
+        each!(self, d => d.add_socket(socket))
+    }
+    fn remove_socket(&mut self, socket: u16) -> io::Result<()> {
+        each!(self, d => d.remove_socket(socket))
+    }
+    fn lend(&mut self) -> Option<TxBuf> {
+        each!(self, d => d.lend())
+    }
+    fn bytes(&mut self, buf: &mut TxBuf) -> &mut [u8] {
+        each!(self, d => d.bytes(buf))
+    }
+    fn give_back(&mut self, buf: TxBuf) {
+        each!(self, d => d.give_back(buf));
+    }
+    fn send(&mut self, buf: TxBuf, meta: TxMeta) {
+        each!(self, d => d.send(buf, meta));
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        each!(self, d => d.flush())
+    }
+    fn poll(&mut self, timeout: Option<Duration>, batch: &mut Batch) -> io::Result<()> {
+        each!(self, d => d.poll(timeout, batch))
+    }
+    fn received(&mut self, item: &RxItem) -> (&mut [u8], Retainer<'_>) {
+        each!(self, d => d.received(item))
+    }
+    fn release(&mut self, item: RxItem) {
+        each!(self, d => d.release(item));
+    }
+    fn waker(&self) -> Waker {
+        each!(self, d => d.waker())
+    }
+    fn fd(&self) -> Option<i32> {
+        each!(self, d => d.fd())
+    }
+    fn stats(&self) -> &DriverStats {
+        each!(self, d => d.stats())
+    }
+    fn now(&self) -> Instant {
+        each!(self, d => d.now())
+    }
+}
