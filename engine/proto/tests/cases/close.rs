@@ -105,7 +105,10 @@ fn a_lost_close_is_sent_again() {
 fn late_packets_are_answered_with_the_reason() {
     // Everything that the closing side sends for a while is lost, its CLOSE included; what the
     // peer sends meanwhile arrives in fin-wait.
-    let mut pair = Pair::with(4, |c| c.fin_wait_timeout = secs(30));
+    let mut pair = Pair::with(4, |c| {
+        c.fin_wait_timeout = secs(30);
+        c.connected_timeout = secs(30);
+    });
     pair.settle();
     pair.w.path(CLIENT, HOST).down = true;
     pair.close(CLIENT, None);

@@ -68,7 +68,7 @@ fn a_connection_is_made_and_both_sides_know_it() {
 
 #[test]
 fn large_certificate_chain_under_loss() {
-    let (identity, root) = tls::large_chain(8, 4_000);
+    let (identity, root) = tls::large_chain(6, 4_000);
     let size: usize = identity.certificates().iter().map(|c| c.len()).sum();
     assert!(size > 32_000, "{size} bytes of certificates");
     seeded("handshake::large_certificate_chain_under_loss", 24, |seed| {
@@ -253,7 +253,7 @@ fn forged_request(request: &Packet, number: u8) -> Vec<u8> {
 
 #[test]
 fn spoofed_requests_get_at_most_three_times_back() {
-    let (identity, _) = tls::large_chain(8, 4_000);
+    let (identity, _) = tls::large_chain(6, 4_000);
     seeded("handshake::spoofed_requests_get_at_most_three_times_back", 6, |seed| {
         let mut host = NodeConfig::host();
         host.identity = identity.clone();
@@ -321,9 +321,7 @@ fn stateless_reset_after_a_restart() {
         pair.w.restart(restarted);
         let start = pair.now();
         pair.open(other, "after", ChannelKind::Bytes, Flow::of(3_000, Size::Fixed(500)));
-        pair.run_until("the restart is noticed", secs(2), |pair| {
-            pair.conn(other).ended()
-        });
+        pair.run_until("the restart is noticed", secs(2), |pair| pair.conn(other).ended());
         let reason = pair.conn(other).reason.as_ref().map(|r| r.reason);
         assert_eq!(reason, Some(Reason::RESET));
         let took = pair.now().since(start);

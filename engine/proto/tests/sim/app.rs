@@ -346,7 +346,10 @@ impl Sink for App {
                 let codes = [chan.reset, chan.stopped];
                 // A request may be withdrawn before it was answered.
                 let withdrawn = !chan.ours && !chan.ready;
-                assert!(withdrawn || codes.contains(&Some(*code)), "{name}: channel {told}: {end:?}, {codes:?}");
+                assert!(
+                    withdrawn || codes.contains(&Some(*code)),
+                    "{name}: channel {told}: {end:?}, {codes:?}"
+                );
             }
             ChannelEnd::Reset { by_peer: false, .. } => {
                 assert!(cancelled || chan.stop_sent, "{name}: channel {told}: {end:?} unasked");
