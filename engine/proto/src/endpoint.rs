@@ -108,6 +108,11 @@ impl Endpoint {
         (slot.generation == handle.generation).then(|| slot.conn.as_deref()).flatten()
     }
 
+    /// A connection whose handle the application still owns.
+    fn open(&self, handle: ConnHandle) -> Option<&Connection> {
+        self.conn(handle).filter(|c| c.is_told() && c.status().is_open_to_application())
+    }
+
     fn reserve(&mut self) -> Result<ConnHandle, ApiError> {
         if self.live >= self.config.max_connections {
             return Err(ApiError::LimitReached {

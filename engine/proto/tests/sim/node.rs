@@ -14,6 +14,7 @@ use trunkline_proto::endpoint::{
     ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy, Transmit,
 };
 use trunkline_proto::error::ApiError;
+use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, Identity};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, Role};
 use trunkline_proto::limits;
@@ -482,6 +483,9 @@ impl Node {
             OnRequest::Decline(code, text) => {
                 self.call(now, |ep, now, _| ep.decline_channel(now, conn, channel, code, &text))
                     .unwrap_or_else(|e| panic!("{name}: declining {told}: {e}"));
+                // Its key is stale now, and nothing more is told.
+                let chan = self.app.conn_mut(conn).chan_mut(channel);
+                chan.end = Some(ChannelEnd::Declined { code, text });
             }
             OnRequest::Ignore => {}
         }
