@@ -21,7 +21,7 @@ use crate::sys::{self, Outgoing, SendBatch, SocketFacts};
 use io_uring::{cqueue, opcode, types};
 use messages::{PAYLOAD, ReceiveHeader, SendSlots};
 use provided::{BufferRing, GROUP};
-use ring::{Entered, HARVEST, Ring, explain};
+use ring::{Entered, Flag, HARVEST, Ring, explain};
 use std::cell::OnceCell;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -110,6 +110,11 @@ impl UringDriver {
     /// `Unavailable` with the reason in words when io_uring, or something the driver needs of it,
     /// does not work here; `System` when memory for the pools is missing.
     pub fn new(config: &DriverConfig) -> Result<Self, DriverError> {
+        Self::with(config, &Flag::wanted(config.thread_bound), true)
+    }
+
+    /// With at most the given set-up flags, and wakes by message only if allowed.
+    fn with(config: &DriverConfig, flags: &[Flag], messages: bool) -> Result<Self, DriverError> {
         let config = config.clamped();
         let unavailable = |what: &'static str| {
             move |e: io::Error| DriverError::Unavailable {
@@ -121,7 +126,7 @@ impl UringDriver {
         let submissions = (config.tx_buffers + config.max_sockets + 16).next_power_of_two().max(64);
         let completions =
             2 * (config.rx_buffers + submissions + 2 * config.max_sockets).next_power_of_two();
-        let mut ring = Ring::new(submissions as u32, completions as u32, config.thread_bound)
+        let mut ring = Ring::new(submissions as u32, completions as u32, flags)
             .map_err(unavailable("setting up a ring"))?;
         let missing = ring.missing_features();
         if !missing.is_empty() {
@@ -150,7 +155,8 @@ impl UringDriver {
             sends: SendSlots::new(config.tx_buffers),
             receive: ReceiveHeader::new(),
         };
-        let signal = Self::signal(&mut ring).map_err(unavailable("creating an eventfd"))?;
+        let signal =
+            Self::signal(&mut ring, messages).map_err(unavailable("creating an eventfd"))?;
         let (gso, gro) = sys::offloads();
         let capabilities = Capabilities {
             max_train: MAX_TRAIN,
@@ -201,7 +207,10 @@ impl UringDriver {
     }
 
     /// Tries a message; falls back to an eventfd.
-    fn signal(ring: &mut Ring) -> io::Result<Arc<RingSignal>> {
+    fn signal(ring: &mut Ring, messages: bool) -> io::Result<Arc<RingSignal>> {
+        if !messages {
+            return RingSignal::event(kind::WAKE);
+        }
         let by_message = wake::send_message(ring.fd(), kind::IGNORE).and_then(|()| {
             ring.wait(Some(Duration::from_millis(100)))?;
             let mut entries = [const { MaybeUninit::uninit() }; 4];
@@ -729,3 +738,6 @@ impl Drop for UringDriver {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

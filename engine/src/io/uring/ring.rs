@@ -50,7 +50,7 @@ pub(super) enum Flag {
 
 impl Flag {
     /// The youngest first: the order in which they are given up.
-    const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::NoSqArray,
         Self::DeferTaskrun,
         Self::SingleIssuer,
@@ -58,6 +58,12 @@ impl Flag {
         Self::CoopTaskrun,
         Self::SubmitAll,
     ];
+
+    /// All that suit a ring tied to its thread, or one that is not.
+    pub(super) fn wanted(thread_bound: bool) -> Vec<Self> {
+        let bound = |flag: &Self| matches!(flag, Self::DeferTaskrun | Self::SingleIssuer);
+        Self::ALL.into_iter().filter(|flag| thread_bound || !bound(flag)).collect()
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -93,11 +99,9 @@ pub(super) enum Entered {
 }
 
 impl Ring {
-    /// With room for `submissions` and `completions`. `thread_bound` ties it to this thread.
-    pub(super) fn new(submissions: u32, completions: u32, thread_bound: bool) -> io::Result<Self> {
-        let unwanted =
-            |flag: &Flag| !thread_bound && matches!(flag, Flag::DeferTaskrun | Flag::SingleIssuer);
-        let mut flags: Vec<Flag> = Flag::ALL.into_iter().filter(|f| !unwanted(f)).collect();
+    /// With room for `submissions` and `completions`, and as many of `wanted` as the kernel takes.
+    pub(super) fn new(submissions: u32, completions: u32, wanted: &[Flag]) -> io::Result<Self> {
+        let mut flags = wanted.to_vec();
         loop {
             match Self::build(&flags, submissions, completions) {
                 Ok(inner) => {
