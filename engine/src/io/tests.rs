@@ -130,7 +130,7 @@ fn single_packets<A: Driver, B: Driver>(mut p: Pair<A, B>) {
     if largest < MAX_TRAIN {
         let mut batch = Batch::default();
         let probe = TxMeta { probe: true, ..meta(p.at_a, p.to_b, largest + 1, largest + 1) };
-        send(&mut p.a, probe, &[0; 65_489]);
+        send(&mut p.a, probe, &vec![0; 65_489]);
         let deadline = Instant::now() + PATIENCE;
         while batch.failures.is_empty() {
             assert!(Instant::now() < deadline);
@@ -590,6 +590,7 @@ fn config() -> DriverConfig {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the same form for every driver")]
 fn mio(config: &DriverConfig) -> Option<MioDriver> {
     Some(MioDriver::new(config).unwrap())
 }

@@ -43,7 +43,7 @@ pub(super) enum Flag {
     NoSqArray,
     DeferTaskrun,
     SingleIssuer,
-    TaskrunFlag,
+    TellTaskrun,
     CoopTaskrun,
     SubmitAll,
 }
@@ -54,7 +54,7 @@ impl Flag {
         Self::NoSqArray,
         Self::DeferTaskrun,
         Self::SingleIssuer,
-        Self::TaskrunFlag,
+        Self::TellTaskrun,
         Self::CoopTaskrun,
         Self::SubmitAll,
     ];
@@ -70,7 +70,7 @@ impl Flag {
             Self::NoSqArray => "NO_SQARRAY",
             Self::DeferTaskrun => "DEFER_TASKRUN",
             Self::SingleIssuer => "SINGLE_ISSUER",
-            Self::TaskrunFlag => "TASKRUN_FLAG",
+            Self::TellTaskrun => "TASKRUN_FLAG",
             Self::CoopTaskrun => "COOP_TASKRUN",
             Self::SubmitAll => "SUBMIT_ALL",
         }
@@ -84,7 +84,7 @@ pub(super) struct Ring {
     /// The shared flags word says whether deferred work waits; otherwise only a call finds out.
     tells_work: bool,
     /// Index of the registered descriptor.
-    registered: Option<u32>,
+    registered: Option<i32>,
     /// Calls made.
     pub(super) enters: u64,
 }
@@ -105,7 +105,7 @@ impl Ring {
         loop {
             match Self::build(&flags, submissions, completions) {
                 Ok(inner) => {
-                    let tells_work = flags.contains(&Flag::TaskrunFlag);
+                    let tells_work = flags.contains(&Flag::TellTaskrun);
                     return Ok(Self { inner, flags, tells_work, registered: None, enters: 0 });
                 }
                 // A flag that this kernel does not know.
@@ -125,7 +125,7 @@ impl Ring {
                 Flag::NoSqArray => builder.setup_no_sqarray(),
                 Flag::DeferTaskrun => builder.setup_defer_taskrun(),
                 Flag::SingleIssuer => builder.setup_single_issuer(),
-                Flag::TaskrunFlag => builder.setup_taskrun_flag(),
+                Flag::TellTaskrun => builder.setup_taskrun_flag(),
                 Flag::CoopTaskrun => builder.setup_coop_taskrun(),
                 Flag::SubmitAll => builder.setup_submit_all(),
             };
@@ -167,7 +167,7 @@ impl Ring {
     pub(super) fn register_descriptor(&mut self) -> io::Result<()> {
         let mut update = RingUpdate { index: u32::MAX, reserved: 0, fd: self.fd() as u64 };
         self.update_descriptor(REGISTER_RING_FDS, &mut update)?;
-        self.registered = Some(update.index);
+        self.registered = Some(i32::try_from(update.index).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Ring {
         let queued = self.queued();
         self.enters += 1;
         let (fd, mut flags) = match self.registered {
-            Some(index) => (index as i32, ENTER_GETEVENTS | ENTER_REGISTERED_RING),
+            Some(index) => (index, ENTER_GETEVENTS | ENTER_REGISTERED_RING),
             None => (self.fd(), ENTER_GETEVENTS),
         };
         let time = timeout.map(types::Timespec::from);
@@ -288,7 +288,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The registration keeps the ring alive until the thread ends.
         if let Some(index) = self.registered {
-            let mut update = RingUpdate { index, reserved: 0, fd: 0 };
+            let mut update = RingUpdate { index: index.unsigned_abs(), reserved: 0, fd: 0 };
             let _ = self.update_descriptor(UNREGISTER_RING_FDS, &mut update);
         }
     }
