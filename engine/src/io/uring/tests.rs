@@ -1,6 +1,6 @@
 use super::*;
 use crate::io::detect::{self, probe};
-use crate::io::{DriverChoice, Waker};
+use crate::io::{Driver, DriverChoice, Waker};
 use crate::sys::linux::isolate::forbid;
 use std::thread;
 
