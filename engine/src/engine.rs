@@ -77,22 +77,23 @@ impl<H: Handler> Engine<H> {
         mut handler: impl FnMut(u8) -> H,
     ) -> Result<Self, EngineError> {
         let shared = Shared::new(config, Instant::now())?;
-        Self::start_shared(shared, |shard, _| handler(shard))
+        let mailboxes = (0..shared.config.shards)
+            .map(|_| Arc::new(Mailbox::new(shared.config.mailbox)))
+            .collect();
+        Self::start_shared(shared, mailboxes, |shard| handler(shard))
     }
 
     pub(crate) fn start_shared(
         shared: Arc<Shared>,
-        mut handler: impl FnMut(u8, &Arc<Mailbox<H::Command>>) -> H,
+        mailboxes: Vec<Arc<Mailbox<H::Command>>>,
+        mut handler: impl FnMut(u8) -> H,
     ) -> Result<Self, EngineError> {
-        let mailboxes: Vec<_> = (0..shared.config.shards)
-            .map(|_| Arc::new(Mailbox::new(shared.config.mailbox)))
-            .collect();
         let mut engine =
             Self { shared, mailboxes, threads: Mutex::new(Vec::new()), driver_name: "" };
         let (started, answers) = bounded::<Started>(engine.mailboxes.len());
         for (shard, mailbox) in engine.mailboxes.iter().enumerate() {
             let shard = shard as u8;
-            let handler = handler(shard, mailbox);
+            let handler = handler(shard);
             let thread =
                 spawn(engine.shared.clone(), shard, handler, mailbox.clone(), started.clone())?;
             engine.threads().push(thread);
@@ -118,10 +119,6 @@ impl<H: Handler> Engine<H> {
     /// The driver in use.
     pub const fn driver_name(&self) -> &'static str {
         self.driver_name
-    }
-
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     /// Posts a command for [`on_command`](Handler::on_command) of one shard's handler. Wakes the

@@ -18,7 +18,7 @@ use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::status::Status;
 
-pub use crate::shard::context::{Context, Retained};
+pub use crate::shard::context::Context;
 
 /// What the application does about what happens on one shard. All calls are made by the shard's
 /// thread, one at a time.

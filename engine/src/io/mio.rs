@@ -482,6 +482,7 @@ impl Driver for MioDriver {
             };
             let awake = timeout.is_some_and(|t| t.is_zero()) || !self.parking.park();
             self.stats.sleeps += u64::from(!awake);
+            self.stats.rx_starved += u64::from(!awake && starved);
             self.take_events(if awake { Some(Duration::ZERO) } else { timeout })?;
             self.read_sockets(batch, start_len);
         }

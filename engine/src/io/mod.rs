@@ -15,12 +15,17 @@
 //! `detect` finds out which of the real ones works here, by using them.
 
 pub mod config;
+pub mod detect;
 pub mod mio;
 mod train;
+#[cfg(target_os = "linux")]
+pub mod uring;
 pub mod waker;
 
 pub use config::{DriverChoice, DriverConfig, DriverError};
 pub use mio::MioDriver;
+#[cfg(target_os = "linux")]
+pub use uring::UringDriver;
 pub use waker::Waker;
 
 use crate::buf::{Lease, Retainer};
@@ -190,6 +195,8 @@ pub struct DriverStats {
     pub rx_rearmed: u64,
     /// Times that receiving stopped for want of a buffer.
     pub rx_no_buffer: u64,
+    /// Sleeps cut short because a socket could not be read for want of a buffer.
+    pub rx_starved: u64,
     /// Times that the completion queue overflowed.
     pub cq_overflow: u64,
     /// Leases given out.
@@ -294,5 +301,7 @@ pub trait Driver {
     }
 }
 
+#[cfg(test)]
+mod speed;
 #[cfg(test)]
 mod tests;

@@ -74,6 +74,15 @@ fn receive<D: Driver>(d: &mut D, packets: usize) -> Vec<Got> {
     out
 }
 
+/// Lets a driver notice what became of what it sent.
+fn settle<D: Driver>(d: &mut D) {
+    let mut batch = Batch::default();
+    for _ in 0..3 {
+        d.poll(Some(Duration::ZERO), &mut batch).unwrap();
+    }
+    assert!(batch.failures.is_empty() && batch.rx.is_empty());
+}
+
 fn socket(ip: IpAddr) -> UdpSocket {
     sys::bind_group(SocketAddr::new(ip, 0), 1, BufferSizes::default()).unwrap().remove(0)
 }
@@ -138,7 +147,7 @@ fn trains<A: Driver, B: Driver>(mut p: Pair<A, B>) {
     {
         let bytes = pattern(len, segment);
         send(&mut p.a, meta(p.at_a, p.to_b, len, segment), &bytes);
-        p.a.flush().unwrap();
+        settle(&mut p.a);
         let got = receive(&mut p.b, len.div_ceil(segment));
         assert_eq!(got.iter().flat_map(|g| g.bytes.clone()).collect::<Vec<_>>(), bytes);
         for got in &got {
@@ -223,6 +232,7 @@ fn more_than_buffers<A: Driver, B: Driver>(mut p: Pair<A, B>) {
             assert_eq!(packet, pattern(len, i + round), "in order, each once");
         }
     }
+    assert_eq!(p.b.stats().rx_starved, 0, "buffers were there before each sleep");
 }
 
 fn wakes<D: Driver>(mut d: D) {
@@ -452,7 +462,7 @@ fn refused_segmentation<A: Driver, B: Driver>(mut a: A, b: B) {
     for round in 0..3 {
         let bytes = pattern(60_001, round);
         send(&mut p.a, meta(from, p.to_b, bytes.len(), 1000), &bytes);
-        p.a.flush().unwrap();
+        settle(&mut p.a);
         let got = receive(&mut p.b, 61);
         assert_eq!(got.iter().flat_map(|g| g.bytes.clone()).collect::<Vec<_>>(), bytes);
     }
@@ -464,7 +474,7 @@ fn refused_segmentation<A: Driver, B: Driver>(mut a: A, b: B) {
     let to = elsewhere.local_addr().unwrap();
     p.b.add_socket(elsewhere).unwrap();
     send(&mut p.a, meta(p.at_a, to, 2000, 1000), &[0; 2000]);
-    p.a.flush().unwrap();
+    settle(&mut p.a);
     receive(&mut p.b, 2);
     assert_eq!(p.a.stats().tx_gso, 1);
     assert_eq!(p.a.stats().gso_refused, 1);
@@ -549,10 +559,24 @@ fn foreign_loop<A: Driver, B: Driver>(mut p: Pair<A, B>) {
         p.a.flush().unwrap();
         assert!(sys::sleep_readable(fd, PATIENCE).unwrap());
         receive(&mut p.b, 1);
+        let start = Instant::now();
         let waker = p.b.waker();
-        let thread = thread::spawn(move || waker.wake());
+        let sender = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let to = p.to_b;
+        let thread = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(2));
+            if round % 2 == 0 {
+                waker.wake();
+            } else {
+                sender.send_to(&[1; 10], to).unwrap();
+            }
+        });
         assert!(sys::sleep_readable(fd, PATIENCE).unwrap(), "round {round}: a wake");
+        assert!(start.elapsed() < Duration::from_secs(2), "round {round}: late");
         thread.join().unwrap();
+        if round % 2 == 1 {
+            receive(&mut p.b, 1);
+        }
     }
 }
 
@@ -695,5 +719,24 @@ macro_rules! alone {
     };
 }
 
+#[cfg(target_os = "linux")]
+fn uring(config: &DriverConfig) -> Option<UringDriver> {
+    match UringDriver::new(config) {
+        Ok(driver) => Some(driver),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
 suite!(mio_to_mio, mio, mio);
 alone!(mio_alone, mio);
+#[cfg(target_os = "linux")]
+suite!(uring_to_uring, uring, uring);
+#[cfg(target_os = "linux")]
+suite!(mio_to_uring, mio, uring);
+#[cfg(target_os = "linux")]
+suite!(uring_to_mio, uring, mio);
+#[cfg(target_os = "linux")]
+alone!(uring_alone, uring);

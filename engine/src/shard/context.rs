@@ -4,12 +4,12 @@ use super::control::{AddListener, listener_config};
 use super::core::Core;
 use super::sockets::bind_listeners;
 use crate::Listener;
-use crate::buf::{Lease, Retainer, SendBuf};
+use crate::buf::{Retainer, SendBuf};
 use crate::config::{ConnectConfig, ListenConfig};
 use crate::error::EngineError;
 use crate::handle::{Channel, Conn, ListenerId, TimerId};
+use crate::retained::{Block, Retained};
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
@@ -26,7 +26,7 @@ const LEASE_FRACTION: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub retainer: Retainer<'a>,
-    pub owned: Option<&'a Arc<Vec<u8>>>,
+    pub owned: Option<&'a Arc<Block>>,
 }
 
 impl Source<'_> {
@@ -306,17 +306,21 @@ impl<'a> Context<'a> {
     /// Keeps bytes that this call was given (or any others) beyond it: in place when they are a
     /// large part of their buffer and buffers are plentiful, otherwise as a copy.
     pub fn retain(&self, bytes: &[u8]) -> Retained {
+        self.retain_shared(bytes).unwrap_or_else(|| Retained::copy(bytes))
+    }
+
+    /// The same without the copy.
+    pub(crate) fn retain_shared(&self, bytes: &[u8]) -> Option<Retained> {
         if let Some(owned) = self.source.owned {
             let offset = (bytes.as_ptr() as usize).wrapping_sub(owned.as_ptr() as usize);
             if offset <= owned.len() && bytes.len() <= owned.len() - offset {
-                return Retained(Kept::Shared(owned.clone(), offset, bytes.len()));
+                return Some(Retained::part(owned.clone(), offset as u32, bytes.len() as u32));
             }
         }
-        let worth_it = bytes.len() * LEASE_FRACTION >= self.source.retainer.buffer_bytes();
-        if worth_it && let Some(lease) = self.source.retainer.lease(bytes) {
-            return Retained(Kept::Lease(lease));
+        if bytes.len() * LEASE_FRACTION < self.source.retainer.buffer_bytes() {
+            return None;
         }
-        Retained::copy(bytes)
+        self.source.retainer.lease(bytes).map(Retained::lease)
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) with `token` once, `after` this turn's time.
@@ -337,68 +341,5 @@ impl<'a> Context<'a> {
     /// The local network has changed: connections are checked at once, and clients move theirs.
     pub fn network_changed(&mut self) {
         self.core.endpoint.network_changed(self.core.now);
-    }
-}
-
-enum Kept {
-    Lease(Lease),
-    Shared(Arc<Vec<u8>>, usize, usize),
-    Copy(Arc<[u8]>),
-}
-
-/// Received bytes that outlive the call that brought them. Can go to other threads; cloning
-/// shares the bytes. Sent on as a [`Payload`], they are not copied again.
-pub struct Retained(Kept);
-
-impl Retained {
-    /// A copy of its own.
-    pub fn copy(bytes: &[u8]) -> Self {
-        Self(Kept::Copy(bytes.into()))
-    }
-
-    /// Whether the bytes still lie in the driver's receive buffer, which they keep from being
-    /// filled again.
-    pub const fn is_lease(&self) -> bool {
-        matches!(self.0, Kept::Lease(_))
-    }
-}
-
-impl Clone for Retained {
-    fn clone(&self) -> Self {
-        Self(match &self.0 {
-            Kept::Lease(lease) => Kept::Lease(lease.clone()),
-            Kept::Shared(bytes, start, len) => Kept::Shared(bytes.clone(), *start, *len),
-            Kept::Copy(bytes) => Kept::Copy(bytes.clone()),
-        })
-    }
-}
-
-impl Deref for Retained {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Kept::Lease(lease) => lease,
-            Kept::Shared(bytes, start, len) => bytes.get(*start..*start + *len).unwrap_or_default(),
-            Kept::Copy(bytes) => bytes,
-        }
-    }
-}
-
-impl AsRef<[u8]> for Retained {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl From<Retained> for Payload {
-    fn from(retained: Retained) -> Self {
-        Self::new(Arc::new(retained))
-    }
-}
-
-impl fmt::Debug for Retained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Retained({} bytes)", self.len())
     }
 }

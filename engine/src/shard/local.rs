@@ -1,7 +1,7 @@
 //! A shard without a thread: the application drives it.
 
 use super::Shard;
-use super::control::ShardEnd;
+use super::control::{Control, ShardEnd};
 use super::drive::AnyDriver;
 use super::mailbox::{Mailbox, Port};
 use super::shared::Shared;
@@ -82,7 +82,8 @@ impl<H: Handler> LocalShard<H> {
         let origin = Instant::now();
         let shared = Shared::new(config, origin)?;
         let driver = AnyDriver::open(&shared.config)?;
-        Self::build(shared, driver, handler)
+        let mailbox = Arc::new(Mailbox::new(shared.config.mailbox));
+        Self::build(shared, driver, handler, mailbox)
     }
 }
 
@@ -99,11 +100,16 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
     ) -> Result<Self, EngineError> {
         config.shards = 1;
         let shared = Shared::new(config, driver.now())?;
-        Self::build(shared, driver, handler)
+        let mailbox = Arc::new(Mailbox::new(shared.config.mailbox));
+        Self::build(shared, driver, handler, mailbox)
     }
 
-    pub(crate) fn build(shared: Arc<Shared>, driver: D, handler: H) -> Result<Self, EngineError> {
-        let mailbox = Arc::new(Mailbox::new(shared.config.mailbox));
+    pub(crate) fn build(
+        shared: Arc<Shared>,
+        driver: D,
+        handler: H,
+        mailbox: Arc<Mailbox<H::Command>>,
+    ) -> Result<Self, EngineError> {
         let port = shared.ports[0].clone();
         let shard = Shard::new(shared, 0, driver, handler, mailbox.clone())?;
         Ok(Self { shard, mailbox, port, told: false, ended: None })
@@ -186,14 +192,10 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
     }
 
     /// Starts to end every connection; poll on until [`is_finished`](Self::is_finished).
-    pub fn begin_shutdown(&mut self, linger: Duration) -> Result<(), EngineError> {
+    pub fn begin_shutdown(&mut self, linger: Duration) {
         let (report, end) = bounded(1);
-        self.shard.core.now = self.shard.core.shared.time(self.shard.driver.now());
-        self.shard.begin_end(linger.into());
-        self.shard.report = Some(report);
         self.ended = Some(end);
-        self.shard.more = true;
-        Ok(())
+        self.shard.shutdown(linger, report);
     }
 
     /// Whether the shard has ended its connections and does nothing more.
@@ -212,7 +214,11 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
     /// # Errors
     /// The driver's.
     pub fn shutdown(mut self, linger: Duration) -> Result<ShutdownReport, EngineError> {
-        self.begin_shutdown(linger)?;
+        self.end(linger)
+    }
+
+    pub(crate) fn end(&mut self, linger: Duration) -> Result<ShutdownReport, EngineError> {
+        self.begin_shutdown(linger);
         while !self.is_finished() {
             match self.poll(Some(Duration::from_millis(100))) {
                 Ok(_) | Err(EngineError::HandlerPanicked { .. }) => {}
@@ -220,6 +226,19 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
             }
         }
         Ok(self.take_report().unwrap_or_default())
+    }
+
+    /// Tells every peer that the connection ends, and waits for nobody.
+    pub(crate) fn stop(&mut self) {
+        if !self.is_finished() && self.port.control(Control::Stop).is_ok() {
+            let _ = self.poll(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl<H: Handler, D: Driver> Drop for LocalShard<H, D> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

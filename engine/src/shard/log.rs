@@ -7,6 +7,7 @@
 //! packets that arrived out of order) go through an arena.
 
 use std::net::SocketAddr;
+use crate::retained::Block;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::CloseReason;
@@ -101,7 +102,7 @@ impl Entry {
 pub(crate) struct EventLog {
     pub entries: Vec<Entry>,
     pub arena: Vec<u8>,
-    pub owned: Vec<Arc<Vec<u8>>>,
+    pub owned: Vec<Arc<Block>>,
 }
 
 impl EventLog {
@@ -126,7 +127,7 @@ impl EventLog {
         let bytes = match span.place {
             Place::Buffer => buffer.get(range),
             Place::Arena => self.arena.get(range),
-            Place::Owned => self.owned.get(range.start).map(|v| v.as_slice()),
+            Place::Owned => self.owned.get(range.start).map(|block| &block[..]),
         };
         bytes.unwrap_or_default()
     }

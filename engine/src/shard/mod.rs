@@ -81,6 +81,8 @@ pub struct Shard<H: Handler, D: Driver> {
     stalled: bool,
     /// The application's event loop sleeps for us, on the driver's descriptor.
     embedded: bool,
+    /// The handler was called from outside of a turn.
+    owes_batch_end: bool,
     last_turn: Option<Instant>,
     last_work: Instant,
     forged_log: Throttle,
@@ -110,6 +112,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             more: true,
             stalled: false,
             embedded: false,
+            owes_batch_end: false,
             last_turn: None,
             last_work: now,
             forged_log: Throttle::new(Duration::from_secs(1)),
@@ -137,13 +140,15 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         happened += self.empty_mailbox();
         happened += self.run_app_timers();
         happened += self.run_timers();
-        if happened > 0 {
-            self.handler.call(&mut self.core, Source::NONE, |h, cx| h.on_batch_end(cx));
+        if happened > 0 || std::mem::take(&mut self.owes_batch_end) {
+            self.end_turn();
         }
         self.attach_sockets();
         happened += self.transmit();
         // What the handler just did is settled before the shard sleeps.
-        self.run_timers();
+        if self.run_timers() > 0 {
+            self.end_turn();
+        }
         self.retire_sockets();
         self.check_end();
         if happened > 0 {
@@ -153,6 +158,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             self.last_turn = Some(now);
         }
         Ok(happened)
+    }
+
+    fn end_turn(&mut self) {
+        self.handler.call(&mut self.core, Source::NONE, |h, cx| h.on_batch_end(cx));
     }
 
     // ---- waiting
@@ -344,10 +353,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let _ = reply.try_send(Box::new(self.stats()));
             }
             Control::NetworkChanged => self.core.endpoint.network_changed(self.core.now),
-            Control::Shutdown { linger, report } => {
-                self.begin_end(linger.into());
-                self.report = Some(report);
-            }
+            Control::Shutdown { linger, report } => self.shutdown(linger, report),
             Control::Stop => {
                 self.begin_end(Duration::ZERO);
                 if let Some(ending) = &mut self.core.ending {
@@ -448,6 +454,14 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     // ---- the end
 
+    /// Ends every connection and reports when that is done.
+    pub(crate) fn shutdown(&mut self, linger: std::time::Duration, report: Sender<ShardEnd>) {
+        self.core.now = self.core.shared.time(self.driver.now());
+        self.begin_end(linger.into());
+        self.report = Some(report);
+        self.more = true;
+    }
+
     fn begin_end(&mut self, linger: Duration) {
         let reason = CloseReason::new(Reason::SHUTDOWN, "the engine is shutting down");
         self.core.begin_end(linger, &reason);
@@ -524,6 +538,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             self.handler.get().map(|h| f(&mut Context::new(&mut self.core, Source::NONE), h));
         self.attach_sockets();
         self.more = true;
+        self.owes_batch_end = true;
         result
     }
 }

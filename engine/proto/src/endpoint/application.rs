@@ -8,7 +8,7 @@ use crate::channel::{ChannelInfo, Mux};
 use crate::config::ChannelOptions;
 use crate::connection::{ClientSide, Connection};
 use crate::deferred::Deferred;
-use crate::error::{ApiError, CloseReason, Reason};
+use crate::error::{ApiError, CloseReason};
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::payload::Payload;
 use crate::status::Status;
@@ -142,13 +142,12 @@ impl Endpoint {
         self.with(conn, |c, sink| c.close(now, code, text, linger, sink))
     }
 
-    /// Closes every connection because the engine ends.
-    pub fn close_all(&mut self, now: Instant, text: &str, linger: Option<Duration>) {
+    /// Closes every connection for a reason of the engine's own (it shuts down, a handler failed).
+    pub fn close_all(&mut self, now: Instant, reason: &CloseReason, linger: Option<Duration>) {
         for slot in 0..self.slots.len() as u32 {
             let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
             if conn.status().is_open_to_application() {
-                let reason = CloseReason::new(Reason::SHUTDOWN, text);
-                conn.close_with(now, reason, linger, &mut self.deferred);
+                conn.close_with(now, reason.clone(), linger, &mut self.deferred);
                 self.touch(slot);
             }
         }
