@@ -193,6 +193,10 @@ impl Connection {
 
     /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
     pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.role == Role::Host && !self.told && self.status != Status::Connecting {
+            // Nobody was told of it: one farewell, and the slot is free for the next attempt.
+            self.status = Status::Dead;
+        }
         if self.control_waits
             && self.status == Status::Connected
             && let Err(e) = self.take_control(now, sink)
