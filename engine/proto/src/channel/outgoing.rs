@@ -138,6 +138,7 @@ impl Mux {
             let offset = self.control.send.next();
             let body = packet.stream(CONTROL_KEY, CONTROL_CHANNEL, offset, len);
             self.control.send.take_new(body);
+            self.control.renew();
         }
     }
 

@@ -64,10 +64,11 @@ impl Mux {
         final_offset: u64,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+        if let Some(former) = self.may_be_early(id) {
+            let budget = self.config.early_data;
             return self
                 .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                .hold_unknown(now, id, pn, budget, former, |held| {
                     held.reset = held.reset.max(Some((pn, code, final_offset)));
                 })
                 .map_err(|_| PeerMisbehaved::Credit("early data"));
@@ -76,6 +77,18 @@ impl Mux {
             return self.channel_reset(conn, pn, id, code, final_offset, &mut Discard::default());
         }
         self.channel_reset(conn, pn, id, code, final_offset, sink)
+    }
+
+    /// Whether a signal for an id of the peer may have overtaken the request; if so, whether the id
+    /// had a life before.
+    fn may_be_early(&mut self, id: u16) -> Option<bool> {
+        if self.table.is_own(id) {
+            return None;
+        }
+        match self.table.slot_of(id) {
+            None => Some(false),
+            Some(slot) => self.table.at(slot).awaits_next_life().then_some(true),
+        }
     }
 
     /// A RESET for an id that is in use.
@@ -127,10 +140,11 @@ impl Mux {
         code: u32,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+        if let Some(former) = self.may_be_early(id) {
+            let budget = self.config.early_data;
             return self
                 .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                .hold_unknown(now, id, pn, budget, former, |held| {
                     held.stop = held.stop.max(Some((pn, code)));
                 })
                 .map_err(|_| PeerMisbehaved::Credit("early data"));

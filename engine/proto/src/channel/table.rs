@@ -183,6 +183,13 @@ impl Channel {
         matches!(self.state, State::Requested | State::Offered | State::Open)
     }
 
+    /// Whether the peer, who opened it, may see it as over and its id as free: all that the peer
+    /// sent has arrived, and so may have our own end.
+    #[inline]
+    pub(super) const fn awaits_next_life(&self) -> bool {
+        self.has(flag::RECV_DONE | flag::END_SENT) && !self.has(flag::OURS)
+    }
+
     /// Stream offset of the next byte that was never sent.
     pub(super) fn next_offset(&self) -> u64 {
         self.send.as_ref().map_or(self.send_at, |send| send.next())

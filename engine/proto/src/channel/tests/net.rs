@@ -42,7 +42,7 @@ impl Rng {
 
 /// Byte `at` of the stream with this seed.
 pub(super) fn pattern(seed: u64, at: u64) -> u8 {
-    (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed.wrapping_mul(0x85EB_CA6B)) >> 11) as u8
+    (Rng(seed ^ (at >> 3)).next() >> (8 * (at & 7))) as u8
 }
 
 pub(super) fn pattern_bytes(seed: u64, from: u64, len: usize) -> Vec<u8> {
@@ -446,7 +446,9 @@ impl Net {
 
     /// Steps until nothing happens any more, without checks in between.
     pub(super) fn settle_fast(&mut self, mut application: impl FnMut(&mut Self)) {
-        while self.advance(true) {
+        let mut idle = 0;
+        while idle < 3 {
+            idle = if self.advance(true) { 0 } else { idle + 1 };
             application(self);
             assert_eq!(self.sides[0].error.or(self.sides[1].error), None);
         }
