@@ -325,11 +325,11 @@ impl Mux {
             self.write_refusal(id, Reason::PROTOCOL.0, "not an id of the opener");
             return Ok(());
         }
-        if let Some(slot) = self.table.slot_of(id) {
-            if !self.finalise(conn, slot, sink) {
-                self.write_refusal(id, Reason::PROTOCOL.0, "id in use");
-                return Ok(());
-            }
+        if let Some(slot) = self.table.slot_of(id)
+            && !self.finalise(conn, slot, sink)
+        {
+            self.write_refusal(id, Reason::PROTOCOL.0, "id in use");
+            return Ok(());
         }
         let since = request.options.since.unwrap_or(0);
         let lost = self.early.lost_frames(id, since);
@@ -584,7 +584,7 @@ impl Mux {
             self.on_credit(pn, id, limit)?;
         }
         if let Some((pn, code)) = held.stop {
-            self.channel_stop(conn, pn, id, code, sink)?;
+            self.channel_stop(conn, pn, id, code, sink);
         }
         if let Some((pn, code, end)) = held.reset {
             self.channel_reset(conn, pn, id, code, end, sink)?;

@@ -175,11 +175,11 @@ impl Early {
                 break;
             }
             self.order.pop_front();
-            if self.held.get(&id).is_some_and(|held| held.evictable) {
-                if let Some(held) = self.take(id, false) {
-                    let newest = self.evicted.entry(id).or_default();
-                    *newest = held.newest.max(*newest);
-                }
+            if self.held.get(&id).is_some_and(|held| held.evictable)
+                && let Some(held) = self.take(id, false)
+            {
+                let newest = self.evicted.entry(id).or_default();
+                *newest = held.newest.max(*newest);
             }
         }
     }

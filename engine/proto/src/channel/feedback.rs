@@ -48,11 +48,11 @@ impl Mux {
                 self.stream_acked(conn, channel, offset, len.into(), eof, sink);
             }
             FrameRecord::DatagramEof { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.has(flag::RESET) {
-                        ch.set(flag::FIN_ACKED);
-                        self.send_done(conn, channel.slot, sink);
-                    }
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.has(flag::RESET)
+                {
+                    ch.set(flag::FIN_ACKED);
+                    self.send_done(conn, channel.slot, sink);
                 }
             }
             FrameRecord::Reset { channel } => {
@@ -60,7 +60,10 @@ impl Mux {
                     self.send_done(conn, channel.slot, sink);
                 }
             }
-            _ => {}
+            _ => return,
+        }
+        if !self.blocked.is_empty() {
+            self.unblock(conn, sink);
         }
     }
 
@@ -123,18 +126,16 @@ impl Mux {
                 }
             }
         }
-        if !self.blocked.is_empty() {
-            self.unblock(conn, sink);
-        }
     }
 
-    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer and
-    /// half of the connection's.
+    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer, and
+    /// as much in the connection's.
+    #[cold]
     fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
-        if self.unacked > self.config.send_buffer / 2 {
+        let half = self.config.channel_send_buffer / 2;
+        if self.unacked + half > self.config.send_buffer {
             return;
         }
-        let half = self.config.channel_send_buffer / 2;
         let table = &mut self.table;
         self.blocked.retain(|key| {
             let Some(channel) = table.get(*key) else { return false };
@@ -164,11 +165,12 @@ impl Mux {
             FrameRecord::DatagramEof { channel } => self.stream_lost(channel, 0, 0, true),
             FrameRecord::Credit { channel: CONTROL_KEY } => self.control.credit_pending = true,
             FrameRecord::Credit { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.any(flag::RECV_DONE | flag::STOP) && ch.recv.end == NO_END {
-                        ch.set(flag::CREDIT_PENDING);
-                        self.activate_transport(channel.slot);
-                    }
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.any(flag::RECV_DONE | flag::STOP)
+                    && ch.recv.end == NO_END
+                {
+                    ch.set(flag::CREDIT_PENDING);
+                    self.activate_transport(channel.slot);
                 }
             }
             FrameRecord::Reset { channel } => {

@@ -490,7 +490,14 @@ impl Mux {
         let channel = table.at(slot);
         let deadline = now + self.config.datagram_reassembly_timeout;
         let mut recv = channel.datagram_recv.take().unwrap_or_else(|| pool.datagram_recv());
-        let message = recv.receive(header, frame.body, deadline, reassembly, pool)?;
+        let result = recv.receive(header, frame.body, deadline, reassembly, pool);
+        let message = match result {
+            Ok(message) => message,
+            Err(e) => {
+                channel.datagram_recv = Some(recv);
+                return Err(e);
+            }
+        };
         if message.is_some() && channel.has(flag::LATEST) {
             recv.retain(|id| is_newer(id, header.id), reassembly, pool);
         }

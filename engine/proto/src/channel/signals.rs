@@ -150,9 +150,11 @@ impl Mux {
                 .map_err(|_| PeerMisbehaved::Credit("early data"));
         }
         if self.discarding {
-            return self.channel_stop(conn, pn, id, code, &mut Discard::default());
+            self.channel_stop(conn, pn, id, code, &mut Discard::default());
+        } else {
+            self.channel_stop(conn, pn, id, code, sink);
         }
-        self.channel_stop(conn, pn, id, code, sink)
+        Ok(())
     }
 
     /// A STOP for an id that is in use.
@@ -163,21 +165,21 @@ impl Mux {
         id: u16,
         code: u32,
         sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
+    ) {
+        let Some(slot) = self.table.slot_of(id) else { return };
         let channel = self.table.at(slot);
         let key = ChannelKey { slot, life: channel.life };
         match channel.state {
             State::Requested => {
                 let held = self.early.known(id);
                 held.stop = held.stop.max(Some((pn, code)));
-                return Ok(());
+                return;
             }
             State::Open | State::Offered if pn >= channel.since => {}
-            _ => return Ok(()),
+            _ => return,
         }
         if channel.any(flag::RESET | flag::SEND_DONE) {
-            return Ok(());
+            return;
         }
         let told = channel.state == State::Open && !channel.has(flag::READY_PENDING);
         channel.ended(code, true);
@@ -186,7 +188,6 @@ impl Mux {
             sink.stopped(conn, key, code);
         }
         self.withdrawn(conn, slot, sink);
-        Ok(())
     }
 
     /// An offered channel that the opener both reset and stopped is pointless: it is declined, and

@@ -3,6 +3,7 @@
 
 use crate::channel::Mux;
 use crate::config::{ChannelKind, ChannelOptions, ConnectionConfig};
+use crate::endpoint::SendOptions;
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelEnd, ChannelRequest, Sink};
 use crate::ids::{ChannelKey, ConnHandle, Role};
@@ -33,6 +34,12 @@ impl Rng {
 
     pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
+    }
+
+    /// Mostly small numbers, below two to the power of `bits`.
+    pub(super) fn skewed(&mut self, bits: u64) -> u64 {
+        let bits = self.below(bits);
+        self.below(1 << bits)
     }
 
     pub(super) fn chance(&mut self, percent: u64) -> bool {
@@ -288,7 +295,7 @@ impl Net {
     }
 
     pub(super) fn send(&mut self, side: usize, key: ChannelKey, data: &[u8]) {
-        self.sides[side].mux.send(self.now, key, data, Default::default()).unwrap();
+        self.sides[side].mux.send(self.now, key, data, SendOptions::default()).unwrap();
     }
 
     pub(super) fn finish(&mut self, side: usize, key: ChannelKey) {
