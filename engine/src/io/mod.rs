@@ -14,6 +14,7 @@
 //!
 //! `detect` finds out which of the real ones works here, by using them.
 
+mod arrive;
 pub mod config;
 pub mod detect;
 pub mod fault;

@@ -3,10 +3,10 @@
 use crate::buf::Retainer;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::io::mio::MioDriver;
+#[cfg(target_os = "linux")]
+use crate::io::UringDriver;
 use crate::io::{
-    Batch, Capabilities, Driver, DriverChoice, DriverError, DriverStats, RxItem, TxBuf, TxMeta,
-    Waker,
+    Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, TxBuf, TxMeta, Waker,
 };
 use std::io;
 use std::net::UdpSocket;
@@ -16,21 +16,22 @@ use std::time::{Duration, Instant};
 /// and batches, not for packets.
 #[derive(Debug)]
 pub enum AnyDriver {
-    /// The `mio` driver.
+    /// Readiness and batched system calls.
     Mio(Box<MioDriver>),
+    /// io_uring.
+    #[cfg(target_os = "linux")]
+    Uring(Box<UringDriver>),
 }
 
 impl AnyDriver {
-    /// Makes the driver that the configuration asks for. Call it on the thread that will use it.
-    pub(crate) fn open(config: &EngineConfig) -> Result<Self, EngineError> {
+    /// Makes a driver; `choice` is what [`detect::choose`](crate::io::detect::choose) gave. Call it
+    /// on the thread that will use the driver.
+    pub(crate) fn open(config: &EngineConfig, choice: DriverChoice) -> Result<Self, EngineError> {
         let io = config.driver_config();
-        match config.driver {
-            DriverChoice::Auto | DriverChoice::Mio => Ok(Self::Mio(Box::new(MioDriver::new(&io)?))),
-            DriverChoice::Uring => Err(DriverError::Unavailable {
-                driver: "uring",
-                reason: "this build has no io_uring".into(),
-            }
-            .into()),
+        match choice {
+            #[cfg(target_os = "linux")]
+            DriverChoice::Uring => Ok(Self::Uring(Box::new(UringDriver::new(&io)?))),
+            _ => Ok(Self::Mio(Box::new(MioDriver::new(&io)?))),
         }
     }
 }
@@ -39,6 +40,8 @@ macro_rules! each {
     ($self:expr, $driver:ident => $call:expr) => {
         match $self {
             AnyDriver::Mio($driver) => $call,
+            #[cfg(target_os = "linux")]
+            AnyDriver::Uring($driver) => $call,
         }
     };
 }

@@ -9,11 +9,11 @@ use crate::config::EngineConfig;
 use crate::engine::ShutdownReport;
 use crate::error::{EngineError, Full};
 use crate::handler::{Context, Handler};
-use crate::io::Driver;
+use crate::io::{Driver, DriverChoice};
 use crate::stats::ShardStats;
 use crossbeam::channel::{Receiver, bounded};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One shard that the application drives with [`poll`](Self::poll), on one thread. No thread is
 /// started.
@@ -79,9 +79,8 @@ impl<H: Handler> LocalShard<H> {
     /// Unusable settings, or no driver.
     pub fn new(mut config: EngineConfig, handler: H) -> Result<Self, EngineError> {
         config.shards = 1;
-        let origin = Instant::now();
-        let shared = Shared::new(config, origin)?;
-        let driver = AnyDriver::open(&shared.config)?;
+        let shared = Shared::new(config)?;
+        let driver = AnyDriver::open(&shared.config, shared.driver)?;
         let mailbox = Arc::new(Mailbox::new(shared.config.mailbox));
         Self::build(shared, driver, handler, mailbox)
     }
@@ -99,7 +98,7 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
         handler: H,
     ) -> Result<Self, EngineError> {
         config.shards = 1;
-        let shared = Shared::new(config, driver.now())?;
+        let shared = Shared::with_origin(config, DriverChoice::Auto, driver.now())?;
         let mailbox = Arc::new(Mailbox::new(shared.config.mailbox));
         Self::build(shared, driver, handler, mailbox)
     }

@@ -6,6 +6,7 @@
 //! only after the call.
 
 use crate::handle::ListenerId;
+use crate::sys::{self, BufferSizes};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -216,36 +217,25 @@ impl Sockets {
 }
 
 fn bind_client(family: Family, buffer_bytes: usize) -> io::Result<UdpSocket> {
-    let addr: SocketAddr = match family {
+    if family == Family::Both {
+        return bind_both(buffer_bytes);
+    }
+    let any: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        Family::V6 | Family::Both => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        _ => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    bind(addr, family == Family::Both, false, buffer_bytes)
+    bind_listeners(any, 1, buffer_bytes)?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// A bound socket. `dual` lets an IPv6 socket reach IPv4 too.
-fn bind(
-    addr: SocketAddr,
-    dual: bool,
-    reuseport: bool,
-    buffer_bytes: usize,
-) -> io::Result<UdpSocket> {
+/// An IPv6 socket that reaches IPv4 too.
+fn bind_both(buffer_bytes: usize) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(!dual)?;
-    }
-    #[cfg(unix)]
-    if reuseport {
-        socket.set_reuse_port(true)?;
-    }
-    #[cfg(not(unix))]
-    let _ = reuseport;
-    if buffer_bytes > 0 {
-        let _ = socket.set_recv_buffer_size(buffer_bytes);
-        let _ = socket.set_send_buffer_size(buffer_bytes);
-    }
-    socket.bind(&addr.into())?;
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(false)?;
+    // The system may give less; that is no reason to fail.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    let _ = socket.set_send_buffer_size(buffer_bytes);
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
     Ok(socket.into())
 }
 
@@ -255,13 +245,8 @@ pub(crate) fn bind_listeners(
     shards: usize,
     buffer_bytes: usize,
 ) -> io::Result<Vec<UdpSocket>> {
-    let first = bind(addr, false, shards > 1, buffer_bytes)?;
-    let local = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..shards {
-        sockets.push(bind(local, false, true, buffer_bytes)?);
-    }
-    Ok(sockets)
+    let sizes = BufferSizes { receive: buffer_bytes, send: buffer_bytes };
+    sys::bind_group(addr, shards, sizes)
 }
 
 #[cfg(test)]

@@ -203,7 +203,7 @@ fn keys_are_updated_under_loss() {
         pair.await_eof(HOST, "bulk", secs(300));
         pair.await_eof(CLIENT, "bulk", secs(300));
         pair.check_delivery();
-        assert!(phases.get().1 >= 8, "{} key updates", phases.get().1);
+        assert!(phases.get().1 >= 5, "{} key updates", phases.get().1);
         pair.finish();
     });
 }

@@ -121,7 +121,7 @@ fn addresses_change_and_peers_vanish() {
 #[test]
 fn groups_are_steered_and_wildcards_answer_from_the_address_asked() {
     let network = SimNetwork::new(&SimConfig::default());
-    let mut make = || network.driver(&DriverConfig::default()).unwrap();
+    let make = || network.driver(&DriverConfig::default()).unwrap();
     let (mut x, mut y, mut client) = (make(), make(), make());
     let any: SocketAddr = ([0, 0, 0, 0], 7).into();
     x.bind(any).unwrap();
