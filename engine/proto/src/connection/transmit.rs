@@ -356,27 +356,25 @@ impl Connection {
         if !due && !answers {
             return None;
         }
-        let size = self.recovery.packet_size();
-        if self.path.allowance() < size as u64 {
-            return None;
-        }
+        // An address that is not proven yet may still be told that all is over.
+        let size = self.path.allowance().min(self.recovery.packet_size() as u64) as usize;
         let packet = buf.get_mut(..size)?;
+        let end = size.checked_sub(TAG_LEN).filter(|end| *end > SHORT_HEADER_LEN)?;
         let pn = self.recovery.begin_packet();
-        let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
-        if self.received.has_pending() {
-            self.received.write(now, &mut w);
-        }
+        let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..end]);
         self.pending.new_ids.clear();
         self.pending.ticket_ranges.clear();
         self.write_pending(&mut w, shared);
         let mut payload = w.written();
         if self.closing.as_ref().is_some_and(|c| c.rejection) {
             let recovery = &mut self.recovery;
-            let room = &mut packet[SHORT_HEADER_LEN + payload..size - TAG_LEN - 160];
-            payload += self.mux.fill(now, room, &mut |record| recovery.record(record));
+            let room = packet.get_mut(SHORT_HEADER_LEN + payload..end.saturating_sub(160));
+            if let Some(room) = room {
+                payload += self.mux.fill(now, room, &mut |record| recovery.record(record));
+            }
         }
         if due && let Some(closing) = &mut self.closing {
-            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..size - TAG_LEN]);
+            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..end]);
             let frame = TransportFrame::Close {
                 reason: closing.reason.reason,
                 discarded: closing.discarded,
@@ -387,6 +385,15 @@ impl Connection {
                 self.recovery.record(FrameRecord::Close);
                 closing.on_sent(now);
             }
+        }
+        if payload == 0 {
+            self.recovery.abandon_packet(pn);
+            return None;
+        }
+        if self.received.has_pending() {
+            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..end]);
+            self.received.write(now, &mut w);
+            payload += w.written();
         }
         let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
         self.path.on_sent(len);
