@@ -111,6 +111,12 @@ impl Control {
         self.recv.limit
     }
 
+    /// Bytes received in order.
+    #[cfg(test)]
+    pub(super) const fn received(&self) -> u64 {
+        self.recv.next
+    }
+
     /// Grants more when a quarter of the window is used up.
     fn renew(&mut self) {
         let freed = self.recv.next - self.input.len() as u64;
@@ -485,7 +491,10 @@ impl Mux {
         }
         let limit = answer.options.window.unwrap_or(0).min(MAX_STREAM_OFFSET);
         channel.send_limit = limit;
-        self.early_used += channel.next_offset().saturating_sub(limit);
+        if channel.kind != ChannelKind::Datagrams {
+            // What was sent beyond the limit stays early data until the limit reaches it.
+            self.early_used += channel.next_offset().saturating_sub(limit);
+        }
         sink.channel_ready(conn, key);
         let held = self.early.take(answer.channel, true);
         self.activate(slot);

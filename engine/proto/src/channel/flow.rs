@@ -115,15 +115,44 @@ impl Budget {
         self.tune(recv, freed, now, rtt, window_max);
         let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
         let grant = u64::from(recv.window).min(most);
-        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(recv.limit);
+        let before = recv.limit;
+        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(before);
+        if (limit - before) * 4 < grant {
+            self.charge(recv, freed, before);
+            return false;
+        }
+        self.charge(recv, freed, limit);
+        limit > before
+    }
+
+    /// Sets the limit of a channel and charges it for that.
+    fn charge(&mut self, recv: &mut RecvState, freed: u64, limit: u64) {
         let charge = limit.saturating_sub(freed).saturating_sub(MIN_CHANNEL_WINDOW);
         self.used = self.used - recv.charged + charge;
         recv.charged = charge;
-        if (limit - recv.limit) * 4 < grant || limit == recv.limit {
+        recv.limit = limit;
+    }
+
+    /// Raises the limit of a channel to `need` bytes beyond what it has freed, if its window and
+    /// the budget allow that.
+    pub(super) fn extend(&mut self, recv: &mut RecvState, need: u64) -> bool {
+        let freed = recv.freed();
+        let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
+        if need > most.min(recv.window.into()) {
             return false;
         }
-        recv.limit = limit;
+        let limit = (freed + need).min(MAX_STREAM_OFFSET).max(recv.limit);
+        self.charge(recv, freed, limit);
         true
+    }
+
+    /// Raises the limit of a channel as far as it goes, although little has been consumed.
+    pub(super) fn advance(&mut self, recv: &mut RecvState) {
+        let freed = recv.freed();
+        let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
+        let grant = most.min(recv.window.into());
+        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(recv.limit);
+        self.charge(recv, freed, limit);
     }
 
     /// Doubles the window of a channel that consumes it within two round trips.

@@ -4,7 +4,7 @@ use super::{Authentication, Connection, Migration, lost};
 use crate::channel::AuthMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
-use crate::event::{Incoming, Sink};
+use crate::event::{Incoming, NullSink, Sink};
 use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
@@ -74,7 +74,12 @@ impl Connection {
             self.path.on_received(size);
         }
         let mut facts = PacketFacts::default();
-        let result = receive_frames(self, now, pn, opened, &mut facts, shared, sink);
+        // Channels of a connection that the application closed tell it nothing more.
+        let result = if self.status.is_open_to_application() {
+            receive_frames(self, now, pn, opened, &mut facts, shared, sink)
+        } else {
+            receive_frames(self, now, pn, opened, &mut facts, shared, &mut NullSink)
+        };
         if let Err(e) = result {
             self.misbehaved(now, e, sink);
             return true;

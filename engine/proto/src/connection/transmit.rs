@@ -402,8 +402,7 @@ impl Connection {
 
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.
     pub(crate) fn owes_farewell(&self) -> bool {
-        self.keys.is_some()
-            && (self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due))
-            && matches!(self.status, Status::Dead)
+        let due = self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due);
+        self.status == Status::Dead && (self.handshake.is_some() || (self.keys.is_some() && due))
     }
 }

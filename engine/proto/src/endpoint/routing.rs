@@ -269,8 +269,12 @@ impl Endpoint {
     fn new_host(&mut self, now: Instant, meta: &RxMeta, packet: &[u8]) -> Option<u32> {
         let header = LongHeader::parse(packet).ok()?;
         let (dcid, scid) = (header.destination()?, header.source()?);
-        if self.live >= self.config.max_connections || self.handshakes >= self.config.max_handshakes
-        {
+        if self.handshakes >= self.config.max_handshakes {
+            // A client tries again until its own limit; a refusal would end its attempt.
+            self.shared.counters.refused += 1;
+            return None;
+        }
+        if self.live >= self.config.max_connections {
             self.shared.counters.refused += 1;
             let reason = CloseReason::new(Reason::REFUSED, "too many connections");
             self.shared.answer_with(meta, |buf| write_refusal(&header, &reason, buf));
@@ -286,6 +290,11 @@ impl Endpoint {
             super::RetryPolicy::WhenLoaded(n) => self.handshakes >= n,
             super::RetryPolicy::Always => true,
         };
+        if origin.is_none() && !header.token.is_empty() && !asks {
+            // Following a forged Retry would fail later, in the transport parameters.
+            self.shared.counters.dropped_handshake_packets += 1;
+            return None;
+        }
         if origin.is_none() && asks {
             self.shared.send_retry(now, meta, &header);
             return None;

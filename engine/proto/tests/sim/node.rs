@@ -14,6 +14,7 @@ use trunkline_proto::endpoint::{
     ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy, Transmit,
 };
 use trunkline_proto::error::ApiError;
+use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, Identity};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, Role};
 use trunkline_proto::limits;
@@ -169,6 +170,7 @@ impl Node {
         let offset = 1_000_000_000 * (1 + seed.below(1_000_000));
         let keys = EndpointKeys { id: [7 + id as u8; 16], reset: seed.seed(), retry: seed.seed() };
         let owner = id + 1;
+        let trace = std::env::var_os("TRUNKLINE_TRACE").is_some();
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + id as u8)), 4_000);
         let local_now = Instant::from_nanos(now.as_nanos() + offset);
         let endpoint = endpoint(owner, local_now, &config, keys.clone(), seed.seed());
@@ -177,7 +179,7 @@ impl Node {
             id,
             owner,
             endpoint,
-            app: App { name, ..App::default() },
+            app: App { name, trace, ..App::default() },
             policy: Policy::default(),
             addr,
             local: id.is_multiple_of(2).then_some(addr.ip()),
@@ -407,9 +409,9 @@ impl Node {
         result
     }
 
-    /// Closes every connection that is not closed.
-    pub fn close_all(&mut self, now: Instant) {
-        let open = |c: &&Conn| c.known && c.closed.is_none() && c.report.is_none();
+    /// Closes every connection of this sort that is not closed.
+    pub fn close_where(&mut self, now: Instant, which: impl Fn(&Conn) -> bool) {
+        let open = |c: &&Conn| c.known && c.closed.is_none() && c.report.is_none() && which(c);
         let conns: Vec<_> = self.app.conns.values().filter(open).map(|c| c.handle).collect();
         for conn in conns {
             self.close(now, conn, None).expect("close");
@@ -481,6 +483,9 @@ impl Node {
             OnRequest::Decline(code, text) => {
                 self.call(now, |ep, now, _| ep.decline_channel(now, conn, channel, code, &text))
                     .unwrap_or_else(|e| panic!("{name}: declining {told}: {e}"));
+                // Its key is stale now, and nothing more is told.
+                let chan = self.app.conn_mut(conn).chan_mut(channel);
+                chan.end = Some(ChannelEnd::Declined { code, text });
             }
             OnRequest::Ignore => {}
         }

@@ -186,7 +186,7 @@ impl Scenario {
             ChannelKind::Datagrams => Flow::of(budget / 600, Size::Mixed(4_000)).paced(pace),
         };
         flow.end = end;
-        flow.receipts = rng.chance(2_000);
+        flow.receipts = kind != ChannelKind::Datagrams && rng.chance(2_000);
         flow.shared = rng.chance(3_000);
         if rng.chance(1_000) {
             flow = flow.paced(pace);
