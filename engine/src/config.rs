@@ -12,6 +12,7 @@ use trunkline_proto::error::ApiError;
 use trunkline_proto::limits;
 
 pub use trunkline_proto::endpoint::RetryPolicy;
+pub use trunkline_proto::manager::Reuse;
 
 /// Most shards of one engine: the shard number is one byte of a connection id.
 pub const MAX_SHARDS: usize = 256;
@@ -113,7 +114,7 @@ pub struct EngineConfig {
     /// Let the system merge received datagrams where it can.
     pub gro: bool,
     /// Wanted size of each socket's send and receive buffer in bytes; the system may give less.
-    /// 4 MiB; 0 = the system's default.
+    /// 4 MiB.
     pub socket_buffer_bytes: usize,
     /// Commands that wait for one shard at once. 4096.
     pub mailbox: usize,
@@ -272,20 +273,6 @@ impl ListenConfig {
     pub(crate) fn validate(&self) -> Result<(), ApiError> {
         self.connection.as_ref().map_or(Ok(()), ConnectionConfig::validate)
     }
-}
-
-/// Whether a connect may share a connection that exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reuse {
-    /// Use a live connection with the same key, or one being made; otherwise make one. The key is
-    /// everything that decides who is at the other end and what it may know of us: trust,
-    /// addresses, server name, identity and credential.
-    #[default]
-    Reuse,
-    /// Always make a new one.
-    ForceNew,
-    /// Use an existing one or fail.
-    NeverNew,
 }
 
 /// How to connect.

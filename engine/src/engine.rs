@@ -76,7 +76,7 @@ impl<H: Handler> Engine<H> {
         config: EngineConfig,
         mut handler: impl FnMut(u8) -> H,
     ) -> Result<Self, EngineError> {
-        let shared = Shared::new(config, Instant::now())?;
+        let shared = Shared::new(config)?;
         let mailboxes = (0..shared.config.shards)
             .map(|_| Arc::new(Mailbox::new(shared.config.mailbox)))
             .collect();

@@ -227,9 +227,7 @@ impl Batch {
             taken += 1;
             out.push(match item {
                 Item::Message { channel, kind, start, len } => {
-                    if kind != ChannelKind::Datagrams {
-                        credit(channel.key(), len);
-                    }
+                    credit(channel.key(), len);
                     let data = Retained::part(self.block.clone(), start, len);
                     Received::Message(Message { channel, kind, data })
                 }
@@ -287,6 +285,7 @@ impl Writer {
     #[inline]
     pub(super) fn message(&mut self, channel: Channel, kind: ChannelKind, bytes: &[u8]) {
         if kind == ChannelKind::Datagrams && !self.has_room(bytes.len()) {
+            self.link.release(channel.key(), bytes.len() as u64);
             return;
         }
         let start = self.copy(bytes);

@@ -403,12 +403,10 @@ impl QueueHandler {
             self.finished(cell, bytes.len());
             return;
         };
-        let waits = !side.waiting.is_empty();
-        let Some(real) = side.real else { return };
-        if waits {
+        let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
             side.waiting.push_back(Waiting::Bytes(Payload::from(bytes.to_vec()), None));
             return;
-        }
+        };
         match cx.send(real, bytes) {
             Ok(()) => self.finished(cell, bytes.len()),
             Err(ApiError::WouldBlock(_)) => {
@@ -437,12 +435,10 @@ impl QueueHandler {
         let Some(side) = self.side(cell, life) else {
             return self.finished(cell, len);
         };
-        let waits = !side.waiting.is_empty();
-        let Some(real) = side.real else { return };
-        if waits {
+        let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
             side.waiting.push_back(Waiting::Bytes(data, receipt));
             return;
-        }
+        };
         let options = SendOptions { receipt, ..SendOptions::default() };
         match cx.send_payload(real, data.clone(), options) {
             Ok(()) => self.finished(cell, len),
@@ -550,20 +546,11 @@ impl QueueHandler {
     // ---- receiving
 
     /// The bytes kept without a copy, if that is worth it; their credit returns with them.
-    fn keep(
-        &self,
-        cx: &Context<'_>,
-        channel: Channel,
-        lossy: bool,
-        bytes: &[u8],
-    ) -> Option<Retained> {
+    fn keep(&self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
         if bytes.len() < KEEP {
             return None;
         }
         let kept = cx.retain_shared(bytes)?;
-        if lossy {
-            return Some(kept);
-        }
         let credit =
             Credit { link: self.link.clone(), key: channel.key(), bytes: bytes.len() as u64 };
         Some(kept.guarded(Box::new(credit)))
@@ -686,7 +673,7 @@ impl Handler for QueueHandler {
 
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
         let Some((name, group)) = self.channel_name(channel) else { return };
-        let kept = self.keep(cx, name, false, bytes);
+        let kept = self.keep(cx, name, bytes);
         let Some(writer) = self.writers.get_mut(group as usize) else { return };
         match kept {
             Some(kept) => writer.large(name, ChannelKind::Bytes, kept),
@@ -702,7 +689,7 @@ impl Handler for QueueHandler {
         message: &[u8],
     ) {
         let Some((name, group)) = self.channel_name(channel) else { return };
-        let kept = self.keep(cx, name, kind == ChannelKind::Datagrams, message);
+        let kept = self.keep(cx, name, message);
         let Some(writer) = self.writers.get_mut(group as usize) else { return };
         match kept {
             Some(kept) => writer.large(name, kind, kept),

@@ -67,7 +67,7 @@ impl LocalRunner {
             if !shards.iter().any(|(id, _)| *id == self.id) {
                 let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let Parts { shared, handler, mailbox } = parts.ok_or(EngineError::Stopped)?;
-                let driver = AnyDriver::open(&shared.config)?;
+                let driver = AnyDriver::open(&shared.config, shared.driver)?;
                 shards.push((self.id, LocalShard::build(shared, driver, handler, mailbox)?));
             }
             let (_, shard) =

@@ -38,7 +38,6 @@ use crate::engine::{Engine, Listener, ShutdownReport, listen_all};
 use crate::error::EngineError;
 use crate::handle::{Channel, Conn, ListenerId};
 use crate::handler::Context;
-use crate::security::reuse_key;
 use crate::shard::control::Control;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
@@ -49,16 +48,16 @@ use crossbeam::channel::bounded;
 use handler::{QueueHandler, credit_step, kind_flags};
 use link::ShardLink;
 use local::{LocalRunner, Parts};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use trunkline_proto::config::{ChannelOptions, ConnectionConfig};
-use trunkline_proto::endpoint::{ConnInfo, ConnStats};
+use trunkline_proto::endpoint::{ClientConfig, ConnInfo, ConnStats};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
 use trunkline_proto::limits;
+use trunkline_proto::manager::ReuseKey;
 use trunkline_proto::payload::Payload;
 use trunkline_proto::status::Status;
 
@@ -83,7 +82,7 @@ struct Inner {
     groups: Mutex<Vec<PollGroup>>,
     default_group: PollGroup,
     /// Connections that a connect can share.
-    reusable: Mutex<HashMap<[u8; 32], Conn>>,
+    reusable: Mutex<BTreeMap<ReuseKey, Conn>>,
     next_shard: AtomicUsize,
     runner: Runner,
 }
@@ -138,7 +137,7 @@ impl QueuedEngine {
 
     fn build(mut config: EngineConfig, threadless: bool) -> Result<Self, EngineError> {
         with_manual_credit(&mut config.connection);
-        let shared = Shared::new(config, Instant::now())?;
+        let shared = Shared::new(config)?;
         let config = &shared.config;
         let mailboxes: Vec<Arc<Mailbox<Command>>> =
             (0..config.shards).map(|_| Arc::new(Mailbox::new(config.mailbox))).collect();
@@ -163,7 +162,7 @@ impl QueuedEngine {
         let inner = Inner {
             groups: Mutex::new(vec![group.clone()]),
             default_group: group,
-            reusable: Mutex::new(HashMap::new()),
+            reusable: Mutex::new(BTreeMap::new()),
             next_shard: AtomicUsize::new(0),
             shared,
             links,
@@ -371,9 +370,15 @@ impl QueuedEngine {
         config.validate()?;
         let shared = &self.inner.shared;
         let identity = config.identity.as_ref().or(shared.config.identity.as_ref());
-        // Builds the TLS settings here, where an error can be told.
-        shared.clients.get(&config.trust, identity, shared.key_log.clone())?;
-        let key = reuse_key(config, identity);
+        // Built here, where an error can be told; the shard finds it again.
+        let client = ClientConfig {
+            tls: shared.clients.get(&config.trust, identity, shared.key_log.clone())?,
+            server_name: config.server_name.clone(),
+            credential: config.credential.clone(),
+            connection: None,
+        };
+        client.validate()?;
+        let key = ReuseKey::new(&config.remotes, &client);
         let mut reusable = lock(&self.inner.reusable);
         if config.reuse != Reuse::ForceNew
             && let Some(conn) = reusable.get(&key)
@@ -897,7 +902,11 @@ impl QueuedEngine {
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
         let report = match &self.inner.runner {
             Runner::Threads(engine) => engine.shutdown(linger),
-            Runner::Local(local) => local.with(|shard| shard.end(linger))?,
+            Runner::Local(local) => {
+                let report = local.with(|shard| shard.end(linger))?;
+                local.end();
+                report
+            }
         };
         for group in lock(&self.inner.groups).iter() {
             group.wake();

@@ -117,7 +117,7 @@ impl<'a> Context<'a> {
     pub fn reject(&mut self, conn: Conn, code: u32, text: &str) -> Result<(), ApiError> {
         let handle = self.core.own(conn)?;
         self.core.endpoint.reject(self.core.now, handle, code, text)?;
-        self.core.cut.push(handle);
+        self.core.note_closed(handle);
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl<'a> Context<'a> {
     ) -> Result<(), ApiError> {
         let handle = self.core.own(conn)?;
         self.core.endpoint.close(self.core.now, handle, code, text, linger)?;
-        self.core.cut.push(handle);
+        self.core.note_closed(handle);
         Ok(())
     }
 

@@ -6,19 +6,18 @@ use super::log::EventLog;
 use super::shared::Shared;
 use super::sockets::{Family, Purpose, Sockets};
 use super::timers::AppTimers;
-use crate::config::{ConnectConfig, Reuse, mapped};
+use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
-use crate::security::reuse_key;
 use crate::stats::{Durations, ShardCounters};
-use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint};
+use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
-use trunkline_proto::status::Status;
+use trunkline_proto::manager::Manager;
 use trunkline_proto::time::{Duration, Instant};
 
 /// What a shard must tell when its connections have ended.
@@ -41,15 +40,14 @@ pub(crate) struct Core {
     pub timers: AppTimers,
     pub admission: Admission,
     pub log: EventLog,
-    /// Connections that the handler closed while events of them were waiting: it hears no more of
-    /// those.
-    pub cut: Vec<ConnHandle>,
+    /// Generation of the connection in each slot that the handler closed: it hears no more of that
+    /// one but its end.
+    closed: Vec<u32>,
     pub loop_time: Durations,
     pub ending: Option<Ending>,
     /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
     accepted_at: Vec<u16>,
-    reusable: HashMap<[u8; 32], ConnHandle>,
-    reuse_keys: HashMap<ConnHandle, [u8; 32]>,
+    manager: Manager,
 }
 
 const NO_SOCKET: u16 = u16::MAX;
@@ -67,12 +65,11 @@ impl Core {
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             log: EventLog::default(),
-            cut: Vec::new(),
+            closed: Vec::new(),
             loop_time: Durations::new(),
             ending: None,
             accepted_at: Vec::new(),
-            reusable: HashMap::new(),
-            reuse_keys: HashMap::new(),
+            manager: Manager::default(),
             shared,
         })
     }
@@ -92,16 +89,6 @@ impl Core {
             return Err(ApiError::NoConnection("the engine is shutting down"));
         }
         let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
-        let key = reuse_key(config, identity);
-        if config.reuse != Reuse::ForceNew
-            && let Some(conn) = self.reusable.get(&key)
-            && is_live(self.endpoint.status(*conn))
-        {
-            return Ok(*conn);
-        }
-        if config.reuse == Reuse::NeverNew {
-            return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
-        }
         let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
         let family = Family::of(&config.remotes);
         let buffer_bytes = self.shared.config.socket_buffer_bytes;
@@ -123,14 +110,18 @@ impl Core {
             credential: config.credential.clone(),
             connection: config.connection.clone(),
         };
-        let conn = self.endpoint.connect(self.now, socket, &remotes, &client)?;
-        self.counters.connections_opened.add(1);
-        // The newest connection is the one that the next connect shares.
-        if let Some(old) = self.reusable.insert(key, conn) {
-            self.reuse_keys.remove(&old);
+        let connected = self.manager.connect(
+            self.now,
+            &mut self.endpoint,
+            socket,
+            &remotes,
+            &client,
+            config.reuse,
+        )?;
+        if !connected.reused {
+            self.counters.connections_opened.add(1);
         }
-        self.reuse_keys.insert(conn, key);
-        Ok(conn)
+        Ok(connected.conn)
     }
 
     fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {
@@ -141,6 +132,29 @@ impl Core {
     /// Takes over a listening socket of the engine.
     pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
         let local = add.socket.local_addr()?;
+        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
+        self.listen_on(socket, local, add.id, &add.config)
+    }
+
+    /// Listens with a socket that the driver has already.
+    pub(crate) fn listen_adopted(
+        &mut self,
+        driver: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
+        let socket = self.sockets.adopt(driver, local, Purpose::Listen(id))?;
+        self.listen_on(socket, local, id, config)
+    }
+
+    fn listen_on(
+        &mut self,
+        socket: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
         // Sockets of an earlier listener at this address still get part of the requests.
         let dormant: Vec<u16> = self
             .sockets
@@ -148,15 +162,13 @@ impl Core {
             .filter(|(_, e)| matches!(e.purpose, Purpose::Dormant(_)) && e.local == local)
             .map(|(n, _)| n)
             .collect();
-        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
         for number in dormant {
-            let again = self.endpoint.listen(number, add.config.clone());
-            if again.is_ok() {
-                self.sockets.awaken(number, add.id);
+            if self.endpoint.listen(number, config.clone()).is_ok() {
+                self.sockets.awaken(number, id);
             }
         }
         self.endpoint
-            .listen(socket, add.config)
+            .listen(socket, config.clone())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
     }
 
@@ -203,6 +215,21 @@ impl Core {
         }
     }
 
+    /// The handler has closed a connection.
+    pub(crate) fn note_closed(&mut self, conn: ConnHandle) {
+        let at = conn.slot as usize;
+        if self.closed.len() <= at {
+            self.closed.resize(at + 1, 0);
+        }
+        self.closed[at] = conn.generation;
+    }
+
+    /// Whether the handler has closed a connection.
+    #[inline]
+    pub(crate) fn is_closed(&self, conn: ConnHandle) -> bool {
+        self.closed.get(conn.slot as usize) == Some(&conn.generation)
+    }
+
     /// Notes through which socket a connection came.
     pub(crate) fn note_accepted(&mut self, conn: ConnHandle, socket: u16) {
         self.counters.connections_opened.add(1);
@@ -227,11 +254,7 @@ impl Core {
             self.accepted_at[conn.slot as usize] = NO_SOCKET;
             self.sockets.forget_accepted(socket);
         }
-        if let Some(key) = self.reuse_keys.remove(&conn)
-            && self.reusable.get(&key) == Some(&conn)
-        {
-            self.reusable.remove(&key);
-        }
+        self.manager.forget(conn);
         if let Some(ending) = &mut self.ending {
             ending.end.connections.push((name, report.clone()));
         }
@@ -278,11 +301,6 @@ impl Core {
         }
         end
     }
-}
-
-/// Whether a connection can be shared.
-pub(crate) const fn is_live(status: Status) -> bool {
-    matches!(status, Status::Connecting | Status::FindingRoute | Status::Connected)
 }
 
 fn no_socket(e: &io::Error) -> ApiError {

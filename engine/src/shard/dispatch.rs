@@ -94,13 +94,11 @@ impl<H: Handler> HandlerSlot<H> {
         let mut entries = std::mem::take(&mut log.entries);
         let count = entries.len() as u64;
         core.counters.events.add(count);
-        core.cut.clear();
         let mut rest = entries.drain(..);
         loop {
             let run = AssertUnwindSafe(|| {
                 for entry in rest.by_ref() {
-                    let cut = !core.cut.is_empty() && core.cut.contains(&entry.conn());
-                    dispatch(core, self.handler.as_mut(), entry, cut, &log, buffer, source);
+                    dispatch(core, self.handler.as_mut(), entry, &log, buffer, source);
                 }
             });
             match catch_unwind(run) {
@@ -144,7 +142,6 @@ fn dispatch<H: Handler>(
     core: &mut Core,
     handler: Option<&mut H>,
     entry: Entry,
-    cut: bool,
     log: &EventLog,
     buffer: &[u8],
     source: Source<'_>,
@@ -152,13 +149,13 @@ fn dispatch<H: Handler>(
     let (conn, event) = match entry {
         Entry::Rare { conn, event } => (conn, event),
         common => {
-            if let Some(handler) = handler.filter(|_| !cut) {
+            if let Some(handler) = handler.filter(|_| !core.is_closed(common.conn())) {
                 dispatch_common(core, handler, common, log, buffer, source);
             }
             return;
         }
     };
-    dispatch_rare(core, handler, conn, *event, cut);
+    dispatch_rare(core, handler, conn, *event);
 }
 
 #[inline]
@@ -228,7 +225,6 @@ fn dispatch_rare<H: Handler>(
     handler: Option<&mut H>,
     handle: ConnHandle,
     event: Rare,
-    cut: bool,
 ) {
     let conn = core.conn(handle);
     match &event {
@@ -256,7 +252,7 @@ fn dispatch_rare<H: Handler>(
         }
         _ => {}
     }
-    let Some(handler) = handler.filter(|_| !cut) else { return };
+    let Some(handler) = handler.filter(|_| !core.is_closed(handle)) else { return };
     let cx = &mut Context::new(core, Source::NONE);
     match &event {
         Rare::Status { old, new, reason } => {

@@ -3,10 +3,11 @@
 use crate::buf::Retainer;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::io::mio::MioDriver;
+#[cfg(target_os = "linux")]
+use crate::io::UringDriver;
+use crate::io::fault::FaultDriver;
 use crate::io::{
-    Batch, Capabilities, Driver, DriverChoice, DriverError, DriverStats, RxItem, TxBuf, TxMeta,
-    Waker,
+    Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, TxBuf, TxMeta, Waker,
 };
 use std::io;
 use std::net::UdpSocket;
@@ -16,22 +17,29 @@ use std::time::{Duration, Instant};
 /// and batches, not for packets.
 #[derive(Debug)]
 pub enum AnyDriver {
-    /// The `mio` driver.
+    /// Readiness and batched system calls.
     Mio(Box<MioDriver>),
+    /// io_uring.
+    #[cfg(target_os = "linux")]
+    Uring(Box<UringDriver>),
+    /// One of the others behind a bad network.
+    Faulty(Box<FaultDriver<AnyDriver>>),
 }
 
 impl AnyDriver {
-    /// Makes the driver that the configuration asks for. Call it on the thread that will use it.
-    pub(crate) fn open(config: &EngineConfig) -> Result<Self, EngineError> {
+    /// Makes a driver; `choice` is what [`detect::choose`](crate::io::detect::choose) gave. Call it
+    /// on the thread that will use the driver.
+    pub(crate) fn open(config: &EngineConfig, choice: DriverChoice) -> Result<Self, EngineError> {
         let io = config.driver_config();
-        match config.driver {
-            DriverChoice::Auto | DriverChoice::Mio => Ok(Self::Mio(Box::new(MioDriver::new(&io)?))),
-            DriverChoice::Uring => Err(DriverError::Unavailable {
-                driver: "uring",
-                reason: "this build has no io_uring".into(),
-            }
-            .into()),
-        }
+        let driver = match choice {
+            #[cfg(target_os = "linux")]
+            DriverChoice::Uring => Self::Uring(Box::new(UringDriver::new(&io)?)),
+            _ => Self::Mio(Box::new(MioDriver::new(&io)?)),
+        };
+        Ok(match &config.fault {
+            None => driver,
+            Some(fault) => Self::Faulty(Box::new(FaultDriver::new(driver, fault))),
+        })
     }
 }
 
@@ -39,6 +47,9 @@ macro_rules! each {
     ($self:expr, $driver:ident => $call:expr) => {
         match $self {
             AnyDriver::Mio($driver) => $call,
+            #[cfg(target_os = "linux")]
+            AnyDriver::Uring($driver) => $call,
+            AnyDriver::Faulty($driver) => $call,
         }
     };
 }

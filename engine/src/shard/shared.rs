@@ -6,6 +6,7 @@ use crate::buf::SendPool;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::handle::ListenerId;
+use crate::io::{DriverChoice, detect};
 use crate::security::{ClientTlsCache, FileKeyLog};
 use crate::stats::ShardCounters;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -21,6 +22,8 @@ const ORIGIN: u64 = 3_600_000_000_000;
 /// Shared by the shards and the handles of one engine.
 pub(crate) struct Shared {
     pub config: EngineConfig,
+    /// What the wish for a driver came to; without meaning for shards that are given one.
+    pub driver: DriverChoice,
     pub ports: Vec<Arc<Port>>,
     pub counters: Vec<Arc<ShardCounters>>,
     pub clients: ClientTlsCache,
@@ -34,9 +37,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// `origin` is the moment at which the shards' time starts.
-    pub(crate) fn new(
+    /// For shards with a driver of this system.
+    pub(crate) fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
+        config.validate()?;
+        let driver = detect::choose(config.driver)?;
+        Self::with_origin(config, driver, std::time::Instant::now())
+    }
+
+    /// For shards whose time starts at `origin`.
+    pub(crate) fn with_origin(
         config: EngineConfig,
+        driver: DriverChoice,
         origin: std::time::Instant,
     ) -> Result<Arc<Self>, EngineError> {
         config.validate()?;
@@ -66,6 +77,7 @@ impl Shared {
             send_pool,
             failures: (0..config.shards).map(|_| OnceLock::new()).collect(),
             keys,
+            driver,
             origin,
             next_listener: AtomicU32::new(1),
             config,

@@ -6,6 +6,7 @@
 //! only after the call.
 
 use crate::handle::ListenerId;
+use crate::sys::{self, BufferSizes};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -68,7 +69,35 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Adds a bound socket; the driver gets it with [`attach`](Self::attach).
     pub(crate) fn add(&mut self, socket: UdpSocket, purpose: Purpose) -> io::Result<u16> {
-        let local = socket.local_addr()?;
+        let number = self.place(socket.local_addr()?, purpose)?;
+        self.pending.push((number, socket));
+        Ok(number)
+    }
+
+    /// Adds a socket that the driver has already, under its number `driver`.
+    pub(crate) fn adopt(
+        &mut self,
+        driver: u16,
+        local: SocketAddr,
+        purpose: Purpose,
+    ) -> io::Result<u16> {
+        let number = self.place(local, purpose)?;
+        self.map(number, driver);
+        Ok(number)
+    }
+
+    fn map(&mut self, number: u16, driver: u16) {
+        if let Some(entry) = self.get_mut(number) {
+            entry.driver = Some(driver);
+        }
+        let at = usize::from(driver);
+        if self.by_driver.len() <= at {
+            self.by_driver.resize(at + 1, None);
+        }
+        self.by_driver[at] = Some(number);
+    }
+
+    fn place(&mut self, local: SocketAddr, purpose: Purpose) -> io::Result<u16> {
         let number = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         if number >= MAX_SOCKETS {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many sockets"));
@@ -79,7 +108,6 @@ impl Sockets {
         } else {
             self.entries[number] = entry;
         }
-        self.pending.push((number as u16, socket));
         Ok(number as u16)
     }
 
@@ -141,16 +169,7 @@ impl Sockets {
         let mut failed = Vec::new();
         for (number, socket) in std::mem::take(&mut self.pending) {
             match give(socket) {
-                Ok(driver) => {
-                    if let Some(entry) = self.get_mut(number) {
-                        entry.driver = Some(driver);
-                    }
-                    let at = usize::from(driver);
-                    if self.by_driver.len() <= at {
-                        self.by_driver.resize(at + 1, None);
-                    }
-                    self.by_driver[at] = Some(number);
-                }
+                Ok(driver) => self.map(number, driver),
                 Err(e) => {
                     self.entries[usize::from(number)] = None;
                     failed.push((number, e));
@@ -216,36 +235,25 @@ impl Sockets {
 }
 
 fn bind_client(family: Family, buffer_bytes: usize) -> io::Result<UdpSocket> {
-    let addr: SocketAddr = match family {
+    if family == Family::Both {
+        return bind_both(buffer_bytes);
+    }
+    let any: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        Family::V6 | Family::Both => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        _ => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    bind(addr, family == Family::Both, false, buffer_bytes)
+    bind_listeners(any, 1, buffer_bytes)?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// A bound socket. `dual` lets an IPv6 socket reach IPv4 too.
-fn bind(
-    addr: SocketAddr,
-    dual: bool,
-    reuseport: bool,
-    buffer_bytes: usize,
-) -> io::Result<UdpSocket> {
+/// An IPv6 socket that reaches IPv4 too.
+fn bind_both(buffer_bytes: usize) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(!dual)?;
-    }
-    #[cfg(unix)]
-    if reuseport {
-        socket.set_reuse_port(true)?;
-    }
-    #[cfg(not(unix))]
-    let _ = reuseport;
-    if buffer_bytes > 0 {
-        let _ = socket.set_recv_buffer_size(buffer_bytes);
-        let _ = socket.set_send_buffer_size(buffer_bytes);
-    }
-    socket.bind(&addr.into())?;
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(false)?;
+    // The system may give less; that is no reason to fail.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    let _ = socket.set_send_buffer_size(buffer_bytes);
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
     Ok(socket.into())
 }
 
@@ -255,13 +263,8 @@ pub(crate) fn bind_listeners(
     shards: usize,
     buffer_bytes: usize,
 ) -> io::Result<Vec<UdpSocket>> {
-    let first = bind(addr, false, shards > 1, buffer_bytes)?;
-    let local = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..shards {
-        sockets.push(bind(local, false, true, buffer_bytes)?);
-    }
-    Ok(sockets)
+    let sizes = BufferSizes { receive: buffer_bytes, send: buffer_bytes };
+    sys::bind_group(addr, shards, sizes)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ fn run<H: Handler>(
         tracing::warn!(shard, core, "the system refuses to run this shard on that processor");
     }
     // Made here: memory near this processor, and a ring that belongs to this thread.
-    let made = AnyDriver::open(&shared.config)
+    let made = AnyDriver::open(&shared.config, shared.driver)
         .and_then(|driver| Shard::new(shared.clone(), shard, driver, handler, mailbox));
     let mut this = match made {
         Ok(this) => this,

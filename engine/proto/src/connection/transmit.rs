@@ -66,14 +66,7 @@ impl Connection {
         }
     }
 
-    fn transmit_on(
-        &self,
-        path: &Path,
-        len: usize,
-        segment: usize,
-        ecn: Ecn,
-        probe: bool,
-    ) -> Transmit {
+    fn transmit_on(path: &Path, len: usize, segment: usize, ecn: Ecn, probe: bool) -> Transmit {
         Transmit {
             socket: path.socket,
             remote: path.remote,
@@ -141,7 +134,7 @@ impl Connection {
             }
         }
         (len > 0)
-            .then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
+            .then(|| Self::transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
     }
 
     /// Writes one packet of the data space into `packet` (whole size given), sealed. `pad`: when
@@ -316,7 +309,7 @@ impl Connection {
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
         let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::SizeProbe));
-        (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, true))
+        (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
     /// PATH_CHALLENGE packets that are due, on the path that they are about.
@@ -354,7 +347,7 @@ impl Connection {
         if on_current {
             self.path.on_sent(len);
         }
-        (len > 0).then(|| self.transmit_on(&path, len, len, Ecn::NotEct, false))
+        (len > 0).then(|| Self::transmit_on(&path, len, len, Ecn::NotEct, false))
     }
 
     /// After the end: CLOSE when it is due, CLOSE_ACK when the peer closed.
@@ -410,7 +403,7 @@ impl Connection {
         }
         let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
         self.path.on_sent(len);
-        (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, false))
+        (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }
 
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.

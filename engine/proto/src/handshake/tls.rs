@@ -47,7 +47,8 @@ pub struct HostTls {
 pub struct TlsFingerprint([u8; 32]);
 
 impl TlsFingerprint {
-    fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
+    /// Of a client with this identity and trust.
+    pub fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(&identity.map_or([0; 32], |i| i.peer_id().0));
         match trust {
