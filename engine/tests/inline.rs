@@ -49,7 +49,12 @@ impl Handler for Echo {
         }
     }
 
-    fn on_channel_request(&mut self, cx: &mut Context<'_>, channel: Channel, _: &ChannelRequest<'_>) {
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        _: &ChannelRequest<'_>,
+    ) {
         cx.accept_channel(channel, &ChannelOptions::default()).unwrap();
     }
 
@@ -390,10 +395,7 @@ fn a_wrong_key_fails_the_connection() {
     let wrong = common::connect(pair.addr, &identity());
     pair.run(move |_, cx| cx.connect(&wrong)).unwrap();
     let (_, saw) = pair.next();
-    assert_eq!(
-        saw,
-        Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE))
-    );
+    assert_eq!(saw, Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE)));
 }
 
 #[test]

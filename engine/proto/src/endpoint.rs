@@ -105,7 +105,12 @@ impl Endpoint {
 
     fn conn(&self, handle: ConnHandle) -> Option<&Connection> {
         let slot = self.slots.get(handle.slot as usize)?;
-        (slot.generation == handle.generation).then(|| slot.conn.as_deref()).flatten()
+        slot.conn.as_deref().filter(|_| slot.generation == handle.generation)
+    }
+
+    /// A connection whose handle the application still owns.
+    fn open(&self, handle: ConnHandle) -> Option<&Connection> {
+        self.conn(handle).filter(|c| c.is_told() && c.status().is_open_to_application())
     }
 
     fn reserve(&mut self) -> Result<ConnHandle, ApiError> {
@@ -136,13 +141,12 @@ impl Endpoint {
         let entry = &mut self.slots[slot as usize];
         let Some(mut conn) = entry.conn.take() else { return };
         entry.touched = false;
-        while conn.owes_farewell() {
+        if conn.owes_farewell() {
             let mut bytes = vec![0; FAREWELL.max(conn.packet_size())];
-            let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) else {
-                break;
-            };
-            bytes.truncate(transmit.len);
-            self.shared.push_outbox(transmit, bytes);
+            if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
+                bytes.truncate(transmit.len);
+                self.shared.push_outbox(transmit, bytes);
+            }
         }
         for token in conn.peer_tokens() {
             self.shared.forget_token(&token);

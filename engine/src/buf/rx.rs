@@ -83,6 +83,7 @@ impl RxPool {
     }
 
     /// Buffers that are neither out nor held.
+    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.free.len()
     }
@@ -98,7 +99,7 @@ impl RxPool {
             return;
         }
         while let Some(index) = self.shared.returned.pop() {
-            self.to_free(index);
+            self.make_free(index);
         }
     }
 
@@ -169,16 +170,16 @@ impl RxPool {
         // New leases are only made while the item exists: with one holder it is alone.
         match holders.load(Ordering::Acquire) {
             0 => debug_assert!(false, "a received buffer was released twice"),
-            1 => self.to_free(index),
+            1 => self.make_free(index),
             _ => {
                 if holders.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    self.to_free(index);
+                    self.make_free(index);
                 }
             }
         }
     }
 
-    fn to_free(&mut self, index: u32) {
+    fn make_free(&mut self, index: u32) {
         self.shared.holders[index as usize].store(0, Ordering::Relaxed);
         if self.leased[index as usize].replace(false) {
             self.leased_count.set(self.leased_count.get() - 1);
@@ -194,7 +195,7 @@ impl fmt::Debug for RxPool {
             .field("buffer_bytes", &self.buffer_bytes())
             .field("free", &self.free.len())
             .field("leased", &self.leased_count.get())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -34,11 +34,6 @@ impl TxPool {
         })
     }
 
-    /// Number of buffers.
-    pub const fn count(&self) -> usize {
-        self.count
-    }
-
     /// Buffers not lent.
     pub fn free(&self) -> usize {
         self.free.len()
@@ -82,6 +77,6 @@ impl fmt::Debug for TxPool {
             .field("count", &self.count)
             .field("bytes", &self.bytes)
             .field("free", &self.free.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

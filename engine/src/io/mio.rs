@@ -4,6 +4,7 @@
 //! Sockets are registered edge-triggered: a socket that has become readable is read, over as many
 //! polls as the cap on a batch takes, until it gives less than was asked for.
 
+use super::arrive::Arrivals;
 use super::train::{Cut, RefusedPaths, Train};
 use super::waker::{Parking, Signal, Waker};
 use super::{
@@ -11,7 +12,7 @@ use super::{
     TxError, TxFailure, TxMeta,
 };
 use crate::buf::{Retainer, RxPool, TxPool};
-use crate::sys::{self, Outgoing, RecvBatch, SendBatch, SocketFacts};
+use crate::sys::{self, Outgoing, RecvBatch, SendBatch};
 use ::mio::net::UdpSocket as MioSocket;
 use ::mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
@@ -45,14 +46,12 @@ impl Signal for ::mio::Waker {
 #[derive(Debug)]
 struct Slot {
     socket: MioSocket,
-    facts: SocketFacts,
+    arrivals: Arrivals,
     /// May have datagrams waiting.
     readable: bool,
     /// Had no room for the first of `queue`; an event will tell when it has.
     blocked: bool,
     queue: VecDeque<Train>,
-    /// Drops reported so far.
-    dropped: u32,
 }
 
 /// See the [module](self).
@@ -145,7 +144,7 @@ impl MioDriver {
                     }
                 }
             }
-            let (queue, tx, wildcard) = (&slot.queue, &self.tx, slot.facts.wildcard);
+            let (queue, tx, wildcard) = (&slot.queue, &self.tx, slot.arrivals.facts.wildcard);
             let messages = self.parts.iter().enumerate().map(|(i, &(position, end))| {
                 let train = &queue[position];
                 let start = match i.checked_sub(1).map(|before| self.parts[before]) {
@@ -163,15 +162,11 @@ impl MioDriver {
             self.stats.syscalls += 1;
             match slot.socket.try_io(|| self.send.send(&slot.socket, messages)) {
                 Ok(sent) => {
-                    for &(_, end) in &self.parts[..sent] {
-                        Self::sent(
-                            slot,
-                            end,
-                            max_segments,
-                            &mut self.tx,
-                            &mut self.refused,
-                            &mut self.stats,
-                        );
+                    for _ in 0..sent {
+                        let (refused, stats) = (&mut self.refused, &mut self.stats);
+                        if let Some(buf) = Self::sent(slot, max_segments, refused, stats) {
+                            self.tx.put(buf.index);
+                        }
                     }
                 }
                 Err(error) if sys::is_blocked(&error) => {
@@ -194,32 +189,15 @@ impl MioDriver {
         Ok(())
     }
 
-    /// The first part in the queue, up to `end` of its train, was sent.
+    /// The first part in the queue was sent. Returns the buffer of a train that is done.
     fn sent(
         slot: &mut Slot,
-        end: usize,
         max_segments: usize,
-        tx: &mut TxPool,
         refused: &mut RefusedPaths,
         stats: &mut DriverStats,
-    ) {
-        let Some(train) = slot.queue.front_mut() else { return };
-        let part = train.part(train.done, max_segments);
-        stats.tx_trains += 1;
-        stats.tx_packets += part.segments() as u64;
-        stats.tx_bytes += part.len as u64;
-        stats.tx_gso += u64::from(part.segments() > 1);
-        if train.cut == Cut::Refused {
-            // The same bytes pass uncut: it is the segmentation that this path does not take.
-            refused.insert(train.meta.remote.ip());
-            train.cut = Cut::Here;
-        }
-        train.done = end;
-        if train.is_end(end)
-            && let Some(train) = slot.queue.pop_front()
-        {
-            tx.put(train.buf.index);
-        }
+    ) -> Option<TxBuf> {
+        let done = slot.queue.front_mut()?.advance(max_segments, refused, stats);
+        if done { slot.queue.pop_front().map(|train| train.buf) } else { None }
     }
 
     /// The first part in the queue was refused with `error`. Returns the train if that is final.
@@ -228,11 +206,7 @@ impl MioDriver {
         error: &io::Error,
         stats: &mut DriverStats,
     ) -> Option<(TxFailure, TxBuf)> {
-        let train = slot.queue.front_mut()?;
-        let in_segments = train.cut == Cut::System && train.meta.segment < train.meta.len;
-        if in_segments && sys::is_gso_refusal(error) {
-            stats.gso_refused += 1;
-            train.cut = Cut::Refused;
+        if slot.queue.front_mut()?.retries_uncut(error, stats) {
             return None;
         }
         stats.tx_failed += 1;
@@ -274,7 +248,7 @@ impl MioDriver {
             };
             for (i, &index) in self.indices.iter().enumerate() {
                 let item = (i < count)
-                    .then(|| Self::item(number as u16, index, slot, &self.recv, i, &mut self.stats))
+                    .then(|| slot.arrivals.item(index, self.recv.message(i), &mut self.stats))
                     .flatten();
                 if let Some(item) = item {
                     self.rx.hold(index);
@@ -291,44 +265,6 @@ impl MioDriver {
         for &index in &self.indices {
             self.rx.put(index);
         }
-    }
-
-    fn item(
-        socket: u16,
-        token: u32,
-        slot: &mut Slot,
-        recv: &RecvBatch,
-        i: usize,
-        stats: &mut DriverStats,
-    ) -> Option<RxItem> {
-        let received = recv.message(i)?;
-        if let Some(dropped) = received.dropped {
-            stats.rx_dropped += u64::from(dropped.wrapping_sub(slot.dropped));
-            slot.dropped = dropped;
-        }
-        if received.truncated {
-            stats.rx_truncated += 1;
-            return None;
-        }
-        let Some(remote) = received.remote else {
-            stats.rx_malformed += 1;
-            return None;
-        };
-        let local = if slot.facts.wildcard { received.local } else { Some(slot.facts.local.ip()) };
-        let item = RxItem {
-            socket,
-            remote,
-            local,
-            len: received.len,
-            stride: received.stride,
-            ecn: received.ecn,
-            token,
-        };
-        stats.rx_items += 1;
-        stats.rx_packets += item.segments() as u64;
-        stats.rx_bytes += item.len as u64;
-        stats.rx_gro += u64::from(item.stride < item.len);
-        Some(item)
     }
 
     /// Takes events, sleeping for at most `timeout`.
@@ -395,11 +331,10 @@ impl Driver for MioDriver {
         self.selector.registry().register(&mut socket, Token(number), Interest::READABLE)?;
         self.slots[number] = Some(Slot {
             socket,
-            facts,
+            arrivals: Arrivals::new(number as u16, facts),
             readable: true,
             blocked: false,
             queue: VecDeque::new(),
-            dropped: 0,
         });
         Ok(number as u16)
     }
@@ -446,8 +381,9 @@ impl Driver for MioDriver {
             self.failures.push(TxFailure { meta, error: TxError::TooLarge });
             return;
         }
-        let system =
-            self.capabilities.gso && slot.facts.gso && !self.refused.contains(meta.remote.ip());
+        let system = self.capabilities.gso
+            && slot.arrivals.facts.gso
+            && !self.refused.contains(meta.remote.ip());
         let cut = if system { Cut::System } else { Cut::Here };
         slot.queue.push_back(Train::new(buf, meta, cut));
     }

@@ -14,16 +14,23 @@
 //!
 //! `detect` finds out which of the real ones works here, by using them.
 
+mod arrive;
 pub mod config;
 pub mod detect;
+pub mod fault;
+mod impair;
 pub mod mio;
+pub mod sim;
 mod train;
 #[cfg(target_os = "linux")]
 pub mod uring;
 pub mod waker;
 
 pub use config::{DriverChoice, DriverConfig, DriverError};
+pub use fault::{FaultConfig, FaultDriver};
+pub use impair::{FaultStats, Faults};
 pub use mio::MioDriver;
+pub use sim::{SimConfig, SimDriver, SimNetwork};
 #[cfg(target_os = "linux")]
 pub use uring::UringDriver;
 pub use waker::Waker;

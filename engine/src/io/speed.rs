@@ -151,6 +151,7 @@ fn config() -> DriverConfig {
     DriverConfig { rx_posted: posted.unwrap_or(default.rx_posted), ..default }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the same form for every driver")]
 fn mio() -> Option<MioDriver> {
     Some(MioDriver::new(&config()).unwrap())
 }

@@ -130,7 +130,7 @@ fn single_packets<A: Driver, B: Driver>(mut p: Pair<A, B>) {
     if largest < MAX_TRAIN {
         let mut batch = Batch::default();
         let probe = TxMeta { probe: true, ..meta(p.at_a, p.to_b, largest + 1, largest + 1) };
-        send(&mut p.a, probe, &[0; 65_489]);
+        send(&mut p.a, probe, &vec![0; 65_489]);
         let deadline = Instant::now() + PATIENCE;
         while batch.failures.is_empty() {
             assert!(Instant::now() < deadline);
@@ -590,6 +590,7 @@ fn config() -> DriverConfig {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the same form for every driver")]
 fn mio(config: &DriverConfig) -> Option<MioDriver> {
     Some(MioDriver::new(config).unwrap())
 }
@@ -730,6 +731,19 @@ fn uring(config: &DriverConfig) -> Option<UringDriver> {
     }
 }
 
+/// io_uring as on a kernel without the newer set-up flags and without messages between rings.
+#[cfg(target_os = "linux")]
+fn plain_uring(config: &DriverConfig) -> Option<UringDriver> {
+    UringDriver::new(config).ok()?;
+    Some(uring::tests::plain(config))
+}
+
+/// io_uring for a shard that is driven from changing threads.
+#[cfg(target_os = "linux")]
+fn unbound_uring(config: &DriverConfig) -> Option<UringDriver> {
+    uring(&DriverConfig { thread_bound: false, ..config.clone() })
+}
+
 suite!(mio_to_mio, mio, mio);
 alone!(mio_alone, mio);
 #[cfg(target_os = "linux")]
@@ -740,3 +754,119 @@ suite!(mio_to_uring, mio, uring);
 suite!(uring_to_mio, uring, mio);
 #[cfg(target_os = "linux")]
 alone!(uring_alone, uring);
+#[cfg(target_os = "linux")]
+suite!(plain_uring_to_mio, plain_uring, mio);
+#[cfg(target_os = "linux")]
+suite!(mio_to_plain_uring, mio, plain_uring);
+#[cfg(target_os = "linux")]
+alone!(plain_uring_alone, plain_uring);
+#[cfg(target_os = "linux")]
+suite!(unbound_uring_to_uring, unbound_uring, uring);
+#[cfg(target_os = "linux")]
+alone!(unbound_uring_alone, unbound_uring);
+
+/// A driver that is not bound to its thread goes from thread to thread with everything under way.
+#[cfg(target_os = "linux")]
+#[test]
+fn drivers_change_threads() {
+    let Some(d) = unbound_uring(&config()) else { return };
+    let mut p = pair(d, MioDriver::new(&config()).unwrap(), V4);
+    for _ in 0..5 {
+        let (to_a, at_b) = (p.to_a, p.at_b);
+        send(&mut p.b, meta(at_b, to_a, 3000, 1000), &[1; 3000]);
+        p.b.flush().unwrap();
+        p = thread::spawn(move || {
+            receive(&mut p.a, 3);
+            send(&mut p.a, meta(p.at_a, p.to_b, 10, 10), &[1; 10]);
+            p.a.flush().unwrap();
+            p
+        })
+        .join()
+        .unwrap();
+        receive(&mut p.b, 1);
+    }
+}
+
+/// A path whose interface takes less than what is sent.
+#[cfg(target_os = "linux")]
+fn smaller_interface<D: Driver + 'static>(make: fn(&DriverConfig) -> Option<D>) {
+    use crate::sys::linux::isolate;
+    let test = move || {
+        if !isolate::private_network(1500) {
+            eprintln!("skipped: no private network allowed");
+            return;
+        }
+        for (ip, most) in [(V4, 1472), (V6, 1452)] {
+            let (Some(a), Some(b)) = (make(&config()), make(&config())) else { return };
+            let mut p = pair(a, b, ip);
+            for (len, segment) in [(most + 1, most + 1), (5 * (most + 1), most + 1)] {
+                send(&mut p.a, meta(p.at_a, p.to_b, len, segment), &vec![1; len]);
+                let mut batch = Batch::default();
+                let deadline = Instant::now() + PATIENCE;
+                while batch.failures.is_empty() {
+                    assert!(Instant::now() < deadline);
+                    p.a.poll(Some(Duration::from_millis(10)), &mut batch).unwrap();
+                }
+                assert_eq!(batch.failures[0].error, TxError::TooLarge);
+                assert_eq!(batch.failures.len(), 1);
+            }
+            // That says nothing about segmentation: it is still used.
+            send(&mut p.a, meta(p.at_a, p.to_b, 10 * most, most), &vec![1; 10 * most]);
+            settle(&mut p.a);
+            receive(&mut p.b, 10);
+            assert_eq!(p.a.stats().tx_gso, 1);
+        }
+    };
+    thread::spawn(test).join().unwrap();
+}
+
+/// A slow interface and a small socket buffer: sends wait for room, and all arrive in the end.
+#[cfg(target_os = "linux")]
+fn full_socket<D: Driver + 'static>(make: fn(&DriverConfig) -> Option<D>) {
+    use crate::sys::linux::isolate;
+    let test = move || {
+        let tbf = ["qdisc", "add", "dev", "lo", "root", "tbf", "rate", "10mbit", "burst", "20kb"];
+        if !isolate::private_network(1500)
+            || !isolate::run("tc", &[&tbf[..], &["limit", "10mb"]].concat())
+        {
+            eprintln!("skipped: no private network with a slow interface allowed");
+            return;
+        }
+        let (Some(mut a), Some(mut b)) = (make(&config()), make(&config())) else { return };
+        let small = BufferSizes { receive: 4 << 20, send: 10_000 };
+        let from = sys::bind_group(SocketAddr::new(V4, 0), 1, small).unwrap().remove(0);
+        let to = socket(V4);
+        let address = to.local_addr().unwrap();
+        let (at_a, _) = (a.add_socket(from).unwrap(), b.add_socket(to).unwrap());
+        let (mut batch, mut got) = (Batch::default(), Vec::new());
+        let (total, mut sent, mut packets) = (100usize, 0, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while packets < total * 5 {
+            assert!(Instant::now() < deadline, "{packets} packets arrived of {sent} trains");
+            while sent < total
+                && let Some(mut buf) = a.lend()
+            {
+                a.bytes(&mut buf)[..5000].fill(sent as u8);
+                a.send(buf, meta(at_a, address, 5000, 1000));
+                sent += 1;
+            }
+            a.poll(Some(Duration::from_millis(1)), &mut batch).unwrap();
+            assert!(batch.failures.is_empty(), "{:?}", batch.failures);
+            b.poll(Some(Duration::ZERO), &mut batch).unwrap();
+            take(&mut b, &mut batch, &mut got);
+            packets = got.iter().flat_map(Got::packets).count();
+        }
+        assert!(a.stats().tx_no_buffer > 0, "the sender had to wait");
+        assert_eq!(a.stats().tx_packets, 500);
+    };
+    thread::spawn(test).join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn interfaces_limit_packets_and_rate() {
+    smaller_interface(mio);
+    smaller_interface(uring);
+    full_socket(mio);
+    full_socket(uring);
+}

@@ -1,7 +1,9 @@
 //! Cutting trains into what one send call may carry, and remembering the paths on which the system
 //! must not do the cutting.
 
-use super::{TxBuf, TxMeta};
+use super::{DriverStats, TxBuf, TxMeta};
+use crate::sys;
+use std::io;
 use std::net::IpAddr;
 
 /// How a queued train is being sent.
@@ -57,6 +59,38 @@ impl Train {
         let most = if self.cut == Cut::System { segment * max_segments } else { segment };
         let len = rest.min(most);
         Part { start: from, len, segment: segment.min(len) }
+    }
+
+    /// The next part went out. Whether that was the last.
+    pub(super) fn advance(
+        &mut self,
+        max_segments: usize,
+        refused: &mut RefusedPaths,
+        stats: &mut DriverStats,
+    ) -> bool {
+        let part = self.part(self.done, max_segments);
+        stats.tx_trains += 1;
+        stats.tx_packets += part.segments() as u64;
+        stats.tx_bytes += part.len as u64;
+        stats.tx_gso += u64::from(part.segments() > 1);
+        if self.cut == Cut::Refused {
+            // The same bytes pass uncut: it is the segmentation that this path does not take.
+            refused.insert(self.meta.remote.ip());
+            self.cut = Cut::Here;
+        }
+        self.done += part.len;
+        self.is_end(self.done)
+    }
+
+    /// The next part was refused with `error`. Whether it is worth trying packet by packet.
+    pub(super) fn retries_uncut(&mut self, error: &io::Error, stats: &mut DriverStats) -> bool {
+        let in_segments = self.cut == Cut::System && self.meta.segment < self.meta.len;
+        if in_segments && sys::is_gso_refusal(error) {
+            stats.gso_refused += 1;
+            self.cut = Cut::Refused;
+            return true;
+        }
+        false
     }
 
     /// Whether nothing is left from `from` on. An empty datagram has one part of no bytes.

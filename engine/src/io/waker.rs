@@ -71,6 +71,11 @@ impl Parking {
         }
     }
 
+    /// Whether a notification is pending.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == NOTIFIED
+    }
+
     /// Ends every `poll`, and takes the notification. `true` when there was one.
     pub(crate) fn unpark(&self) -> bool {
         let next = if self.embedded.load(Ordering::Relaxed) { PARKED } else { AWAKE };

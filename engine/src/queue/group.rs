@@ -344,8 +344,7 @@ impl Writer {
         }
         let inner = &self.group.inner;
         let bytes = std::mem::take(&mut self.bytes);
-        let items =
-            std::mem::replace(&mut self.items, inner.lists.pop().unwrap_or_default());
+        let items = std::mem::replace(&mut self.items, inner.lists.pop().unwrap_or_default());
         let waiting = bytes.len();
         inner.waiting.fetch_add(waiting, Ordering::Relaxed);
         let pool = (bytes.capacity() > 0 && bytes.capacity() <= 4 * BATCH_BYTES)

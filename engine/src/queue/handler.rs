@@ -331,15 +331,13 @@ impl QueueHandler {
         options: &ChannelOptions,
     ) {
         let ChannelKey { slot: cell, life } = channel.key();
-        let opened = self
-            .real_conn(channel.conn())
-            .and_then(|real| cx.open_channel(real, name, options));
+        let opened =
+            self.real_conn(channel.conn()).and_then(|real| cx.open_channel(real, name, options));
         match opened {
             Ok(real) => self.begin_channel(cell, life, channel.conn().slot(), real),
             Err(error) => {
                 let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
-                let event =
-                    Event::ChannelClosed { channel, end: ChannelEnd::Connection(reason) };
+                let event = Event::ChannelClosed { channel, end: ChannelEnd::Connection(reason) };
                 self.emit(channel.conn().slot(), event);
                 self.link.channels.give_back(cell, life);
             }

@@ -70,10 +70,8 @@ impl LocalRunner {
                 let driver = AnyDriver::open(&shared.config, shared.driver)?;
                 shards.push((self.id, LocalShard::build(shared, driver, handler, mailbox)?));
             }
-            let (_, shard) = shards
-                .iter_mut()
-                .find(|(id, _)| *id == self.id)
-                .ok_or(EngineError::Stopped)?;
+            let (_, shard) =
+                shards.iter_mut().find(|(id, _)| *id == self.id).ok_or(EngineError::Stopped)?;
             f(shard)
         };
         SHARDS.try_with(run).map_err(|_| EngineError::Stopped)?

@@ -148,8 +148,7 @@ impl QueuedEngine {
             .map(|(i, (m, p))| Arc::new(ShardLink::new(i as u8, m.clone(), p.clone(), config)))
             .collect();
         let links = Arc::new(links);
-        let group =
-            PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
+        let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
         let window = config.connection.channel_window;
         let handler =
             |shard: u8| QueueHandler::new(links[usize::from(shard)].clone(), group.clone(), window);
@@ -423,10 +422,7 @@ impl QueuedEngine {
     }
 
     fn is_live(&self, conn: Conn) -> bool {
-        matches!(
-            self.status(conn),
-            Status::Connecting | Status::FindingRoute | Status::Connected
-        )
+        matches!(self.status(conn), Status::Connecting | Status::FindingRoute | Status::Connected)
     }
 
     // ---- connections
@@ -602,12 +598,7 @@ impl QueuedEngine {
     ///
     /// # Errors
     /// A stale handle, or a full queue.
-    pub fn decline_channel(
-        &self,
-        channel: Channel,
-        code: u32,
-        text: &str,
-    ) -> Result<(), ApiError> {
+    pub fn decline_channel(&self, channel: Channel, code: u32, text: &str) -> Result<(), ApiError> {
         let text = text.to_owned();
         self.call_channel(channel, move |_, cx, real| {
             let _ = cx.decline_channel(real, code, &text);
@@ -673,11 +664,8 @@ impl QueuedEngine {
     /// A channel of this engine as one number: shard 8, place 24, life 32. 0 names nothing.
     pub const fn channel_bits(channel: Channel) -> u64 {
         let key = channel.key();
-        Conn::new(
-            channel.conn().shard(),
-            ConnHandle { slot: key.slot, generation: key.life },
-        )
-        .to_bits()
+        Conn::new(channel.conn().shard(), ConnHandle { slot: key.slot, generation: key.life })
+            .to_bits()
     }
 
     /// The channel that a number names.
@@ -687,8 +675,7 @@ impl QueuedEngine {
     pub fn channel_from_bits(&self, bits: u64) -> Result<Channel, ApiError> {
         let name = Conn::from_bits(bits);
         let ConnHandle { slot, generation: life } = name.handle();
-        let cell =
-            self.link(name)?.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
+        let cell = self.link(name)?.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
         let conn = Conn::from_bits(cell.conn.load(Ordering::Relaxed));
         let channel = Channel::new(conn, ChannelKey { slot, life });
         self.channel(channel).map(|_| channel)
@@ -915,7 +902,11 @@ impl QueuedEngine {
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
         let report = match &self.inner.runner {
             Runner::Threads(engine) => engine.shutdown(linger),
-            Runner::Local(local) => local.with(|shard| shard.end(linger))?,
+            Runner::Local(local) => {
+                let report = local.with(|shard| shard.end(linger))?;
+                local.end();
+                report
+            }
         };
         for group in lock(&self.inner.groups).iter() {
             group.wake();

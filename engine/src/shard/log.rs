@@ -6,8 +6,8 @@
 //! the shard until the handler has seen it. Only bytes that come from elsewhere (put together from
 //! packets that arrived out of order) go through an arena.
 
-use std::net::SocketAddr;
 use crate::retained::Block;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::CloseReason;

@@ -4,17 +4,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use trunkline::{
-    ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, EngineConfig, Identity, ListenConfig,
-    Trust,
+    ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, EngineConfig, Identity,
+    ListenConfig, Trust,
 };
 
 /// A fresh identity.
 pub fn identity() -> Identity {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["trunkline".into()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["trunkline".into()]).unwrap().self_signed(&key).unwrap();
     Identity::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
 }
 

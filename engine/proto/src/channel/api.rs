@@ -240,6 +240,7 @@ impl Mux {
         unbounded: bool,
     ) -> Result<(), ApiError> {
         let Self { table, pool, config, .. } = self;
+        let channels = u64::from(table.count().max(1));
         let Some(channel) = table.get(key).filter(|ch| ch.is_known()) else {
             return Err(ApiError::InvalidHandle);
         };
@@ -247,41 +248,42 @@ impl Mux {
             return Err(not_sendable(channel));
         }
         let len = source.as_slice().len();
+        if channel.kind == ChannelKind::Datagrams {
+            return self.queue_datagram(now, key, &source, options);
+        }
         let mut prefix = [0; 8];
         let mut prefix_len = 0;
-        match channel.kind {
-            ChannelKind::Datagrams => return self.queue_datagram(now, key, &source, options),
-            ChannelKind::Messages => {
-                if len as u64 > self.peer.max_message {
-                    let limit = self.peer.max_message as usize;
-                    return Err(ApiError::MessageTooLarge { len, limit });
-                }
-                let mut writer = Writer::new(&mut prefix);
-                let _ = writer.put_varint(len as u64);
-                prefix_len = writer.written();
+        if channel.kind == ChannelKind::Messages {
+            if len as u64 > self.peer.max_message {
+                return Err(too_large(len, self.peer.max_message));
             }
-            ChannelKind::Bytes => {
-                if len == 0 {
-                    return empty_write(options);
-                }
-                if len as u64 > config.channel_send_buffer {
-                    let limit = config.channel_send_buffer as usize;
-                    return Err(ApiError::MessageTooLarge { len, limit });
-                }
+            if !self.peer.known {
+                channel.early = channel.early.max(len as u32);
             }
+            let mut writer = Writer::new(&mut prefix);
+            let _ = writer.put_varint(len as u64);
+            prefix_len = writer.written();
+        } else if len == 0 {
+            return empty_write(options);
+        } else if len as u64 > config.channel_send_buffer {
+            return Err(too_large(len, config.channel_send_buffer));
         }
         let total = (prefix_len + len) as u64;
         let queued = channel.unacked();
         let channel_full = queued + total > config.channel_send_buffer && queued > 0;
-        let all_full = self.unacked + total > config.send_buffer && self.unacked > 0;
+        // Channels whose readers are slow may fill the common buffer; an even share of it is left to
+        // each of the others.
+        let all_full = self.unacked + total > config.send_buffer
+            && self.unacked > 0
+            && queued + total > config.send_buffer / channels;
+        self.all_blocked |= all_full;
         if channel_full || all_full {
             if !channel.has(flag::BLOCKED) {
                 channel.set(flag::BLOCKED);
                 self.blocked.push(key);
             }
             if !unbounded {
-                let what = if channel_full { "the channel's buffer" } else { "send_buffer" };
-                return Err(ApiError::WouldBlock(what));
+                return Err(would_block(channel_full));
             }
         }
         let send = match &mut channel.send {
@@ -324,8 +326,7 @@ impl Mux {
         let data = source.as_slice();
         let len = data.len();
         if len as u64 > self.peer.max_datagram {
-            let limit = self.peer.max_datagram as usize;
-            return Err(ApiError::MessageTooLarge { len, limit });
+            return Err(too_large(len, self.peer.max_datagram));
         }
         if channel.state == State::Requested {
             if !self.ready || channel.any(flag::WAIT_ANSWER | flag::WAIT_ACK) {
@@ -440,13 +441,20 @@ fn set_options(channel: &mut Channel, options: &ChannelOptions) {
 /// Nothing to send: no EOF by accident, and nothing whose arrival could be told.
 #[cold]
 fn empty_write(options: SendOptions) -> Result<(), ApiError> {
-    match options.receipt {
-        None => Ok(()),
-        Some(_) => {
-            let why = "is not possible for no bytes";
-            Err(ApiError::InvalidArgument { field: "receipt", why })
-        }
+    if options.receipt.is_none() {
+        return Ok(());
     }
+    Err(ApiError::InvalidArgument { field: "receipt", why: "is not possible for no bytes" })
+}
+
+#[cold]
+const fn too_large(len: usize, limit: u64) -> ApiError {
+    ApiError::MessageTooLarge { len, limit: limit as usize }
+}
+
+#[cold]
+const fn would_block(channel_full: bool) -> ApiError {
+    ApiError::WouldBlock(if channel_full { "the channel's buffer" } else { "send_buffer" })
 }
 
 #[cold]

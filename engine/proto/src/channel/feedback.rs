@@ -48,17 +48,15 @@ impl Mux {
                 self.stream_acked(conn, channel, offset, len.into(), eof, sink);
             }
             FrameRecord::DatagramEof { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.has(flag::RESET) {
-                        ch.set(flag::FIN_ACKED);
-                        self.send_done(conn, channel.slot, sink);
-                    }
-                }
-            }
-            FrameRecord::Reset { channel } => {
-                if self.table.get(channel).is_some() {
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.has(flag::RESET)
+                {
+                    ch.set(flag::FIN_ACKED);
                     self.send_done(conn, channel.slot, sink);
                 }
+            }
+            FrameRecord::Reset { channel } if self.table.get(channel).is_some() => {
+                self.send_done(conn, channel.slot, sink);
             }
             _ => {}
         }
@@ -123,18 +121,23 @@ impl Mux {
                 }
             }
         }
-        if !self.blocked.is_empty() {
+        let channel = self.table.at(key.slot);
+        let half = self.config.channel_send_buffer / 2;
+        let own = channel.has(flag::BLOCKED) && channel.unacked() <= half;
+        if own || self.all_blocked && self.unacked <= self.config.send_buffer / 2 {
             self.unblock(conn, sink);
         }
     }
 
-    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer and
-    /// half of the connection's.
-    fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
-        if self.unacked > self.config.send_buffer / 2 {
-            return;
+    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer,
+    /// and half of the connection's or of their share of it.
+    pub(super) fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
+        let full = self.unacked > self.config.send_buffer / 2;
+        self.all_blocked &= full;
+        let mut half = self.config.channel_send_buffer / 2;
+        if full {
+            half = half.min(self.config.send_buffer / u64::from(self.table.count().max(1)) / 2);
         }
-        let half = self.config.channel_send_buffer / 2;
         let table = &mut self.table;
         self.blocked.retain(|key| {
             let Some(channel) = table.get(*key) else { return false };
@@ -164,11 +167,12 @@ impl Mux {
             FrameRecord::DatagramEof { channel } => self.stream_lost(channel, 0, 0, true),
             FrameRecord::Credit { channel: CONTROL_KEY } => self.control.credit_pending = true,
             FrameRecord::Credit { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.any(flag::RECV_DONE | flag::STOP) && ch.recv.end == NO_END {
-                        ch.set(flag::CREDIT_PENDING);
-                        self.activate_transport(channel.slot);
-                    }
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.any(flag::RECV_DONE | flag::STOP)
+                    && ch.recv.end == NO_END
+                {
+                    ch.set(flag::CREDIT_PENDING);
+                    self.activate_transport(channel.slot);
                 }
             }
             FrameRecord::Reset { channel } => {
@@ -297,6 +301,7 @@ impl Mux {
         if let Some(send) = channel.send.take() {
             self.unacked -= send.unacked();
             self.unsent -= send.unsent();
+            self.room_made |= self.all_blocked;
             channel.send_at = send.next();
             pool.give_send_buf(send);
         }

@@ -12,6 +12,8 @@ use crate::limits::{MAX_CHANNELS, MAX_STREAM_OFFSET, MIN_CHANNEL_WINDOW};
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
+/// Longest length in front of a message.
+const MESSAGE_PREFIX: u64 = 8;
 /// Most channels that one side can have opened.
 const HALF: u32 = MAX_CHANNELS / 2;
 
@@ -43,7 +45,8 @@ impl Budget {
             own_reserved: config.max_channels.saturating_sub(HALF),
             orphaned: 0,
             total: config.receive_budget,
-            reassembly: config.reassembly_budget,
+            // The largest message comes with the length in front of it.
+            reassembly: config.reassembly_budget + MESSAGE_PREFIX,
             reassembly_used: 0,
             waiters: VecDeque::new(),
         }
@@ -115,15 +118,44 @@ impl Budget {
         self.tune(recv, freed, now, rtt, window_max);
         let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
         let grant = u64::from(recv.window).min(most);
-        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(recv.limit);
+        let before = recv.limit;
+        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(before);
+        if (limit - before) * 4 < grant {
+            self.charge(recv, freed, before);
+            return false;
+        }
+        self.charge(recv, freed, limit);
+        limit > before
+    }
+
+    /// Sets the limit of a channel and charges it for that.
+    fn charge(&mut self, recv: &mut RecvState, freed: u64, limit: u64) {
         let charge = limit.saturating_sub(freed).saturating_sub(MIN_CHANNEL_WINDOW);
         self.used = self.used - recv.charged + charge;
         recv.charged = charge;
-        if (limit - recv.limit) * 4 < grant || limit == recv.limit {
+        recv.limit = limit;
+    }
+
+    /// Raises the limit of a channel to `need` bytes beyond what it has freed, if its window and
+    /// the budget allow that.
+    pub(super) fn extend(&mut self, recv: &mut RecvState, need: u64) -> bool {
+        let freed = recv.freed();
+        let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
+        if need > most.min(recv.window.into()) {
             return false;
         }
-        recv.limit = limit;
+        let limit = (freed + need).min(MAX_STREAM_OFFSET).max(recv.limit);
+        self.charge(recv, freed, limit);
         true
+    }
+
+    /// Raises the limit of a channel as far as it goes, although little has been consumed.
+    pub(super) fn advance(&mut self, recv: &mut RecvState) {
+        let freed = recv.freed();
+        let most = MIN_CHANNEL_WINDOW + recv.charged + self.available();
+        let grant = most.min(recv.window.into());
+        let limit = (freed + grant).min(MAX_STREAM_OFFSET).max(recv.limit);
+        self.charge(recv, freed, limit);
     }
 
     /// Doubles the window of a channel that consumes it within two round trips.

@@ -6,7 +6,7 @@ use super::mux::Mux;
 use super::recv::{Deliver, NO_END, RecvContext};
 use super::table::{State, flag};
 use crate::config::ChannelKind;
-use crate::error::{PeerMisbehaved, Reason};
+use crate::error::PeerMisbehaved;
 use crate::event::Sink;
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::limits::{CONTROL_CHANNEL, MAX_STREAM_OFFSET, TRANSPORT_CHANNEL};
@@ -14,11 +14,11 @@ use crate::time::Instant;
 use crate::wire::frame::RawFrame;
 
 /// Hands what arrives on one channel to the sink.
-struct ToSink<'a, S> {
-    conn: ConnHandle,
-    key: ChannelKey,
-    sink: &'a mut S,
-    messages: u64,
+pub(super) struct ToSink<'a, S> {
+    pub conn: ConnHandle,
+    pub key: ChannelKey,
+    pub sink: &'a mut S,
+    pub messages: u64,
 }
 
 impl<S: Sink> Deliver for ToSink<'_, S> {
@@ -98,10 +98,11 @@ impl Mux {
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         let Some(slot) = self.table.slot_of(frame.channel) else {
-            return self.unknown_frame(now, pn, frame);
+            return self.unknown_frame(now, pn, frame, false);
         };
         let channel = self.table.at(slot);
         match channel.state {
+            State::Open if channel.awaits_next_life() => self.unknown_frame(now, pn, frame, true),
             State::Open if pn >= channel.since => {
                 if channel.kind == ChannelKind::Datagrams {
                     self.datagram_frame(now, conn, slot, frame, sink)
@@ -124,8 +125,13 @@ impl Mux {
                 }
                 Ok(())
             }
-            State::Closing if !channel.has(flag::UNANSWERED) && pn >= channel.since => {
-                // Only the end of what the peer sends is of interest.
+            State::Closing
+                if channel.has(flag::OURS)
+                    && !channel.has(flag::UNANSWERED)
+                    && pn >= channel.since =>
+            {
+                // Only the end of what the peer sends is of interest. What we declined ends with a
+                // RESET.
                 let eof = match channel.kind {
                     ChannelKind::Datagrams => frame.datagram().is_eof(),
                     _ => true,
@@ -143,14 +149,15 @@ impl Mux {
         }
     }
 
-    /// A frame of an id that is not in use: either it overtook its request, or it belongs to a life
-    /// that is over.
+    /// A frame of an id that is not in use, or whose life may be over for its opener: either it
+    /// overtook its request, or it belongs to the former life.
     #[cold]
     fn unknown_frame(
         &mut self,
         now: Instant,
         pn: u64,
         frame: &RawFrame<'_>,
+        former: bool,
     ) -> Result<(), PeerMisbehaved> {
         let id = frame.channel;
         if self.table.is_own(id) {
@@ -160,7 +167,7 @@ impl Mux {
         let budget = self.config.early_data;
         let add = |held: &mut _| Early::add_frame(held, pn, frame);
         self.early
-            .hold_unknown(now, id, pn, budget, add)
+            .hold_unknown(now, id, pn, budget, former, add)
             .map_err(|_| PeerMisbehaved::Credit("early data"))
     }
 
@@ -222,9 +229,7 @@ impl Mux {
         self.stats.messages_received += out.messages;
         if channel.recv.buf.is_none() && channel.recv.end == NO_END && released == 0 {
             // Nearly always: all delivered, only credit may be due.
-            if budget.renew(&mut channel.recv, now, self.rtt, config.channel_window_max) {
-                self.announce_credit(slot);
-            }
+            self.renew(now, slot);
             return Ok(());
         }
         budget.release(released);
@@ -293,22 +298,12 @@ impl Mux {
             return Ok(());
         }
         channel.recv.check_end()?;
-        if let Some(need) = channel.recv.message_len() {
-            let large = need > u64::from(channel.recv.window) && channel.recv.reserved == 0;
-            if large && !channel.has(flag::WAIT_RESERVE) {
-                if self.budget.reserve(need) {
-                    channel.recv.reserved = need as u32;
-                } else {
-                    channel.set(flag::WAIT_RESERVE);
-                    self.budget.wait(key);
-                }
-            }
-        }
         self.renew(now, slot);
         Ok(())
     }
 
     /// Raises the limit of a channel if it is time to.
+    #[inline]
     pub(super) fn renew(&mut self, now: Instant, slot: u32) {
         let Self { table, budget, config, .. } = self;
         let recv = &mut table.at(slot).recv;
@@ -317,6 +312,35 @@ impl Mux {
             self.early_excess -= over - recv.highest.saturating_sub(recv.limit);
             self.announce_credit(slot);
         }
+        if self.table.at(slot).recv.lacks_credit() {
+            self.credit_message(slot);
+        }
+    }
+
+    /// The credit of a channel does not reach to the end of the message that it is receiving:
+    /// raises it if the window allows, or else reserves reassembly budget for the whole message.
+    #[cold]
+    fn credit_message(&mut self, slot: u32) {
+        let Self { table, budget, .. } = self;
+        let channel = table.at(slot);
+        let Some(need) = channel.recv.message_len() else { return };
+        if channel.has(flag::WAIT_RESERVE) {
+            return;
+        }
+        let over = channel.recv.highest.saturating_sub(channel.recv.limit);
+        if budget.extend(&mut channel.recv, need) {
+            // It fits into the window after all.
+        } else if budget.reserve(need) {
+            channel.recv.reserved = need as u32;
+            budget.advance(&mut channel.recv);
+        } else {
+            channel.set(flag::WAIT_RESERVE);
+            budget.wait(ChannelKey { slot, life: channel.life });
+            return;
+        }
+        let recv = &channel.recv;
+        self.early_excess -= over - recv.highest.saturating_sub(recv.limit);
+        self.announce_credit(slot);
     }
 
     fn announce_credit(&mut self, slot: u32) {
@@ -337,11 +361,14 @@ impl Mux {
                 self.budget.pop_waiter();
                 continue;
             }
-            if !self.budget.reserve_now(need) {
-                return;
-            }
-            channel.recv.reserved = need as u32;
             channel.clear(flag::WAIT_RESERVE);
+            if channel.recv.lacks_credit() {
+                if !self.budget.reserve_now(need) {
+                    channel.set(flag::WAIT_RESERVE);
+                    return;
+                }
+                channel.recv.reserved = need as u32;
+            }
             self.budget.pop_waiter();
             self.renew(now, key.slot);
         }
@@ -463,7 +490,14 @@ impl Mux {
         let channel = table.at(slot);
         let deadline = now + self.config.datagram_reassembly_timeout;
         let mut recv = channel.datagram_recv.take().unwrap_or_else(|| pool.datagram_recv());
-        let message = recv.receive(header, frame.body, deadline, reassembly, pool)?;
+        let result = recv.receive(header, frame.body, deadline, reassembly, pool);
+        let message = match result {
+            Ok(message) => message,
+            Err(e) => {
+                channel.datagram_recv = Some(recv);
+                return Err(e);
+            }
+        };
         if message.is_some() && channel.has(flag::LATEST) {
             recv.retain(|id| is_newer(id, header.id), reassembly, pool);
         }
@@ -482,244 +516,5 @@ impl Mux {
             self.pool.give_block(message);
         }
         Ok(())
-    }
-
-    /// The peer raised the limit of a channel or of CONTROL in packet `pn`.
-    pub fn on_credit(&mut self, pn: u64, id: u16, limit: u64) -> Result<(), PeerMisbehaved> {
-        if id == CONTROL_CHANNEL {
-            self.control.raise_limit(limit);
-            return Ok(());
-        }
-        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
-        let channel = self.table.at(slot);
-        match channel.state {
-            State::Requested => {
-                let held = self.early.known(id);
-                held.credit = held.credit.max(Some((pn, limit)));
-            }
-            State::Open | State::Offered if pn >= channel.since => {
-                let limit = limit.min(MAX_STREAM_OFFSET);
-                if limit > channel.send_limit {
-                    let next = channel.next_offset();
-                    let refund =
-                        next.saturating_sub(channel.send_limit) - next.saturating_sub(limit);
-                    channel.send_limit = limit;
-                    self.early_used = self.early_used.saturating_sub(refund);
-                    self.activate(slot);
-                    if refund > 0 {
-                        self.wake_early();
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The peer raised the early-data credit.
-    pub fn on_early_credit(&mut self, limit: u64) {
-        if limit > self.peer.early_data {
-            self.peer.early_data = limit;
-            self.wake_early();
-        }
-    }
-
-    /// The peer cancelled what it sends on a channel, in packet `pn`.
-    #[allow(clippy::too_many_arguments)]
-    pub fn on_reset<S: Sink>(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        pn: u64,
-        id: u16,
-        code: u32,
-        final_offset: u64,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
-            return self
-                .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
-                    held.reset = held.reset.max(Some((pn, code, final_offset)));
-                })
-                .map_err(|_| PeerMisbehaved::Credit("early data"));
-        }
-        if self.discarding {
-            return self.channel_reset(conn, pn, id, code, final_offset, &mut Discard::default());
-        }
-        self.channel_reset(conn, pn, id, code, final_offset, sink)
-    }
-
-    /// A RESET for an id that is in use.
-    pub(super) fn channel_reset<S: Sink>(
-        &mut self,
-        conn: ConnHandle,
-        pn: u64,
-        id: u16,
-        code: u32,
-        final_offset: u64,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
-        let channel = self.table.at(slot);
-        let key = ChannelKey { slot, life: channel.life };
-        match channel.state {
-            State::Requested => {
-                let held = self.early.known(id);
-                held.reset = held.reset.max(Some((pn, code, final_offset)));
-                return Ok(());
-            }
-            State::Open | State::Offered | State::Closing if pn >= channel.since => {}
-            _ => return Ok(()),
-        }
-        if channel.has(flag::RECV_DONE) || channel.has(flag::UNANSWERED) {
-            return Ok(());
-        }
-        if channel.kind != ChannelKind::Datagrams && channel.state != State::Closing {
-            channel.recv.set_end(final_offset)?;
-        }
-        let told = channel.state == State::Open && !channel.any(flag::STOP | flag::READY_PENDING);
-        channel.ended(code, true);
-        self.receive_done(slot);
-        if told {
-            sink.reset(conn, key, code);
-        }
-        self.withdrawn(conn, slot, sink);
-        self.end(conn, slot, sink);
-        Ok(())
-    }
-
-    /// The peer refuses what we send on a channel, in packet `pn`.
-    pub fn on_stop<S: Sink>(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        pn: u64,
-        id: u16,
-        code: u32,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
-            return self
-                .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
-                    held.stop = held.stop.max(Some((pn, code)));
-                })
-                .map_err(|_| PeerMisbehaved::Credit("early data"));
-        }
-        if self.discarding {
-            return self.channel_stop(conn, pn, id, code, &mut Discard::default());
-        }
-        self.channel_stop(conn, pn, id, code, sink)
-    }
-
-    /// A STOP for an id that is in use.
-    pub(super) fn channel_stop<S: Sink>(
-        &mut self,
-        conn: ConnHandle,
-        pn: u64,
-        id: u16,
-        code: u32,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
-        let channel = self.table.at(slot);
-        let key = ChannelKey { slot, life: channel.life };
-        match channel.state {
-            State::Requested => {
-                let held = self.early.known(id);
-                held.stop = held.stop.max(Some((pn, code)));
-                return Ok(());
-            }
-            State::Open | State::Offered if pn >= channel.since => {}
-            _ => return Ok(()),
-        }
-        if channel.any(flag::RESET | flag::SEND_DONE) {
-            return Ok(());
-        }
-        let told = channel.state == State::Open && !channel.has(flag::READY_PENDING);
-        channel.ended(code, true);
-        self.cancel_send(slot, code);
-        if told {
-            sink.stopped(conn, key, code);
-        }
-        self.withdrawn(conn, slot, sink);
-        Ok(())
-    }
-
-    /// An offered channel that the opener both reset and stopped is pointless: it is declined, and
-    /// the application is told that it is gone.
-    fn withdrawn<S: Sink>(&mut self, conn: ConnHandle, slot: u32, sink: &mut S) {
-        let channel = self.table.at(slot);
-        if channel.state != State::Offered || !channel.has(flag::RECV_DONE | flag::RESET) {
-            return;
-        }
-        let key = ChannelKey { slot, life: channel.life };
-        let end = crate::event::ChannelEnd::Reset { code: channel.end_code, by_peer: true };
-        self.decline_slot(slot, Reason::APP.0, "withdrawn");
-        if !self.discarding {
-            sink.channel_closed(conn, key, &end);
-        }
-    }
-
-    /// Tells the sink about accepted channels and delivers what was held for them. Called by
-    /// [`Mux::on_timeout`], whose timer is due at once after an acceptance.
-    pub fn deliver<S: Sink>(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        while let Some(key) = self.accepted.pop_front() {
-            let Some(channel) = self.table.get(key) else { continue };
-            if channel.state != State::Open || !channel.has(flag::READY_PENDING) {
-                continue;
-            }
-            channel.clear(flag::READY_PENDING);
-            sink.channel_ready(conn, key);
-            self.deliver_held(now, conn, key, sink)?;
-        }
-        Ok(())
-    }
-
-    fn deliver_held<S: Sink>(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        key: ChannelKey,
-        sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        let slot = key.slot;
-        let Self { table, pool, config, budget, .. } = self;
-        let channel = table.at(slot);
-        let id = channel.id;
-        let code = channel.end_code;
-        if channel.has(flag::RESET | flag::ENDED_BY_PEER) {
-            sink.stopped(conn, key, code);
-        }
-        if channel.has(flag::RECV_DONE) {
-            // Reset before it was accepted; a clean end would wait in `recv`.
-            self.early.take(id, true);
-            sink.reset(conn, key, code);
-            self.end(conn, slot, sink);
-            return Ok(());
-        }
-        if channel.kind == ChannelKind::Datagrams {
-            let held = self.early.take(id, true);
-            return self.replay(now, conn, key, held, sink);
-        }
-        let mut cx = RecvContext {
-            kind: channel.kind,
-            max_message: config.max_message as u64,
-            manual: config.manual_credit && !self.discarding,
-            hold: false,
-            pool,
-            released: 0,
-        };
-        let mut out = ToSink { conn, key, sink, messages: 0 };
-        channel.recv.release(&mut cx, &mut out)?;
-        budget.release(cx.released);
-        self.stats.messages_received += out.messages;
-        self.after_delivery(now, conn, slot, sink)
     }
 }

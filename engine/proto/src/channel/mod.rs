@@ -11,9 +11,11 @@
 //! | `api` | calls of the application |
 //! | `control` | the CONTROL stream: requests, answers, messages of the connection |
 //! | `early` | frames that overtook the request or the answer they need |
-//! | `incoming` | frames in | `outgoing` | frames out |
+//! | `incoming`, `signals` | frames in: data; CREDIT, RESET and STOP |
+//! | `outgoing` | frames out |
 //! | `feedback` | acknowledged and lost records, the end of a channel |
-//! | `sched` | who sends next | `flow` | who may send how much |
+//! | `sched` | who sends next |
+//! | `flow` | who may send how much |
 //! | `send`, `recv` | the two halves of a reliable stream |
 //! | `datagram` | queues and reassembly of unreliable messages |
 //! | `pool` | memory that channels hand back |
@@ -33,6 +35,7 @@ mod pool;
 mod recv;
 mod sched;
 mod send;
+mod signals;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::sched::Sched;
 use super::table::{Channel, State, Table, flag};
 use crate::config::{ChannelKind, ConnectionConfig};
-use crate::error::{CloseReason, PeerMisbehaved};
+use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle, Role};
 use crate::limits::{MAX_CHANNELS, MAX_DATAGRAM, MIN_PACKET, PACKET_OVERHEAD};
@@ -26,6 +26,8 @@ pub(super) struct PeerLimits {
     pub max_channels: u32,
     pub max_message: u64,
     pub max_datagram: u64,
+    /// `false` while these are only our guess.
+    pub known: bool,
 }
 
 /// All channels of one connection, the CONTROL stream included.
@@ -75,7 +77,13 @@ pub struct Mux {
     pub(super) accepted: VecDeque<ChannelKey>,
     /// Channels whose sends gave `WouldBlock`.
     pub(super) blocked: Vec<ChannelKey>,
+    /// Some of them because the connection's buffer is full.
+    pub(super) all_blocked: bool,
+    /// Data was dropped since, which no acknowledgement will tell of.
+    pub(super) room_made: bool,
     pub(super) stats: MuxStats,
+    /// What had become of reliable data when the connection ended.
+    final_report: Option<DeliveryReport>,
 }
 
 /// Counters of one connection's channels.
@@ -159,6 +167,7 @@ impl Mux {
                 max_channels: MAX_CHANNELS,
                 max_message: config.max_message as u64,
                 max_datagram: MAX_DATAGRAM as u64,
+                known: false,
             },
             ready: false,
             discarding: false,
@@ -187,20 +196,34 @@ impl Mux {
             reassemblies: VecDeque::new(),
             accepted: VecDeque::new(),
             blocked: Vec::new(),
+            all_blocked: false,
+            room_made: false,
+            final_report: None,
             stats: MuxStats::default(),
             config: config.clone(),
         }
     }
 
-    /// Takes the peer's limits.
+    /// Takes the peer's limits. A channel on which a longer message was sent before they were known
+    /// is reset.
     pub fn set_peer(&mut self, params: &TransportParams) {
         self.peer = PeerLimits {
             early_data: params.early_data,
             max_channels: params.max_channels.min(MAX_CHANNELS),
             max_message: params.max_message.min(self.config.max_message as u64),
             max_datagram: params.max_datagram.min(MAX_DATAGRAM as u64),
+            known: true,
         };
         self.control.raise_limit(params.control_window);
+        for slot in 0..self.table.slots() {
+            let channel = self.table.at(slot);
+            let longest = core::mem::take(&mut channel.early);
+            if u64::from(longest) > self.peer.max_message {
+                // A message was accepted that the peer does not take: the channel cannot go on.
+                channel.ended(Reason::LOCAL_LIMIT.0, false);
+                self.cancel_send(slot, Reason::LOCAL_LIMIT.0);
+            }
+        }
         self.wake_early();
     }
 
@@ -244,7 +267,7 @@ impl Mux {
             let channel = self.table.at(slot);
             match channel.state {
                 State::Offered => {
-                    self.decline_slot(slot, crate::error::Reason::APP.0, "");
+                    self.decline_slot(slot, Reason::APP.0, "");
                 }
                 State::Open => {
                     let (unconsumed, debt) = (channel.recv.unconsumed, channel.recv.debt);
@@ -278,8 +301,12 @@ impl Mux {
         self.unacked > 0 || self.unacked_ends > 0 || self.control.has_unacked()
     }
 
-    /// What became of the reliable data of channels.
+    /// What became of the reliable data of channels, while they exist: ask before
+    /// [`Self::close_all`].
     pub fn report(&self) -> DeliveryReport {
+        if let Some(report) = self.final_report {
+            return report;
+        }
         let mut report = DeliveryReport {
             acknowledged_bytes: self.stats.acked_bytes,
             ..DeliveryReport::default()
@@ -356,7 +383,7 @@ impl Mux {
     /// When [`Self::on_timeout`] has work: small writes waited long enough, an unanswered request
     /// or a partial datagram is given up, or an event waits to be told.
     pub fn timeout(&self) -> Option<Instant> {
-        if !self.accepted.is_empty() {
+        if !self.accepted.is_empty() || self.room_made {
             return Some(Instant::ZERO);
         }
         let requests = self.requests.front().filter(|_| self.ready).map(|(at, _)| *at);
@@ -377,6 +404,9 @@ impl Mux {
     ) -> Result<(), PeerMisbehaved> {
         if self.sched.held_until.is_some_and(|at| at <= now) {
             self.release_held();
+        }
+        if core::mem::take(&mut self.room_made) {
+            self.unblock(conn, sink);
         }
         self.early.on_timeout(now);
         while let Some((at, key)) = self.reassemblies.front().copied() {
@@ -417,6 +447,7 @@ impl Mux {
 
     /// The connection is over: every channel is told once and forgotten.
     pub fn close_all<S: Sink>(&mut self, conn: ConnHandle, reason: &CloseReason, sink: &mut S) {
+        self.final_report = Some(self.report());
         let keys: Vec<ChannelKey> = self.table.iter().map(|(key, _)| key).collect();
         for key in keys {
             let known = self.table.peek(key).is_some_and(Channel::is_known);
@@ -429,6 +460,8 @@ impl Mux {
         self.reassemblies = VecDeque::new();
         self.accepted = VecDeque::new();
         self.blocked = Vec::new();
+        self.all_blocked = false;
+        self.room_made = false;
         self.early = Early::default();
         self.sched = Sched::default();
         self.control.clear(&mut self.pool);

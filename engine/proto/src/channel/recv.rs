@@ -114,6 +114,21 @@ impl RecvState {
         self.buf.as_ref().map(|buf| buf.need).filter(|need| *need > 0)
     }
 
+    /// Whether the peer may not send all of the message that is being put together, and nothing but
+    /// more credit can change that.
+    #[inline]
+    pub(super) fn lacks_credit(&self) -> bool {
+        match &self.buf {
+            Some(buf) => {
+                buf.need > 0
+                    && self.reserved == 0
+                    && self.unconsumed == 0
+                    && buf.base + buf.need > self.limit
+            }
+            None => false,
+        }
+    }
+
     /// Learns where the stream ends.
     pub(super) fn set_end(&mut self, end: u64) -> Result<(), PeerMisbehaved> {
         if end < self.highest || (self.end != NO_END && self.end != end) {

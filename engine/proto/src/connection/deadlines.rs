@@ -5,7 +5,7 @@ use super::timers::take_due;
 use super::{Connection, lost};
 use crate::endpoint::Shared;
 use crate::error::{CloseReason, Reason};
-use crate::event::Sink;
+use crate::event::{NullSink, Sink};
 use crate::ids::Role;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
@@ -148,7 +148,13 @@ impl Connection {
             }
         }
         self.received.on_timeout(now);
-        if let Err(e) = self.mux.on_timeout(now, self.handle, sink) {
+        // Channels of a connection that the application closed tell it nothing more.
+        let result = if self.status.is_open_to_application() {
+            self.mux.on_timeout(now, self.handle, sink)
+        } else {
+            self.mux.on_timeout(now, self.handle, &mut NullSink)
+        };
+        if let Err(e) = result {
             self.misbehaved(now, e, sink);
             return;
         }
@@ -187,6 +193,10 @@ impl Connection {
 
     /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
     pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.role == Role::Host && !self.told && self.status != Status::Connecting {
+            // Nobody was told of it: one farewell, and the slot is free for the next attempt.
+            self.status = Status::Dead;
+        }
         if self.control_waits
             && self.status == Status::Connected
             && let Err(e) = self.take_control(now, sink)

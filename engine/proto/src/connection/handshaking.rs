@@ -240,11 +240,12 @@ impl Connection {
         };
         match handshake.machine.receive(now, packet) {
             Receipt::Ok => {
-                if self.path.remote != meta.remote && handshake.candidates.contains(&meta.remote) {
+                // Only what TLS has authenticated decides which of the candidates it is.
+                if handshake.machine.is_authenticated() && !handshake.candidates.is_empty() {
+                    handshake.candidates = Vec::new();
+                    handshake.copy = None;
                     self.path = Path::new(meta.socket, meta.remote, meta.local, true);
                 }
-                handshake.candidates.clear();
-                handshake.copy = None;
                 self.after_handshake(now, shared);
             }
             Receipt::Dropped(reason) => {

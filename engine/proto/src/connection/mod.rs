@@ -382,6 +382,7 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> ConnStats {
         let r = self.recovery.stats();
+        let mux = self.mux.stats();
         ConnStats {
             packets_sent: r.packets_sent,
             packets_received: self.counters.packets_received,
@@ -397,7 +398,7 @@ impl Connection {
             unacked_bytes: self.mux.unacked_reliable_bytes(),
             channels: self.mux.count(),
             packets_rejected: self.counters.packets_rejected,
-            datagrams_dropped: self.mux.stats().datagrams_dropped,
+            datagrams_dropped: mux.datagrams_dropped + mux.datagrams_expired,
         }
     }
 

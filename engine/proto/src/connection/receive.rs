@@ -4,7 +4,7 @@ use super::{Authentication, Connection, Migration, lost};
 use crate::channel::AuthMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
-use crate::event::{Incoming, Sink};
+use crate::event::{Incoming, NullSink, Sink};
 use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
@@ -74,7 +74,12 @@ impl Connection {
             self.path.on_received(size);
         }
         let mut facts = PacketFacts::default();
-        let result = receive_frames(self, now, pn, opened, &mut facts, shared, sink);
+        // Channels of a connection that the application closed tell it nothing more.
+        let result = if self.status.is_open_to_application() {
+            receive_frames(self, now, pn, opened, &mut facts, shared, sink)
+        } else {
+            receive_frames(self, now, pn, opened, &mut facts, shared, &mut NullSink)
+        };
         if let Err(e) = result {
             self.misbehaved(now, e, sink);
             return true;
@@ -132,10 +137,10 @@ impl Connection {
                 self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
             }
             TransportFrame::ChannelStop { channel, code } => {
-                self.mux.on_stop(now, conn, pn, channel, code, sink)?
+                self.mux.on_stop(now, conn, pn, channel, code, sink)?;
             }
             TransportFrame::Close { reason, text, .. } => {
-                facts.close = Some(CloseReason::new(reason, text))
+                facts.close = Some(CloseReason::new(reason, text));
             }
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
@@ -185,9 +190,10 @@ impl Connection {
             }
             (
                 Fate::Acked,
-                FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. },
+                FrameRecord::NewConnectionId { .. }
+                | FrameRecord::RetireConnectionId { .. }
+                | FrameRecord::Crypto { .. },
             ) => {}
-            (Fate::Acked, FrameRecord::Crypto { .. }) => {}
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
             (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
         })?;

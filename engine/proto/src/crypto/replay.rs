@@ -34,7 +34,7 @@ impl ReplayWindow {
         if pn >= self.next {
             return pn < u64::MAX;
         }
-        self.next - 1 - pn <= REPLAY_WINDOW - 1 && self.bits[Self::word(pn)] >> (pn % 64) & 1 == 0
+        self.next - 1 - pn < REPLAY_WINDOW && self.bits[Self::word(pn)] >> (pn % 64) & 1 == 0
     }
 
     /// Marks `pn` as taken; `false` when it was not new (see [`Self::check`]), and nothing changes.

@@ -155,10 +155,7 @@ impl Endpoint {
 
     /// The status; [`Status::None`] for a stale handle or one that was closed.
     pub fn status(&self, conn: ConnHandle) -> Status {
-        self.conn(conn)
-            .map(Connection::status)
-            .filter(|s| s.is_open_to_application())
-            .unwrap_or(Status::None)
+        self.open(conn).map_or(Status::None, Connection::status)
     }
 
     /// Pings the peer; no answer within the configured `check_timeout` ends the connection.
@@ -353,17 +350,17 @@ impl Endpoint {
 
     /// What is known of a connection; `None` for a stale handle.
     pub fn info(&self, conn: ConnHandle) -> Option<ConnInfo> {
-        self.conn(conn).map(Connection::info)
+        self.open(conn).map(Connection::info)
     }
 
     /// Its counters and gauges; `None` for a stale handle.
     pub fn stats(&self, conn: ConnHandle) -> Option<ConnStats> {
-        self.conn(conn).map(Connection::stats)
+        self.open(conn).map(Connection::stats)
     }
 
     /// A channel's state; `None` for a stale handle or key.
     pub fn channel_info(&self, conn: ConnHandle, channel: ChannelKey) -> Option<ChannelInfo<'_>> {
-        self.conn(conn).and_then(|c| c.mux_ref().info(channel))
+        self.open(conn).and_then(|c| c.mux_ref().info(channel))
     }
 
     /// The endpoint's counters.

@@ -1,7 +1,7 @@
 //! The client's side: what it awaits, and how it starts, follows a Retry and starts again.
 
 use super::level::Space;
-use super::machine::Established;
+use super::outcome::Established;
 use super::tls::{ClientTls, initial_keys};
 use crate::crypto::Rng;
 use crate::crypto::token::truncated;
@@ -20,6 +20,9 @@ const QUICK_RESTARTS: u64 = 3;
 const SUSPICION: u32 = 2;
 /// Timeouts without an answer after which a Retry counts as false.
 const RETRY_PATIENCE: u32 = 2;
+/// Timeouts in a row without anything authentic after which the first attempt is given up for a
+/// fresh one; each further attempt gets one more.
+const PATIENCE: u32 = 3;
 /// Handshake packets kept while their keys are missing, and bytes of one.
 const MAX_HELD: usize = 10;
 const MAX_HELD_PACKET: usize = 2048;
@@ -40,6 +43,7 @@ pub(super) struct AwaitConnectionResponse {
     /// Further destination ids come from here.
     ids: hmac::Key,
     restarts: u64,
+    patience: u32,
     /// Where the ConnectionRequest goes; the Initial keys follow from it.
     destination_id: ConnectionId,
     /// What the host must name as `original_destination_id`.
@@ -88,6 +92,7 @@ impl AwaitConnectionResponse {
             params,
             ids: hmac::Key::new(hmac::HMAC_SHA256, &rng.array::<32>()),
             restarts: 0,
+            patience: PATIENCE,
             destination_id,
             original_id: destination_id,
             retry: None,
@@ -121,6 +126,10 @@ impl AwaitConnectionResponse {
     ) -> Result<(quic::Connection, Space), ApiError> {
         debug_assert_eq!(self.params.initial_source_id, local_id);
         self.restarts += 1;
+        if !self.poisoned && self.suspicion < SUSPICION {
+            // Nobody forged anything: perhaps the path is slower than the timer.
+            self.patience += 1;
+        }
         let mac = truncated(hmac::sign(&self.ids, &self.restarts.to_be_bytes()));
         let (head, _) = mac.split_first_chunk().unwrap_or((&[0; 8], &[]));
         self.destination_id = ConnectionId(*head);
@@ -155,7 +164,8 @@ impl AwaitConnectionResponse {
     pub(super) fn restart_is_due(&self, timeouts: u32) -> bool {
         let retry_ignored =
             self.retry.is_some() && self.answered_by.is_none() && timeouts >= RETRY_PATIENCE;
-        !self.locked && (self.poisoned || self.suspicion >= SUSPICION || retry_ignored)
+        let suspicious = self.poisoned || self.suspicion >= SUSPICION || retry_ignored;
+        !self.locked && (suspicious || timeouts >= self.patience)
     }
 
     /// TLS refused Initial bytes: somebody forged them. Says whether to start again at once.

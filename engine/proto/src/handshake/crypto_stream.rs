@@ -29,11 +29,6 @@ impl CryptoSend {
         self.acked.covered() < self.bytes.len() as u64
     }
 
-    /// Where the next piece to send starts.
-    pub(super) fn next_offset(&self) -> Option<u64> {
-        self.pending.first().map(|r| r.start)
-    }
-
     /// The next piece to send, at most `max` bytes long; it is no longer pending.
     pub(super) fn take(&mut self, max: usize) -> Option<(u64, &[u8])> {
         let range = self.pending.pop_front_up_to(max as u64)?;
@@ -143,7 +138,6 @@ mod tests {
         s.push(b"hello ");
         s.push(b"world");
         assert_eq!(s.take(4), Some((0, &b"hell"[..])));
-        assert_eq!(s.next_offset(), Some(4));
         assert_eq!(s.take(100), Some((4, &b"o world"[..])));
         assert!(!s.has_pending() && s.has_unacked());
         s.on_acked(2..4);

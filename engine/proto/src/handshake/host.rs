@@ -1,7 +1,7 @@
 //! The host's side: what it awaits, and how it starts.
 
 use super::level::Space;
-use super::machine::Established;
+use super::outcome::Established;
 use super::tls::{HostTls, initial_keys};
 use crate::crypto::RetryOrigin;
 use crate::error::{ApiError, PeerMisbehaved};

@@ -9,6 +9,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
 
+/// Longest chain: it has to fit into one TLS message of 2^16 − 1 bytes, with its framing.
+const MAX_CHAIN_BYTES: usize = 60 * 1024;
+
 /// A certificate chain with the private key of its first certificate. Ed25519 and ECDSA P-256 are
 /// the recommended keys; whatever the TLS provider can sign with works. Cloning shares it.
 #[derive(Clone)]
@@ -35,7 +38,7 @@ impl Identity {
     /// From DER.
     ///
     /// # Errors
-    /// [`ApiError::Security`] when the chain is empty, the key is of an unknown kind, or the key
+    /// [`ApiError::Security`] when the chain is empty or longer than 60 KiB, the key is of an unknown kind, or the key
     /// is not the one of the first certificate.
     pub fn from_der(
         chain: Vec<CertificateDer<'static>>,
@@ -43,6 +46,9 @@ impl Identity {
     ) -> Result<Self, ApiError> {
         let first = chain.first().ok_or(ApiError::Security("no certificate given".into()))?;
         let peer_id = peer_id_of(first)?;
+        if chain.iter().map(|c| c.len()).sum::<usize>() > MAX_CHAIN_BYTES {
+            return Err(ApiError::Security("certificate chain longer than 60 KiB".into()));
+        }
         let key = super::tls::provider()
             .key_provider
             .load_private_key(private_key)
@@ -60,6 +66,14 @@ impl Identity {
     /// The certificates, the own one first, in DER.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
+    }
+
+    /// The certificate of one and the key of another: what a thief of a certificate has.
+    #[cfg(test)]
+    pub(super) fn mismatched(certificate: &Self, key: &Self) -> Self {
+        let chain = certificate.certified.cert.clone();
+        let certified = Arc::new(CertifiedKey::new(chain, key.certified.key.clone()));
+        Self { certified, peer_id: certificate.peer_id }
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
@@ -123,6 +137,8 @@ mod tests {
         let err = |cert: &str, key: &str| {
             Identity::from_pem(cert.as_bytes(), key.as_bytes()).unwrap_err().to_string()
         };
+        let many = a.cert.pem().repeat(61 * 1024 / a.cert.der().len());
+        assert!(err(&many, &a.key.serialize_pem()).contains("60 KiB"));
         assert!(err(&a.cert.pem(), &b.key.serialize_pem()).contains("certificate and private key"));
         assert!(err("", &a.key.serialize_pem()).contains("no certificate"));
         assert!(err(&a.cert.pem(), "").contains("private key PEM"));

@@ -1,158 +1,30 @@
 //! The machine of one handshake: its public face, its timers and its endings.
 
 use super::client::{AwaitConnectionResponse, ClientState};
+use super::crypto_stream::{CryptoReceive, Inserted};
 use super::host::{AwaitAuthenticationRequest, HostState};
 use super::level::Space;
+use super::outcome::{Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt};
 use super::tls::{ClientTls, HostTls, close_reason};
 use crate::crypto::{DataKeys, RetryOrigin, Rng};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved};
-use crate::ids::{ConnectionId, PeerId, Role};
+use crate::ids::{ConnectionId, Role};
 use crate::limits::MIN_PACKET;
 use crate::time::{Duration, Instant};
-use crate::wire::packet::{DropReason, LongHeader};
+use crate::wire::packet::{Level, LongHeader};
 use crate::wire::params::TransportParams;
 use core::fmt;
 use rustls::quic;
-use rustls_pki_types::CertificateDer;
 
-/// A CLOSE or VersionList that nobody vouched for is believed when this many retransmission
-/// intervals passed without progress.
-const HINT_INTERVALS: u64 = 3;
-/// The retransmission interval doubles at most this often.
-const MAX_BACKOFF: u32 = 6;
+/// A CLOSE or VersionList that nobody vouched for is believed by a client when this many
+/// retransmission intervals passed without progress.
+const CLIENT_HINT_INTERVALS: u64 = 6;
+/// The same for a host, which has nothing to gain by haste.
+const HOST_HINT_INTERVALS: u64 = 8;
+/// The retransmission interval doubles at most this often: 250 ms to 2 s.
+const MAX_BACKOFF: u32 = 3;
 /// Bytes of post-handshake TLS messages kept ahead of a gap.
 const TICKETS_AHEAD: usize = 32 * 1024;
-
-/// Settings of a handshake.
-#[derive(Clone, Copy, Debug)]
-pub struct HandshakeConfig {
-    /// First retransmission of a flight; doubles. 250 ms.
-    pub retransmit: Duration,
-    /// Largest datagram written, in bytes; at least 1200.
-    pub max_packet: usize,
-}
-
-impl Default for HandshakeConfig {
-    fn default() -> Self {
-        Self { retransmit: Duration::from_millis(250), max_packet: MIN_PACKET }
-    }
-}
-
-/// What a handshake waits for, as the application sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeState {
-    /// Client: the ConnectionRequest is published.
-    WaitingForConnectionResponse,
-    /// Client: the host has proved itself and the AuthenticationRequest is published.
-    WaitingForAuthenticationResponse,
-    /// Host: the ConnectionResponse is published.
-    WaitingForAuthenticationRequest,
-    /// Both sides have proved themselves.
-    Ready,
-    /// Over without success.
-    Failed,
-}
-
-/// Why a packet was dropped. Nothing but counters changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dropped {
-    /// The header makes no sense or has another version.
-    Header(DropReason),
-    /// Its connection ids belong to nobody here.
-    ForeignId,
-    /// This role or state never takes this message.
-    Unexpected,
-    /// Its keys are gone or do not exist yet and it could not be kept.
-    NoKeys,
-    /// It was not sealed by the peer, or was damaged.
-    Forged,
-    /// It came before.
-    Duplicate,
-    /// Frames of an Initial packet that make no sense.
-    Frames,
-    /// Its data lies too far ahead to be kept; it will come again.
-    TooFar,
-    /// A Retry that may not be followed or has a wrong integrity tag.
-    Retry,
-    /// The handshake is over.
-    Over,
-}
-
-/// What became of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// It was taken.
-    Ok,
-    /// It was dropped.
-    Dropped(Dropped),
-    /// The peer ended the attempt.
-    Closed(CloseReason),
-    /// The attempt failed on our side; [`Handshake::poll_transmit`] tells the peer.
-    Failed(CloseReason),
-}
-
-/// Counts of one attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HandshakeCounters {
-    /// Packets dropped for any reason.
-    pub dropped: u64,
-    /// Of these, packets that could not be opened.
-    pub forged: u64,
-    /// Of these, packets that came before.
-    pub duplicates: u64,
-    /// Packets that arrived before their keys and were kept.
-    pub held: u64,
-    /// Flights sent again because the timer ran out.
-    pub timeouts: u64,
-    /// Client: attempts started again with a fresh ClientHello.
-    pub restarts: u64,
-    /// Client: Retry packets followed.
-    pub retries: u64,
-    /// Datagrams written.
-    pub datagrams_sent: u64,
-    /// Bytes written.
-    pub bytes_sent: u64,
-    /// Bytes counted by [`Handshake::on_datagram_bytes`].
-    pub bytes_received: u64,
-}
-
-/// What a finished handshake gives.
-pub struct Established {
-    /// Keys of data packets.
-    pub keys: DataKeys,
-    /// The peer's transport parameters, checked.
-    pub peer_params: TransportParams,
-    /// The peer's identity; `None` when it presented no certificate.
-    pub peer: Option<PeerId>,
-    /// The certificates that the peer presented, now or in the session that was resumed.
-    pub peer_certificates: Vec<CertificateDer<'static>>,
-    /// Name of the TLS cipher suite.
-    pub suite: &'static str,
-    /// The name that the client asked for; a client's own, or what the host was told.
-    pub server_name: Option<String>,
-    /// 32 bytes that only the two sides know (label `EXPORTER-trunkline`, no context).
-    pub exporter: [u8; 32],
-    /// The session was resumed from a ticket.
-    pub resumed: bool,
-    /// A measured round trip, if one was.
-    pub rtt: Option<Duration>,
-    /// The id to send data packets to.
-    pub peer_id: ConnectionId,
-    /// Host: TLS bytes (session tickets) to send as CRYPTO in data packets, from offset 0.
-    pub tickets: Vec<u8>,
-}
-
-impl fmt::Debug for Established {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Established")
-            .field("peer", &self.peer)
-            .field("suite", &self.suite)
-            .field("resumed", &self.resumed)
-            .field("peer_id", &self.peer_id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Which level TLS writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,19 +66,21 @@ pub(super) enum RoleState {
 /// [`handle_timeout`](Self::handle_timeout) at [`timeout`](Self::timeout), then
 /// [`take_established`](Self::take_established) and [`poll_transmit`](Self::poll_transmit) until
 /// it gives `None`.
+#[allow(clippy::struct_field_names, reason = "the spaces are named as RFC 9001 names their levels")]
 pub struct Handshake {
     pub(super) role: RoleState,
     pub(super) tls: quic::Connection,
     pub(super) write_level: WriteLevel,
     pub(super) config: HandshakeConfig,
     pub(super) local_id: ConnectionId,
-    /// Where to send: the peer's id, or a client's first destination id.
+    /// The peer's id once it is known; a ConnectionRequest goes to the request's id instead.
     pub(super) remote_id: ConnectionId,
     pub(super) initial: Option<Space>,
     pub(super) handshake: Option<Space>,
     pub(super) one_rtt: Option<DataKeys>,
     pub(super) tickets: Vec<u8>,
-    post: super::crypto_stream::CryptoReceive,
+    /// Client: TLS bytes of data packets.
+    post: CryptoReceive,
     pub(super) established: Option<Box<Established>>,
     taken: bool,
     /// The peer's proof was verified.
@@ -249,7 +123,9 @@ impl Handshake {
     }
 
     /// Answers the ConnectionRequest with this header, whose packet is to be given to
-    /// [`receive`](Self::receive) next. `retry` is what its token proved, if it had one.
+    /// [`receive`](Self::receive) next; if that drops it, nobody asked for anything and the attempt
+    /// is to be forgotten. `retry` is what its token proved; a request whose token proves nothing
+    /// must not get here (a client believes that its token counts).
     /// `initial_source_id`, `original_destination_id` and `retry_source_id` of `params` are set
     /// here.
     ///
@@ -296,7 +172,7 @@ impl Handshake {
             handshake: None,
             one_rtt: None,
             tickets: Vec::new(),
-            post: Default::default(),
+            post: CryptoReceive::default(),
             established: None,
             taken: false,
             proven: false,
@@ -349,9 +225,9 @@ impl Handshake {
         self.ending.as_ref().map(|e| &e.reason)
     }
 
-    /// The destination id of the ConnectionRequest: where a client sends to before it knows the
-    /// host's id, and what a host must route here besides its own id. Changes when a client
-    /// follows a Retry or starts again.
+    /// The destination id of every ConnectionRequest packet of this attempt, what a host must route
+    /// here besides its own id. Changes when a client follows a Retry or starts again; `None` when
+    /// no more of them are expected.
     pub const fn request_id(&self) -> Option<ConnectionId> {
         match &self.role {
             RoleState::Client(ClientState::AwaitConnectionResponse(state)) => {
@@ -408,7 +284,6 @@ impl Handshake {
     /// # Errors
     /// The violation that ends the connection.
     pub fn post_handshake(&mut self, offset: u64, data: &[u8]) -> Result<(), PeerMisbehaved> {
-        use super::crypto_stream::Inserted;
         if matches!(self.role, RoleState::Host(_)) || !self.proven {
             return Err(PeerMisbehaved::Unexpected("CRYPTO"));
         }
@@ -456,7 +331,11 @@ impl Handshake {
     /// Notes a claim that nobody vouched for. Later ones neither hasten nor delay it.
     pub(super) fn take_hint(&mut self, now: Instant, outcome: Receipt) {
         if self.hint.is_none() && !self.is_authenticated() {
-            let at = now + self.config.retransmit.mul(HINT_INTERVALS);
+            let intervals = match self.role {
+                RoleState::Client(_) => CLIENT_HINT_INTERVALS,
+                RoleState::Host(_) => HOST_HINT_INTERVALS,
+            };
+            let at = now + self.config.retransmit.mul(intervals);
             self.hint = Some(Hint { outcome, at });
         }
     }
@@ -475,7 +354,7 @@ impl Handshake {
             }
             match change {
                 Some(quic::KeyChange::Handshake { keys }) => {
-                    self.handshake = Some(Space::new(crate::wire::packet::Level::Handshake, keys));
+                    self.handshake = Some(Space::new(Level::Handshake, keys));
                     self.write_level = WriteLevel::Handshake;
                 }
                 Some(quic::KeyChange::OneRtt { keys, next }) => {

@@ -7,7 +7,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `machine` | the public face, timers and endings |
+//! | `machine`, `outcome` | the public face, timers and endings; what goes in and comes out |
 //! | `receive`, `transmit` | packets in and out |
 //! | `client`, `host` | one type for each awaited message of each role |
 //! | `level`, `crypto_stream` | packet number space and byte stream of one encryption level |
@@ -27,6 +27,7 @@ mod crypto_stream;
 mod host;
 mod level;
 mod machine;
+mod outcome;
 mod receive;
 mod retry;
 mod transmit;
@@ -41,8 +42,9 @@ pub(crate) mod test_support;
 mod tests;
 
 pub use identity::{Identity, peer_id_of};
-pub use machine::{
-    Dropped, Established, Handshake, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
+pub use machine::Handshake;
+pub use outcome::{
+    Dropped, Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
 };
 pub use retry::{write_refusal, write_retry, write_version_list};
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};

@@ -4,7 +4,8 @@ use super::client::ClientState;
 use super::crypto_stream::Inserted;
 use super::host::{AwaitAuthenticationRequest, HostState};
 use super::identity::peer_id_of;
-use super::machine::{Dropped, Established, Handshake, Receipt, RoleState};
+use super::machine::{Handshake, RoleState};
+use super::outcome::{Dropped, Established, Receipt};
 use super::tls::{exporter, suite_name};
 use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::ids::ConnectionId;
@@ -24,6 +25,7 @@ const CONTRADICTION: u32 = 2;
 
 /// The fields of a sealed packet's header, copied out of the packet.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_field_names, reason = "as in LongHeader")]
 struct Header {
     message: MessageType,
     level: Level,
@@ -142,6 +144,9 @@ impl Handshake {
             }
             return Receipt::Dropped(Dropped::Forged);
         };
+        if header.level == Level::Handshake && self.initial.take().is_some() {
+            self.on_first_authentic(now);
+        }
         match (header.level, scan(payload)) {
             (Level::Initial, Ok(scan)) => self.on_initial(now, &header, &scan, payload),
             (Level::Initial, Err(_)) => Receipt::Dropped(Dropped::Frames),
@@ -189,6 +194,16 @@ impl Handshake {
                     .then_some(Receipt::Dropped(Dropped::ForeignId))
             }
         }
+    }
+
+    /// A Handshake packet was opened: the Initial level is over (RFC 9001 §4.9.1), and the address
+    /// is the peer's own (RFC 9000 §8.1).
+    fn on_first_authentic(&mut self, now: Instant) {
+        if let RoleState::Client(ClientState::AwaitConnectionResponse(state)) = &mut self.role {
+            state.lock();
+        }
+        self.address_proven = true;
+        self.progress(now);
     }
 
     /// Client: a sign that the answer which we believed is not the host's.
@@ -245,6 +260,12 @@ impl Handshake {
         space.on_received(now, header.pn, scan.ack_eliciting);
         if contradiction {
             self.suspect(CONTRADICTION);
+            if read_on && matches!(self.role, RoleState::Host(_)) {
+                // One of two versions is the client's, but which? Its next request starts afresh.
+                let reason = CloseReason::new(Reason::PROTOCOL, "two versions of a request");
+                self.end(reason.clone(), true);
+                return Receipt::Failed(reason);
+            }
         }
         if read_on { self.feed_initial(now) } else { Receipt::Ok }
     }
@@ -296,13 +317,6 @@ impl Handshake {
         if let Some(reason) = &scan.close {
             self.end(reason.clone(), true);
             return Receipt::Closed(reason.clone());
-        }
-        if self.initial.take().is_some() {
-            if let RoleState::Client(ClientState::AwaitConnectionResponse(state)) = &mut self.role {
-                state.lock();
-            }
-            self.address_proven = true;
-            self.progress(now);
         }
         let Some(space) = &mut self.handshake else { return Receipt::Dropped(Dropped::NoKeys) };
         let mut moved = false;

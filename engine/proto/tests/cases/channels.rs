@@ -59,7 +59,8 @@ fn no_answer_in_time_fails_that_channel_only() {
         _ => OnRequest::Accept(options(ChannelKind::Bytes)),
     });
     let start = pair.now();
-    pair.open(CLIENT, "ignored", ChannelKind::Bytes, Flow::of(100, Size::Fixed(10)));
+    let flow = Flow::of(100, Size::Fixed(10)).ending(End::Stay);
+    pair.open(CLIENT, "ignored", ChannelKind::Bytes, flow);
     pair.open(CLIENT, "other", ChannelKind::Bytes, Flow::silent());
     pair.run_until("it fails", secs(5), |p| p.chan(CLIENT, "ignored").end.is_some());
     assert!(pair.now().since(start) >= secs(4));

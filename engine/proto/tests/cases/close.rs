@@ -105,14 +105,21 @@ fn a_lost_close_is_sent_again() {
 fn late_packets_are_answered_with_the_reason() {
     // Everything that the closing side sends for a while is lost, its CLOSE included; what the
     // peer sends meanwhile arrives in fin-wait.
-    let mut pair = Pair::connected(4);
+    let mut pair = Pair::with(4, |c| {
+        c.fin_wait_timeout = secs(30);
+        c.connected_timeout = secs(30);
+    });
     pair.settle();
     pair.w.path(CLIENT, HOST).down = true;
     pair.close(CLIENT, None);
+    // Long enough that the CLOSE is not repeated any more.
+    pair.w.run_for(secs(9));
+    let sent = pair.w.nodes[CLIENT].packets_out;
     pair.open(HOST, "late", ChannelKind::Bytes, Flow::of(100_000, Size::Fixed(1_000)));
-    pair.w.run_for(ms(4_500));
+    pair.w.run_for(ms(300));
+    assert!(pair.w.nodes[CLIENT].packets_out > sent, "late packets were not answered");
     pair.link(|link| link.down = false);
-    pair.run_until("the peer is told", ms(500), |p| p.conn(HOST).ended());
+    pair.run_until("the peer is told", secs(3), |p| p.conn(HOST).ended());
     assert_eq!(pair.conn(HOST).reason.clone().expect("a reason").reason, Reason(CLOSE_CODE));
     pair.w.drain(secs(10));
 }
@@ -125,7 +132,7 @@ fn both_sides_close_at_once() {
             link.loss = [0, 1_000][(seed % 2) as usize];
             link.jitter = ms(seed % 7);
         });
-        let bulk = || Flow::of(200_000, Size::Fixed(5_000));
+        let bulk = || Flow::of(40, Size::Fixed(5_000));
         pair.host().policy.answer = Box::new(move |_, _| bulk());
         pair.open(CLIENT, "bulk", ChannelKind::Messages, bulk());
         pair.w.run_for(ms(10 * (seed % 20)));

@@ -136,6 +136,7 @@ fn a_reset_that_overtakes_the_request() {
     let mut pair = Pair::connected(6);
     pair.settle();
     hold_back(&mut pair, 1, ms(40));
+    pair.host().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
     let key = pair.open(CLIENT, "short-lived", ChannelKind::Bytes, Flow::silent());
     pair.w.run_for(ms(1));
     let c = pair.c;

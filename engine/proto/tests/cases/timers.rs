@@ -116,7 +116,8 @@ fn a_client_that_falls_silent_in_the_handshake_leaves_nothing_at_the_host() {
     pair.w.run_for(ms(15));
     pair.w.vanish(CLIENT);
     assert_eq!(pair.w.nodes[HOST].endpoint.connections().count(), 1);
-    pair.w.run_until("the host has forgotten it", secs(12), |w| w.nodes[HOST].is_empty());
+    // The initial timeout, and fin-wait.
+    pair.w.run_until("the host has forgotten it", secs(16), |w| w.nodes[HOST].is_empty());
     assert!(pair.w.nodes[HOST].app.conns.values().all(|c| !c.known), "the application was told");
     pair.w.finish();
 }

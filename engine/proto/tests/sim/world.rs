@@ -360,20 +360,22 @@ impl World {
     /// left: no connection, no timer, no packet.
     pub fn finish(&mut self) {
         for node in self.nodes.iter_mut().filter(|n| n.alive) {
-            node.close_all(self.now);
+            node.close_where(self.now, |_| true);
         }
         self.drain(Duration::from_secs(120));
     }
 
     /// Waits until every connection is dead, and checks that nothing is left.
     pub fn drain(&mut self, limit: Duration) {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().filter(|n| n.alive) {
             node.policy.close_ended = true;
+            node.close_where(self.now, |c| c.ended());
         }
         self.run_until("every connection is dead", limit, |w| {
             w.nodes.iter().filter(|n| n.alive).all(Node::is_empty)
         });
         self.run_until("no packet and no timer is left", Duration::from_secs(10), |w| {
+            w.transmit();
             w.queue.is_empty()
                 && w.nodes.iter().filter(|n| n.alive).all(|n| n.next_timeout(w.now).is_none())
         });
@@ -391,7 +393,7 @@ impl World {
 
     /// Bytes of heap that the endpoint of a node holds.
     pub fn heap(&self, node: NodeId) -> i64 {
-        alloc::live(self.nodes[node].owner)
+        self.nodes[node].heap()
     }
 
     /// The only connection of a node.

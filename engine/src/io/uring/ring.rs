@@ -43,28 +43,34 @@ pub(super) enum Flag {
     NoSqArray,
     DeferTaskrun,
     SingleIssuer,
-    TaskrunFlag,
+    TellTaskrun,
     CoopTaskrun,
     SubmitAll,
 }
 
 impl Flag {
     /// The youngest first: the order in which they are given up.
-    const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::NoSqArray,
         Self::DeferTaskrun,
         Self::SingleIssuer,
-        Self::TaskrunFlag,
+        Self::TellTaskrun,
         Self::CoopTaskrun,
         Self::SubmitAll,
     ];
+
+    /// All that suit a ring tied to its thread, or one that is not.
+    pub(super) fn wanted(thread_bound: bool) -> Vec<Self> {
+        let bound = |flag: &Self| matches!(flag, Self::DeferTaskrun | Self::SingleIssuer);
+        Self::ALL.into_iter().filter(|flag| thread_bound || !bound(flag)).collect()
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NoSqArray => "NO_SQARRAY",
             Self::DeferTaskrun => "DEFER_TASKRUN",
             Self::SingleIssuer => "SINGLE_ISSUER",
-            Self::TaskrunFlag => "TASKRUN_FLAG",
+            Self::TellTaskrun => "TASKRUN_FLAG",
             Self::CoopTaskrun => "COOP_TASKRUN",
             Self::SubmitAll => "SUBMIT_ALL",
         }
@@ -78,7 +84,7 @@ pub(super) struct Ring {
     /// The shared flags word says whether deferred work waits; otherwise only a call finds out.
     tells_work: bool,
     /// Index of the registered descriptor.
-    registered: Option<u32>,
+    registered: Option<i32>,
     /// Calls made.
     pub(super) enters: u64,
 }
@@ -93,15 +99,13 @@ pub(super) enum Entered {
 }
 
 impl Ring {
-    /// With room for `submissions` and `completions`. `thread_bound` ties it to this thread.
-    pub(super) fn new(submissions: u32, completions: u32, thread_bound: bool) -> io::Result<Self> {
-        let unwanted =
-            |flag: &Flag| !thread_bound && matches!(flag, Flag::DeferTaskrun | Flag::SingleIssuer);
-        let mut flags: Vec<Flag> = Flag::ALL.into_iter().filter(|f| !unwanted(f)).collect();
+    /// With room for `submissions` and `completions`, and as many of `wanted` as the kernel takes.
+    pub(super) fn new(submissions: u32, completions: u32, wanted: &[Flag]) -> io::Result<Self> {
+        let mut flags = wanted.to_vec();
         loop {
             match Self::build(&flags, submissions, completions) {
                 Ok(inner) => {
-                    let tells_work = flags.contains(&Flag::TaskrunFlag);
+                    let tells_work = flags.contains(&Flag::TellTaskrun);
                     return Ok(Self { inner, flags, tells_work, registered: None, enters: 0 });
                 }
                 // A flag that this kernel does not know.
@@ -121,7 +125,7 @@ impl Ring {
                 Flag::NoSqArray => builder.setup_no_sqarray(),
                 Flag::DeferTaskrun => builder.setup_defer_taskrun(),
                 Flag::SingleIssuer => builder.setup_single_issuer(),
-                Flag::TaskrunFlag => builder.setup_taskrun_flag(),
+                Flag::TellTaskrun => builder.setup_taskrun_flag(),
                 Flag::CoopTaskrun => builder.setup_coop_taskrun(),
                 Flag::SubmitAll => builder.setup_submit_all(),
             };
@@ -163,7 +167,7 @@ impl Ring {
     pub(super) fn register_descriptor(&mut self) -> io::Result<()> {
         let mut update = RingUpdate { index: u32::MAX, reserved: 0, fd: self.fd() as u64 };
         self.update_descriptor(REGISTER_RING_FDS, &mut update)?;
-        self.registered = Some(update.index);
+        self.registered = Some(i32::try_from(update.index).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -216,7 +220,7 @@ impl Ring {
         let queued = self.queued();
         self.enters += 1;
         let (fd, mut flags) = match self.registered {
-            Some(index) => (index as i32, ENTER_GETEVENTS | ENTER_REGISTERED_RING),
+            Some(index) => (index, ENTER_GETEVENTS | ENTER_REGISTERED_RING),
             None => (self.fd(), ENTER_GETEVENTS),
         };
         let time = timeout.map(types::Timespec::from);
@@ -284,7 +288,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The registration keeps the ring alive until the thread ends.
         if let Some(index) = self.registered {
-            let mut update = RingUpdate { index, reserved: 0, fd: 0 };
+            let mut update = RingUpdate { index: index.unsigned_abs(), reserved: 0, fd: 0 };
             let _ = self.update_descriptor(UNREGISTER_RING_FDS, &mut update);
         }
     }

@@ -102,6 +102,8 @@ impl RecvBatch {
             dropped: None,
         };
         let control = &self.controls[i].0;
+        // The C library decides on the width.
+        #[allow(clippy::unnecessary_cast)]
         let used = (header.msg_hdr.msg_controllen as usize).min(control.len());
         describe(&control[..used], &mut received);
         Some(received)

@@ -3,6 +3,8 @@
 mod address;
 mod bpf;
 mod control;
+#[cfg(test)]
+pub(crate) mod isolate;
 mod messages;
 mod socket;
 mod wait;

@@ -216,8 +216,8 @@ impl Net {
         while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
             let Some(Reverse((_, _, to, mut datagram))) = self.queue.pop() else { return };
             match to {
-                To::Client => self.to_client(&mut datagram),
-                To::Host => self.to_host(&mut datagram),
+                To::Client => self.client_receives(&mut datagram),
+                To::Host => self.host_receives(&mut datagram),
             }
         }
     }
@@ -234,7 +234,7 @@ impl Net {
         }
     }
 
-    fn to_client(&mut self, datagram: &mut [u8]) {
+    fn client_receives(&mut self, datagram: &mut [u8]) {
         self.client.on_datagram_bytes(datagram.len());
         let mut rest = datagram;
         while let Some((packet, after)) = next_packet(rest) {
@@ -246,7 +246,7 @@ impl Net {
         }
     }
 
-    fn to_host(&mut self, datagram: &mut [u8]) {
+    fn host_receives(&mut self, datagram: &mut [u8]) {
         let len = datagram.len();
         let mut counted = None;
         let mut rest = datagram;
@@ -300,6 +300,10 @@ impl Net {
         }
         let header = LongHeader::parse(packet).ok()?;
         if header.message != MessageType::ConnectionRequest || datagram_len < MIN_PACKET {
+            return None;
+        }
+        if self.retries == 0 && !header.token.is_empty() {
+            // Nobody gave out this token.
             return None;
         }
         let mut origin = None;
@@ -389,7 +393,7 @@ impl Net {
         self.queue.push(Reverse((self.now + delay, self.sequence, to, datagram)));
     }
 
-    /// The packet that the peer of `to` sends next is this one, sealed with its own keys.
+    /// Why the client failed.
     pub(super) fn client_reason(&self) -> &CloseReason {
         self.client.failure().expect("the client failed")
     }
