@@ -20,16 +20,12 @@ pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};
 pub use handle::{Channel, Conn, ListenerId, TimerId};
 pub use handler::{Context, Handler};
-pub use io::{DriverChoice, DriverConfig, DriverError};
+pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{Event, Message, PollGroup, QueuedEngine, Received};
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};
 pub use shard::drive::AnyDriver;
 pub use shard::local::{LocalHandle, LocalShard};
-
-/// Faults added to what is sent and received.
-#[derive(Clone, Debug, Default)]
-pub struct FaultConfig {}
 
 pub use buf::{SendBuf, SendPool};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};

@@ -902,7 +902,11 @@ impl QueuedEngine {
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
         let report = match &self.inner.runner {
             Runner::Threads(engine) => engine.shutdown(linger),
-            Runner::Local(local) => local.with(|shard| shard.end(linger))?,
+            Runner::Local(local) => {
+                let report = local.with(|shard| shard.end(linger))?;
+                local.end();
+                report
+            }
         };
         for group in lock(&self.inner.groups).iter() {
             group.wake();

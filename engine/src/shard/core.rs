@@ -11,8 +11,9 @@ use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::stats::{Durations, ShardCounters};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint};
+use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
@@ -131,6 +132,29 @@ impl Core {
     /// Takes over a listening socket of the engine.
     pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
         let local = add.socket.local_addr()?;
+        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
+        self.listen_on(socket, local, add.id, &add.config)
+    }
+
+    /// Listens with a socket that the driver has already.
+    pub(crate) fn listen_adopted(
+        &mut self,
+        driver: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
+        let socket = self.sockets.adopt(driver, local, Purpose::Listen(id))?;
+        self.listen_on(socket, local, id, config)
+    }
+
+    fn listen_on(
+        &mut self,
+        socket: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
         // Sockets of an earlier listener at this address still get part of the requests.
         let dormant: Vec<u16> = self
             .sockets
@@ -138,15 +162,13 @@ impl Core {
             .filter(|(_, e)| matches!(e.purpose, Purpose::Dormant(_)) && e.local == local)
             .map(|(n, _)| n)
             .collect();
-        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
         for number in dormant {
-            let again = self.endpoint.listen(number, add.config.clone());
-            if again.is_ok() {
-                self.sockets.awaken(number, add.id);
+            if self.endpoint.listen(number, config.clone()).is_ok() {
+                self.sockets.awaken(number, id);
             }
         }
         self.endpoint
-            .listen(socket, add.config)
+            .listen(socket, config.clone())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
     }
 

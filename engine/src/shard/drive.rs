@@ -5,6 +5,7 @@ use crate::config::EngineConfig;
 use crate::error::EngineError;
 #[cfg(target_os = "linux")]
 use crate::io::UringDriver;
+use crate::io::fault::FaultDriver;
 use crate::io::{
     Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, TxBuf, TxMeta, Waker,
 };
@@ -21,6 +22,8 @@ pub enum AnyDriver {
     /// io_uring.
     #[cfg(target_os = "linux")]
     Uring(Box<UringDriver>),
+    /// One of the others behind a bad network.
+    Faulty(Box<FaultDriver<AnyDriver>>),
 }
 
 impl AnyDriver {
@@ -28,11 +31,15 @@ impl AnyDriver {
     /// on the thread that will use the driver.
     pub(crate) fn open(config: &EngineConfig, choice: DriverChoice) -> Result<Self, EngineError> {
         let io = config.driver_config();
-        match choice {
+        let driver = match choice {
             #[cfg(target_os = "linux")]
-            DriverChoice::Uring => Ok(Self::Uring(Box::new(UringDriver::new(&io)?))),
-            _ => Ok(Self::Mio(Box::new(MioDriver::new(&io)?))),
-        }
+            DriverChoice::Uring => Self::Uring(Box::new(UringDriver::new(&io)?)),
+            _ => Self::Mio(Box::new(MioDriver::new(&io)?)),
+        };
+        Ok(match &config.fault {
+            None => driver,
+            Some(fault) => Self::Faulty(Box::new(FaultDriver::new(driver, fault))),
+        })
     }
 }
 
@@ -42,6 +49,7 @@ macro_rules! each {
             AnyDriver::Mio($driver) => $call,
             #[cfg(target_os = "linux")]
             AnyDriver::Uring($driver) => $call,
+            AnyDriver::Faulty($driver) => $call,
         }
     };
 }

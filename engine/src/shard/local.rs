@@ -1,17 +1,19 @@
 //! A shard without a thread: the application drives it.
 
 use super::Shard;
-use super::control::{Control, ShardEnd};
+use super::control::{Control, ShardEnd, listener_config};
 use super::drive::AnyDriver;
 use super::mailbox::{Mailbox, Port};
 use super::shared::Shared;
-use crate::config::EngineConfig;
-use crate::engine::ShutdownReport;
+use super::sockets::{Family, Purpose};
+use crate::config::{EngineConfig, ListenConfig};
+use crate::engine::{Listener, ShutdownReport};
 use crate::error::{EngineError, Full};
 use crate::handler::{Context, Handler};
 use crate::io::{Driver, DriverChoice};
 use crate::stats::ShardStats;
 use crossbeam::channel::{Receiver, bounded};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +114,38 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
         let port = shared.ports[0].clone();
         let shard = Shard::new(shared, 0, driver, handler, mailbox.clone())?;
         Ok(Self { shard, mailbox, port, told: false, ended: None })
+    }
+
+    /// Listens with a socket of the driver, which has the address `config.addr`. For drivers whose
+    /// sockets are not the system's.
+    ///
+    /// # Errors
+    /// Unusable settings.
+    pub fn listen_on(
+        &mut self,
+        driver_socket: u16,
+        config: &ListenConfig,
+    ) -> Result<Listener, EngineError> {
+        let core = &mut self.shard.core;
+        let listener = listener_config(config, core.shared.key_log.clone())?;
+        let id = core.shared.new_listener();
+        core.listen_adopted(driver_socket, config.addr, id, &listener)
+            .map_err(|e| EngineError::system("listen", e))?;
+        Ok(Listener { id, local_addr: config.addr })
+    }
+
+    /// Connects through a socket of the driver, which has the address `local`.
+    ///
+    /// # Errors
+    /// Too many sockets.
+    pub fn connect_through(
+        &mut self,
+        driver_socket: u16,
+        local: SocketAddr,
+    ) -> Result<(), EngineError> {
+        let purpose = Purpose::Client(Family::of(&[local]));
+        let adopted = self.shard.core.sockets.adopt(driver_socket, local, purpose);
+        adopted.map(|_| ()).map_err(|e| EngineError::system("client socket", e))
     }
 
     /// Does what there is to do, waiting at most `budget` for something: zero returns at once,
@@ -225,6 +259,11 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
             }
         }
         Ok(self.take_report().unwrap_or_default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn port(&self) -> &Port {
+        &self.port
     }
 
     /// Tells every peer that the connection ends, and waits for nobody.

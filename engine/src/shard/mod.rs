@@ -34,6 +34,9 @@ pub(crate) mod sockets;
 pub(crate) mod threads;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::EngineError;
 use crate::handle::Conn;
 use crate::handler::{Context, Handler};

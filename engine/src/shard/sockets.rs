@@ -69,7 +69,35 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Adds a bound socket; the driver gets it with [`attach`](Self::attach).
     pub(crate) fn add(&mut self, socket: UdpSocket, purpose: Purpose) -> io::Result<u16> {
-        let local = socket.local_addr()?;
+        let number = self.place(socket.local_addr()?, purpose)?;
+        self.pending.push((number, socket));
+        Ok(number)
+    }
+
+    /// Adds a socket that the driver has already, under its number `driver`.
+    pub(crate) fn adopt(
+        &mut self,
+        driver: u16,
+        local: SocketAddr,
+        purpose: Purpose,
+    ) -> io::Result<u16> {
+        let number = self.place(local, purpose)?;
+        self.map(number, driver);
+        Ok(number)
+    }
+
+    fn map(&mut self, number: u16, driver: u16) {
+        if let Some(entry) = self.get_mut(number) {
+            entry.driver = Some(driver);
+        }
+        let at = usize::from(driver);
+        if self.by_driver.len() <= at {
+            self.by_driver.resize(at + 1, None);
+        }
+        self.by_driver[at] = Some(number);
+    }
+
+    fn place(&mut self, local: SocketAddr, purpose: Purpose) -> io::Result<u16> {
         let number = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         if number >= MAX_SOCKETS {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many sockets"));
@@ -80,7 +108,6 @@ impl Sockets {
         } else {
             self.entries[number] = entry;
         }
-        self.pending.push((number as u16, socket));
         Ok(number as u16)
     }
 
@@ -142,16 +169,7 @@ impl Sockets {
         let mut failed = Vec::new();
         for (number, socket) in std::mem::take(&mut self.pending) {
             match give(socket) {
-                Ok(driver) => {
-                    if let Some(entry) = self.get_mut(number) {
-                        entry.driver = Some(driver);
-                    }
-                    let at = usize::from(driver);
-                    if self.by_driver.len() <= at {
-                        self.by_driver.resize(at + 1, None);
-                    }
-                    self.by_driver[at] = Some(number);
-                }
+                Ok(driver) => self.map(number, driver),
                 Err(e) => {
                     self.entries[usize::from(number)] = None;
                     failed.push((number, e));

@@ -55,10 +55,8 @@ impl Mux {
                     self.send_done(conn, channel.slot, sink);
                 }
             }
-            FrameRecord::Reset { channel } => {
-                if self.table.get(channel).is_some() {
-                    self.send_done(conn, channel.slot, sink);
-                }
+            FrameRecord::Reset { channel } if self.table.get(channel).is_some() => {
+                self.send_done(conn, channel.slot, sink);
             }
             _ => {}
         }

@@ -149,8 +149,6 @@ impl Connection {
             recovery.on_timeout(now, |fate, record| {
                 lost(fate, record, mux, pending, ids, &mut counters.retransmits);
             });
-            // Repeated probe timeouts make packets smaller as well.
-            self.sync_packet_size();
         }
         self.received.on_timeout(now);
         // Channels of a connection that the application closed tell it nothing more.

@@ -326,7 +326,6 @@ impl Connection {
                 self.token_changed(before, shared);
             }
             self.recovery.on_path_change(now);
-            self.sync_packet_size();
         }
         // A state that allows it was checked above.
         let _ = self.check(now);
@@ -451,7 +450,6 @@ impl Connection {
     pub(crate) fn transmit_failed(&mut self, now: Instant, size: usize, too_large: bool) {
         if too_large {
             self.recovery.on_probe_too_large(now, size);
-            self.sync_packet_size();
         }
     }
 

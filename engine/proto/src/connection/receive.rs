@@ -233,7 +233,6 @@ impl Connection {
         }
         if summary.newly_acked_packets > 0 {
             self.mux.set_rtt(self.recovery.rtt().smoothed());
-            self.sync_packet_size();
             if let Some(keys) = &mut self.keys {
                 keys.set_pto(self.recovery.pto());
             }
@@ -360,7 +359,6 @@ impl Connection {
         self.path = path;
         if !same_host {
             self.recovery.on_path_change(now);
-            self.sync_packet_size();
         }
     }
 

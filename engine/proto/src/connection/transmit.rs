@@ -93,6 +93,7 @@ impl Connection {
         max_segments: usize,
         shared: &mut Shared,
     ) -> Option<Transmit> {
+        self.sync_packet_size();
         let allowance = usize::try_from(self.path.allowance()).unwrap_or(usize::MAX);
         let size = self.recovery.packet_size().min(buf.len()).min(allowance);
         if size < MIN_UNPROVEN {
