@@ -10,6 +10,8 @@
 mod application;
 mod routing;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(crate) use shared::Shared;

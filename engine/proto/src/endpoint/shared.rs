@@ -82,11 +82,7 @@ impl Shared {
         let salt = self.reset.token(&ConnectionId(
             (u64::from(conn.slot) << 32 | u64::from(generation) ^ sequence << 20).to_be_bytes(),
         ));
-        let parts = IdParts {
-            slot: conn.slot,
-            generation,
-            sequence: sequence as u8,
-        };
+        let parts = IdParts { slot: conn.slot, generation, sequence: sequence as u8 };
         let id = self.codec.encode(salt[0], parts);
         (id, self.reset.token(&id))
     }
