@@ -1,26 +1,31 @@
-//! An echo server and a client in one program: the inline API in two minutes.
+//! An echo server and a client of it, in one process or in two.
 //!
 //! ```sh
-//! cargo run --example echo
+//! cargo run --example echo                                  # both here
+//! cargo run --example echo -- server 127.0.0.1:7472         # prints its fingerprint
+//! cargo run --example echo -- client 127.0.0.1:7472 FINGERPRINT hello
 //! ```
+//!
+//! The server uses the inline API: its handler runs on the thread of a shard and is given messages
+//! where the kernel put them. The client uses the queued API, from an ordinary thread.
 
 use std::error::Error;
-use std::sync::mpsc::{Sender, channel};
+use std::net::SocketAddr;
 use std::time::Duration;
 use trunkline::{
     Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, ConnectConfig,
-    Context, Engine, EngineConfig, Handler, Identity, Incoming, ListenConfig, Reason, Status,
-    Trust,
+    Context, Engine, EngineConfig, Event, Handler, Identity, Incoming, ListenConfig, QueuedEngine,
+    Received, Status, Trust,
 };
 
-/// The server: takes every connection and channel, and sends each message back.
-struct Server;
+/// Sends every message back on the channel that it came on.
+struct Echo;
 
-impl Handler for Server {
+impl Handler for Echo {
     type Command = ();
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
-        println!("server: connection from {}", incoming.remote);
+        println!("connection from {}", incoming.remote);
         let _ = cx.accept(conn);
     }
 
@@ -28,9 +33,8 @@ impl Handler for Server {
         &mut self,
         cx: &mut Context<'_>,
         channel: Channel,
-        request: &ChannelRequest<'_>,
+        _request: &ChannelRequest<'_>,
     ) {
-        println!("server: channel \"{}\"", request.name);
         let _ = cx.accept_channel(channel, &ChannelOptions::default());
     }
 
@@ -38,13 +42,13 @@ impl Handler for Server {
         &mut self,
         cx: &mut Context<'_>,
         channel: Channel,
-        _: ChannelKind,
+        _kind: ChannelKind,
         message: &[u8],
     ) {
-        // A full buffer gives `WouldBlock`, and `on_writable` follows when there is room: a real
-        // server keeps the message until then.
-        if let Err(error) = cx.send(channel, message) {
-            println!("server: {error}");
+        // A server that has more to do than this keeps what `WouldBlock` refuses until
+        // `on_writable`.
+        if let Err(e) = cx.send(channel, message) {
+            eprintln!("cannot answer: {e}");
         }
     }
 
@@ -52,78 +56,79 @@ impl Handler for Server {
         &mut self,
         cx: &mut Context<'_>,
         conn: Conn,
-        _: Status,
+        _old: Status,
         new: Status,
         reason: Option<&CloseReason>,
     ) {
-        if let Some(reason) = reason {
-            println!("server: {new:?}, {reason}");
-            // The handle stays valid until it is closed.
-            let _ = cx.close(conn, Reason::APP.0, "", None);
+        if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
+            println!("connection ended: {}", reason.map(ToString::to_string).unwrap_or_default());
+            let _ = cx.close(conn, 1000, "", None);
         }
     }
 }
 
-/// The client: connects, sends a few messages, and hands the answers to the main thread.
-struct Client {
-    connect: ConnectConfig,
-    answers: Sender<String>,
+fn server(addr: SocketAddr) -> Result<(Engine<Echo>, SocketAddr, Identity), Box<dyn Error>> {
+    // A real server keeps its key; `trunkline keygen` makes one.
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let identity = Identity::from_pem(
+        made.cert.pem().as_bytes(),
+        made.signing_key.serialize_pem().as_bytes(),
+    )?;
+    let engine = Engine::start(EngineConfig::default(), |_shard| Echo)?;
+    let listener = engine.listen(&ListenConfig::new(addr, identity.clone()))?;
+    println!("listening on {}, fingerprint {}", listener.local_addr, identity.peer_id());
+    Ok((engine, listener.local_addr, identity))
 }
 
-impl Handler for Client {
-    type Command = ();
-
-    fn on_start(&mut self, cx: &mut Context<'_>) {
-        let options = ChannelOptions { kind: ChannelKind::Messages, ..ChannelOptions::default() };
-        let sent = cx.connect(&self.connect).and_then(|conn| {
-            // No need to wait: what is sent now goes out as soon as the connection is made.
-            let channel = cx.open_channel(conn, "echo", &options)?;
-            for word in ["hello", "from", "the", "other", "side"] {
-                cx.send(channel, word.as_bytes())?;
+fn client(addr: SocketAddr, trust: Trust, text: &str) -> Result<(), Box<dyn Error>> {
+    let engine = QueuedEngine::start(EngineConfig::default())?;
+    let conn = engine.connect(&ConnectConfig::new(addr, trust), None)?;
+    let options = ChannelOptions { kind: ChannelKind::Messages, ..ChannelOptions::default() };
+    // Neither waits for an answer: the message goes out with the request for its channel.
+    let channel = engine.open_channel(conn, "echo", &options)?;
+    engine.send(channel, text.as_bytes())?;
+    let mut received = Vec::new();
+    loop {
+        engine.poll_group().recv_many(&mut received, 64, Some(Duration::from_secs(10)));
+        if received.is_empty() {
+            return Err("no answer".into());
+        }
+        for item in received.drain(..) {
+            match item {
+                Received::Message(message) => {
+                    println!("back: {}", String::from_utf8_lossy(&message.data));
+                    assert_eq!(&*message.data, text.as_bytes());
+                    engine.close(conn, 1000, "done", Some(Duration::from_secs(5).into()))?;
+                    engine.shutdown(Duration::from_secs(5))?;
+                    return Ok(());
+                }
+                Received::Event(Event::Status { reason: Some(reason), .. }) => {
+                    return Err(reason.to_string().into());
+                }
+                Received::Event(_) => {}
             }
-            Ok(())
-        });
-        if let Err(error) = sent {
-            println!("client: {error}");
         }
-    }
-
-    fn on_message(&mut self, _: &mut Context<'_>, _: Channel, _: ChannelKind, message: &[u8]) {
-        let _ = self.answers.send(String::from_utf8_lossy(message).into_owned());
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // A key and a certificate for this run. `trunkline keygen` writes lasting ones.
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-    let certificate = rcgen::CertificateParams::new(vec!["echo".into()])?.self_signed(&key)?;
-    let identity =
-        Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?;
-    println!("server: fingerprint {}", identity.peer_id());
-
-    let server = Engine::start(EngineConfig::default(), |_shard| Server)?;
-    let listen = ListenConfig::new("127.0.0.1:0".parse()?, identity.clone());
-    let listener = server.listen(&listen)?;
-    println!("server: listening at {} with {}", listener.local_addr, server.driver_name());
-
-    // The client believes this one key and no other.
-    let trust = Trust::Pins(vec![identity.peer_id()]);
-    let (answers, received) = channel();
-    let connect = ConnectConfig::new(listener.local_addr, trust);
-    let client = Engine::start(EngineConfig::default(), |_shard| Client {
-        connect: connect.clone(),
-        answers: answers.clone(),
-    })?;
-
-    for _ in 0..5 {
-        println!("client: {}", received.recv_timeout(Duration::from_secs(5))?);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {
+            let (engine, addr, identity) = server(([127, 0, 0, 1], 0).into())?;
+            client(addr, Trust::Pins(vec![identity.peer_id()]), "hello")?;
+            engine.shutdown(Duration::ZERO);
+        }
+        ["server", addr] => {
+            let _running = server(addr.parse()?)?;
+            loop {
+                std::thread::park();
+            }
+        }
+        ["client", addr, fingerprint, text] => {
+            client(addr.parse()?, Trust::Pins(vec![fingerprint.parse()?]), text)?;
+        }
+        _ => return Err("arguments: none, server ADDR, or client ADDR FINGERPRINT TEXT".into()),
     }
-
-    // Delivers what was sent, tells the peer, and says what became of each connection.
-    let report = client.shutdown(Duration::from_secs(5));
-    for (conn, close) in &report.connections {
-        println!("client: {conn:?}: {} bytes acknowledged", close.acknowledged_bytes);
-    }
-    server.shutdown(Duration::from_secs(1));
     Ok(())
 }

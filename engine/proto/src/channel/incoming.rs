@@ -103,10 +103,11 @@ impl Mux {
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         let Some(slot) = self.table.slot_of(frame.channel) else {
-            return self.unknown_frame(now, pn, frame);
+            return self.unknown_frame(now, pn, frame, false);
         };
         let channel = self.table.at(slot);
         match channel.state {
+            State::Open if channel.awaits_next_life() => self.unknown_frame(now, pn, frame, true),
             State::Open if pn >= channel.since => {
                 if channel.kind == ChannelKind::Datagrams {
                     self.datagram_frame(now, conn, slot, frame, sink)
@@ -129,8 +130,13 @@ impl Mux {
                 }
                 Ok(())
             }
-            State::Closing if !channel.has(flag::UNANSWERED) && pn >= channel.since => {
-                // Only the end of what the peer sends is of interest.
+            State::Closing
+                if channel.has(flag::OURS)
+                    && !channel.has(flag::UNANSWERED)
+                    && pn >= channel.since =>
+            {
+                // Only the end of what the peer sends is of interest. What we declined ends with a
+                // RESET.
                 let eof = match channel.kind {
                     ChannelKind::Datagrams => frame.datagram().is_eof(),
                     _ => true,
@@ -148,14 +154,15 @@ impl Mux {
         }
     }
 
-    /// A frame of an id that is not in use: either it overtook its request, or it belongs to a life
-    /// that is over.
+    /// A frame of an id that is not in use, or whose life may be over for its opener: either it
+    /// overtook its request, or it belongs to the former life.
     #[cold]
     fn unknown_frame(
         &mut self,
         now: Instant,
         pn: u64,
         frame: &RawFrame<'_>,
+        former: bool,
     ) -> Result<(), PeerMisbehaved> {
         let id = frame.channel;
         if self.table.is_own(id) {
@@ -165,7 +172,7 @@ impl Mux {
         let budget = self.config.early_data;
         let add = |held: &mut _| Early::add_frame(held, pn, frame);
         self.early
-            .hold_unknown(now, id, pn, budget, add)
+            .hold_unknown(now, id, pn, budget, former, add)
             .map_err(|_| PeerMisbehaved::Credit("early data"))
     }
 
@@ -488,7 +495,14 @@ impl Mux {
         let channel = table.at(slot);
         let deadline = now + self.config.datagram_reassembly_timeout;
         let mut recv = channel.datagram_recv.take().unwrap_or_else(|| pool.datagram_recv());
-        let message = recv.receive(header, frame.body, deadline, reassembly, pool)?;
+        let result = recv.receive(header, frame.body, deadline, reassembly, pool);
+        let message = match result {
+            Ok(message) => message,
+            Err(e) => {
+                channel.datagram_recv = Some(recv);
+                return Err(e);
+            }
+        };
         if message.is_some() && channel.has(flag::LATEST) {
             recv.retain(|id| is_newer(id, header.id), reassembly, pool);
         }
