@@ -86,6 +86,7 @@ impl Connection {
         shared: &mut Shared,
     ) -> Option<Transmit> {
         let size = self.recovery.packet_size();
+        self.sync_packet_size();
         let mut budget = match self.recovery.send_budget(now) {
             Budget::Bytes(bytes) => bytes,
             Budget::Pacing(until) => {
@@ -113,7 +114,12 @@ impl Connection {
                 self.pending.ping = true;
             }
             let more = packets + 1 < max_segments;
-            let written = self.write_packet(now, packet, fill, more, shared);
+            let mut written = self.write_packet(now, packet, fill, more, shared);
+            if written.bytes == 0 && owed {
+                // What waited turned out not to be sendable: the probe goes out all the same.
+                self.pending.ping = true;
+                written = self.write_packet(now, packet, fill, more, shared);
+            }
             if written.bytes == 0 {
                 break;
             }
