@@ -69,7 +69,7 @@ fn an_idle_channel_stays_within_its_figure() {
             let at = |n| p.conn(n).channels.len() == before + count;
             at(CLIENT) && at(HOST) && p.conn(CLIENT).channels.values().all(|c| c.ready)
         });
-        pair.settle();
+        pair.w.run_for(secs(10));
     };
     open(&mut pair, 500);
     let before = [pair.w.heap(CLIENT), pair.w.heap(HOST)];
@@ -85,7 +85,7 @@ fn an_idle_channel_stays_within_its_figure() {
 #[test]
 fn busy_connections_give_their_memory_back() {
     let mut pair = Pair::connected(3);
-    pair.settle();
+    pair.w.run_for(secs(10));
     let before = [pair.w.heap(CLIENT), pair.w.heap(HOST)];
     let round = |pair: &mut Pair, n: usize| {
         pair.host().policy.answer = Box::new(|_, _| Flow::of(500_000, Size::Fixed(20_000)));
@@ -100,7 +100,7 @@ fn busy_connections_give_their_memory_back() {
                 channels.len() == 50 * (n + 1) && channels.values().all(|c| c.end.is_some())
             })
         });
-        pair.settle();
+        pair.w.run_for(secs(10));
     };
     round(&mut pair, 0);
     let after = [pair.w.heap(CLIENT), pair.w.heap(HOST)];
