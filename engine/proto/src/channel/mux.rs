@@ -471,6 +471,11 @@ impl Mux {
     /// The connection is idle: memory kept for the next burst is given back.
     pub fn shrink(&mut self) {
         self.pool.release();
+        if self.table.count() == 0 {
+            // Nothing names a slot any more but stale entries of the queues.
+            self.sched = Sched::default();
+            self.table.release();
+        }
         self.sched.shrink();
         self.control.shrink(&mut self.pool);
         self.requests.shrink_to_fit();

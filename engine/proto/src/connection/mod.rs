@@ -49,6 +49,17 @@ struct Pending {
     ticket_ranges: Vec<core::ops::Range<usize>>,
 }
 
+impl Pending {
+    /// Session tickets that went out in one frame, as they nearly always do, are forgotten when it
+    /// is acknowledged; an idle connection keeps nothing of them.
+    fn tickets_acked(&mut self, offset: u64, len: u16) {
+        if offset == 0 && usize::from(len) == self.tickets.len() {
+            self.tickets = Vec::new();
+            self.ticket_ranges = Vec::new();
+        }
+    }
+}
+
 /// Plain counters.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
@@ -459,11 +470,11 @@ fn lost(
     match *record {
         FrameRecord::NewConnectionId { sequence } => pending.new_ids.push(sequence),
         FrameRecord::RetireConnectionId { sequence } => pending.retire_ids.push(sequence),
-        FrameRecord::Crypto { offset, len } => {
+        FrameRecord::Crypto { offset, len } if !pending.tickets.is_empty() => {
             let start = offset as usize;
             pending.ticket_ranges.push(start..start + usize::from(len));
         }
-        FrameRecord::Ack { .. } | FrameRecord::Close => {}
+        FrameRecord::Ack { .. } | FrameRecord::Close | FrameRecord::Crypto { .. } => {}
         _ => {
             if fate == Fate::Lost || fate == Fate::Probe {
                 *retransmits += 1;

@@ -190,10 +190,11 @@ impl Connection {
             }
             (
                 Fate::Acked,
-                FrameRecord::NewConnectionId { .. }
-                | FrameRecord::RetireConnectionId { .. }
-                | FrameRecord::Crypto { .. },
+                FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. },
             ) => {}
+            (Fate::Acked, FrameRecord::Crypto { offset, len }) => {
+                pending.tickets_acked(*offset, *len);
+            }
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
             (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
         })?;
