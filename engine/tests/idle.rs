@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use std::time::Duration;
-use trunkline::{QueuedEngine, Received, Event, Status};
+use trunkline::{Event, QueuedEngine, Received, Status};
 
 #[test]
 fn an_idle_engine_sleeps() {

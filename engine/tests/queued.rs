@@ -393,13 +393,14 @@ fn many_threads_send_on_many_channels() {
                             (next..(next + 10).min(EACH)).map(u32::to_be_bytes).collect();
                         let batch: Vec<(Channel, &[u8])> =
                             batch.iter().map(|m| (ch, &m[..])).collect();
-                        let (taken, result) =
-                            if next % 3 == 0 { client.send_many(&batch) } else {
-                                match client.send(ch, batch[0].1) {
-                                    Ok(()) => (1, Ok(())),
-                                    Err(e) => (0, Err(e)),
-                                }
-                            };
+                        let (taken, result) = if next % 3 == 0 {
+                            client.send_many(&batch)
+                        } else {
+                            match client.send(ch, batch[0].1) {
+                                Ok(()) => (1, Ok(())),
+                                Err(e) => (0, Err(e)),
+                            }
+                        };
                         next += taken as u32;
                         if let Err(e) = result {
                             assert!(matches!(e, ApiError::WouldBlock(_)), "{e}");
