@@ -205,8 +205,8 @@ impl Mux {
         }
     }
 
-    /// Tells the sink about accepted channels and delivers what was held for them. Called by
-    /// [`Mux::on_timeout`], whose timer is due at once after an acceptance.
+    /// Tells the sink about accepted channels, delivers what was held for them, and ends those that
+    /// were refused when all had come. Called by [`Mux::on_timeout`], whose timer is due at once.
     pub fn deliver<S: Sink>(
         &mut self,
         now: Instant,
@@ -215,7 +215,11 @@ impl Mux {
     ) -> Result<(), PeerMisbehaved> {
         while let Some(key) = self.accepted.pop_front() {
             let Some(channel) = self.table.get(key) else { continue };
-            if channel.state != State::Open || !channel.has(flag::READY_PENDING) {
+            if channel.state != State::Open {
+                continue;
+            }
+            if !channel.has(flag::READY_PENDING) {
+                self.end(conn, key.slot, sink);
                 continue;
             }
             channel.clear(flag::READY_PENDING);

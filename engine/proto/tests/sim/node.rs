@@ -361,6 +361,7 @@ impl Node {
         flow: Flow,
     ) -> Result<ChannelKey, ApiError> {
         let channel = self.call(now, |ep, now, _| ep.open_channel(now, conn, name, &options))?;
+        self.app.trace_channel("opens", name, channel);
         let chan = self.app.conn_mut(conn).add_channel(channel, name, true, options, None);
         chan.pump = Some(Pump::new(flow, pattern::key(name, true), options.kind));
         self.pump(now, conn, channel);
