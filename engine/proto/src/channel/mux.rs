@@ -73,8 +73,8 @@ pub struct Mux {
     pub(super) requests: VecDeque<(Instant, ChannelKey)>,
     /// Channels with a reassembly, in the order of their timers.
     pub(super) reassemblies: VecDeque<(Instant, ChannelKey)>,
-    /// Accepted channels of which the sink does not know yet.
-    pub(super) accepted: VecDeque<ChannelKey>,
+    /// Channels of which the sink has to be told something: accepted, or ended by our own call.
+    pub(super) pending: VecDeque<ChannelKey>,
     /// Channels whose sends gave `WouldBlock`.
     pub(super) blocked: Vec<ChannelKey>,
     pub(super) stats: MuxStats,
@@ -188,7 +188,7 @@ impl Mux {
             peer_count: 0,
             requests: VecDeque::new(),
             reassemblies: VecDeque::new(),
-            accepted: VecDeque::new(),
+            pending: VecDeque::new(),
             blocked: Vec::new(),
             stats: MuxStats::default(),
             config: config.clone(),
@@ -371,7 +371,7 @@ impl Mux {
     /// When [`Self::on_timeout`] has work: small writes waited long enough, an unanswered request
     /// or a partial datagram is given up, or an event waits to be told.
     pub fn timeout(&self) -> Option<Instant> {
-        if !self.accepted.is_empty() {
+        if !self.pending.is_empty() {
             return Some(Instant::ZERO);
         }
         let requests = self.requests.front().filter(|_| self.ready).map(|(at, _)| *at);
@@ -442,7 +442,7 @@ impl Mux {
         }
         self.requests = VecDeque::new();
         self.reassemblies = VecDeque::new();
-        self.accepted = VecDeque::new();
+        self.pending = VecDeque::new();
         self.blocked = Vec::new();
         self.early = Early::default();
         self.sched = Sched::default();
@@ -457,7 +457,7 @@ impl Mux {
         self.control.shrink(&mut self.pool);
         self.requests.shrink_to_fit();
         self.reassemblies.shrink_to_fit();
-        self.accepted.shrink_to_fit();
+        self.pending.shrink_to_fit();
         self.blocked.shrink_to_fit();
     }
 }
