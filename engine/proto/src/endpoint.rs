@@ -1,258 +1,276 @@
 //! The table of connections of one shard: datagram to connection, connection to datagram.
-//! (Signatures fixed first; bodies follow.)
-#![allow(unused_variables, clippy::todo, clippy::unused_self, clippy::missing_const_for_fn)]
+//!
+//! The order of calls: [`Endpoint::receive`] for every datagram of a batch, [`Endpoint::end_batch`]
+//! once, [`Endpoint::handle_timeout`] when [`Endpoint::next_timeout`] has passed, application calls,
+//! and then [`Endpoint::poll_transmit`] until it gives `None`. Events that arise in application
+//! calls are told by the next call that takes a sink; `next_timeout` is then at once.
+//!
+//! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram.
 
-use crate::config::{ChannelOptions, ConnectionConfig};
+mod application;
+mod routing;
+mod shared;
+mod types;
+
+pub(crate) use shared::Shared;
+pub use types::*;
+
+use crate::config::ConnectionConfig;
+use crate::connection::Connection;
+use crate::deferred::Deferred;
 use crate::error::ApiError;
 use crate::event::Sink;
-use crate::ids::{ChannelKey, ConnHandle};
-use crate::payload::Payload;
-use crate::status::Status;
-use crate::time::{Duration, Instant};
-use std::net::{IpAddr, SocketAddr};
+use crate::ids::{ConnHandle, ConnectionId};
+use crate::time::Instant;
+use crate::wheel::TimerWheel;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-/// ECN codepoint of a datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Ecn {
-    /// Not ECN-capable.
-    #[default]
-    NotEct = 0,
-    /// ECT(1).
-    Ect1 = 1,
-    /// ECT(0).
-    Ect0 = 2,
-    /// Congestion experienced.
-    Ce = 3,
+/// Slots that connection ids can name.
+const MAX_SLOTS: u32 = 1 << 20;
+/// Room for the farewell of a connection that is gone.
+const FAREWELL: usize = 1500;
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Box<Connection>>,
+    /// Its entry in the table of ConnectionRequests; 0 = none.
+    request: u64,
+    /// In the queue of connections that may have something to send.
+    ready: bool,
+    /// In the list of connections that this batch has touched.
+    touched: bool,
 }
 
-/// Where a datagram came from and to, as the driver saw it.
-#[derive(Clone, Copy, Debug)]
-pub struct RxMeta {
-    /// Number of the socket within the shard.
-    pub socket: u16,
-    /// The sender.
-    pub remote: SocketAddr,
-    /// The local address it was sent to, where the system tells.
-    pub local: Option<IpAddr>,
-    /// Its ECN mark.
-    pub ecn: Ecn,
-}
-
-/// One train of packets written by [`Endpoint::poll_transmit`].
-#[derive(Clone, Copy, Debug)]
-pub struct Transmit {
-    /// Number of the socket within the shard.
-    pub socket: u16,
-    /// The receiver.
-    pub remote: SocketAddr,
-    /// The local address to send from; `None` = the system chooses.
-    pub local: Option<IpAddr>,
-    /// ECN mark for all packets.
-    pub ecn: Ecn,
-    /// Bytes written at the start of the buffer.
-    pub len: usize,
-    /// Size of every packet but the last, which may be shorter. Equal to `len` for one packet.
-    pub segment: usize,
-    /// The packet is a packet-size probe: it must not be fragmented or segmented, and losing it is harmless.
-    pub probe: bool,
-}
-
-/// What became of a received datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routed {
-    /// Taken (or dropped and counted).
-    Here,
-    /// Its connection id names another shard: forward a copy there.
-    Shard(u8),
-}
-
-/// See the crate documentation for the order of calls.
 #[derive(Debug)]
-pub struct Endpoint {}
+struct Listener {
+    tls: crate::handshake::HostTls,
+    connection: Arc<ConnectionConfig>,
+}
 
-/// How to send one message.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SendOptions {
-    /// Ask for a [`Sink::receipt`] with this token when the peer has acknowledged all of it.
-    pub receipt: Option<u64>,
+/// All connections of one shard. See the module's documentation for the order of calls.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: EndpointConfig,
+    connection: Arc<ConnectionConfig>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    live: u32,
+    handshakes: u32,
+    listeners: BTreeMap<u16, Listener>,
+    /// Which connection answers which ConnectionRequest, by a keyed hash of who asked.
+    requests: BTreeMap<u64, u32>,
+    shared: Shared,
+    wheel: TimerWheel,
+    ready: VecDeque<u32>,
+    touched: Vec<u32>,
+    deferred: Deferred,
+    scratch: Vec<u32>,
+    /// The last connection id that was looked up, with its slot and sequence number.
+    cached: Option<(ConnectionId, u32, u8)>,
 }
 
 impl Endpoint {
-    /// Takes one datagram (one segment of a GRO train). `data` is opened in place.
-    pub fn receive<S: Sink>(
-        &mut self,
-        now: Instant,
-        meta: &RxMeta,
-        data: &mut [u8],
-        sink: &mut S,
-    ) -> Routed {
-        todo!()
+    /// An endpoint without connections.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidArgument`] names the field that is out of range.
+    pub fn new(now: Instant, config: EndpointConfig) -> Result<Self, ApiError> {
+        config.connection.validate()?;
+        if !(1..=MAX_SLOTS).contains(&config.max_connections) {
+            return Err(ApiError::InvalidArgument {
+                field: "max_connections",
+                why: "must lie in 1..=1048576",
+            });
+        }
+        Ok(Self {
+            connection: Arc::new(config.connection.clone()),
+            shared: Shared::new(now, &config),
+            config,
+            slots: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            handshakes: 0,
+            listeners: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            wheel: TimerWheel::new(now),
+            ready: VecDeque::new(),
+            touched: Vec::new(),
+            deferred: Deferred::default(),
+            scratch: Vec::new(),
+            cached: None,
+        })
     }
-    /// Ends a receive batch: acknowledgements that are due become sendable.
-    pub fn end_batch(&mut self, now: Instant) {
-        todo!()
+
+    // ---- the table
+
+    fn conn(&self, handle: ConnHandle) -> Option<&Connection> {
+        let slot = self.slots.get(handle.slot as usize)?;
+        slot.conn.as_deref().filter(|_| slot.generation == handle.generation)
     }
+
+    /// A connection whose handle the application still owns.
+    fn open(&self, handle: ConnHandle) -> Option<&Connection> {
+        self.conn(handle).filter(|c| c.is_told() && c.status().is_open_to_application())
+    }
+
+    fn reserve(&mut self) -> Result<ConnHandle, ApiError> {
+        if self.live >= self.config.max_connections {
+            return Err(ApiError::LimitReached {
+                what: "max_connections",
+                limit: u64::from(self.config.max_connections),
+            });
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            // A restarted endpoint must not take packets of a former life for those of a new
+            // connection: it would not answer them with a reset.
+            let generation = self.shared.rng.u64() as u32 & 0xFFF;
+            self.slots.push(Slot { generation, ..Slot::default() });
+            self.slots.len() as u32 - 1
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        Ok(ConnHandle { slot, generation: entry.generation })
+    }
+
+    fn insert(&mut self, handle: ConnHandle, conn: Connection) {
+        self.live += 1;
+        self.handshakes += u32::from(conn.is_counted_as_handshake());
+        self.slots[handle.slot as usize].conn = Some(Box::new(conn));
+        self.touch(handle.slot);
+    }
+
+    /// Removes a connection that is Dead, tells it, and sends its farewell.
+    fn remove<S: Sink>(&mut self, now: Instant, slot: u32, sink: &mut S) {
+        let entry = &mut self.slots[slot as usize];
+        let Some(mut conn) = entry.conn.take() else { return };
+        entry.touched = false;
+        let request = core::mem::take(&mut entry.request);
+        if request != 0 {
+            self.requests.remove(&request);
+        }
+        if conn.owes_farewell() {
+            let mut bytes = vec![0; FAREWELL];
+            if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
+                bytes.truncate(transmit.len);
+                self.shared.push_outbox(transmit, bytes);
+            }
+        }
+        if let Some(token) = conn.peer_token() {
+            self.shared.forget_token(&token, slot);
+        }
+        if conn.is_counted_as_handshake() {
+            self.handshakes -= 1;
+        }
+        self.cached = self.cached.filter(|(_, cached, _)| *cached != slot);
+        self.wheel.set(slot, None);
+        self.free.push(slot);
+        self.live -= 1;
+        if conn.is_told() {
+            sink.dead(conn.handle(), &conn.report());
+        }
+    }
+
+    // ---- time and batches
+
+    /// The connection may have something to send, and its deadline may have changed.
+    fn touch(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if !entry.touched {
+            entry.touched = true;
+            self.touched.push(slot);
+        }
+        if !entry.ready {
+            entry.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Looks after every connection that was touched: endings, deadlines, and what is to be sent.
+    fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        while let Some(slot) = self.touched.pop() {
+            let entry = &mut self.slots[slot as usize];
+            entry.touched = false;
+            let Some(conn) = &mut entry.conn else { continue };
+            conn.settle(now, sink);
+            if conn.take_handshake_end() {
+                self.handshakes -= 1;
+            }
+            if conn.is_dead() {
+                self.remove(now, slot, sink);
+                continue;
+            }
+            self.wheel.set(slot, conn.next_timeout());
+            if !entry.ready {
+                entry.ready = true;
+                self.ready.push_back(slot);
+            }
+        }
+    }
+
+    /// Ends a receive batch: acknowledgements that are due become sendable, endings are told.
+    pub fn end_batch<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        self.deferred.replay(sink);
+        for i in 0..self.touched.len() {
+            let slot = self.touched[i];
+            if let Some(conn) = &mut self.slots[slot as usize].conn {
+                conn.end_batch(now);
+            }
+        }
+        self.settle(now, sink);
+    }
+
     /// Runs every timer that is due.
     pub fn handle_timeout<S: Sink>(&mut self, now: Instant, sink: &mut S) {
-        todo!()
+        self.deferred.replay(sink);
+        let mut due = core::mem::take(&mut self.scratch);
+        self.wheel.expire(now, &mut due);
+        for slot in due.drain(..) {
+            if let Some(conn) = &mut self.slots[slot as usize].conn {
+                conn.handle_timeout(now, &mut self.shared, sink);
+                self.touch(slot);
+            }
+        }
+        self.scratch = due;
+        self.settle(now, sink);
     }
-    /// The next moment at which [`Self::handle_timeout`] has work.
+
+    /// The next moment at which [`Self::handle_timeout`] has work; in the past when that is now.
     pub fn next_timeout(&self) -> Option<Instant> {
-        todo!()
+        if !self.deferred.is_empty() || !self.touched.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        self.wheel.next()
     }
-    /// Writes the next train of one connection into `buf`; at most `max_segments` packets.
+
+    /// Writes the next train of one connection into `buf`: at most `max_segments` packets of one
+    /// size, the last of which may be shorter. `None` when nothing is to be sent now.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
         buf: &mut [u8],
         max_segments: usize,
     ) -> Option<Transmit> {
-        todo!()
+        while self.shared.has_outbox() {
+            if let Some(transmit) = self.shared.pop_outbox(buf) {
+                return Some(transmit);
+            }
+        }
+        while let Some(slot) = self.ready.pop_front() {
+            let entry = &mut self.slots[slot as usize];
+            entry.ready = false;
+            let Some(conn) = &mut entry.conn else { continue };
+            let transmit = conn.poll_transmit(now, buf, max_segments, &mut self.shared);
+            if transmit.is_some() {
+                entry.ready = true;
+                self.ready.push_back(slot);
+                return transmit;
+            }
+            if !entry.touched {
+                self.wheel.set(slot, conn.next_timeout());
+            }
+        }
+        None
     }
-    /// The driver could not send a train with GSO, or a probe was too large for the interface.
-    pub fn transmit_failed(&mut self, now: Instant, transmit: &Transmit, too_large: bool) {
-        todo!()
-    }
-    /// Host: the application takes the connection.
-    pub fn accept(&mut self, now: Instant, conn: ConnHandle) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Host: the application refuses the connection; the peer learns code and text.
-    pub fn reject(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        code: u32,
-        text: &str,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Closes; `linger` delivers reliable data first. The handle is invalid afterwards.
-    pub fn close(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        code: u32,
-        text: &str,
-        linger: Option<Duration>,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// The status; [`Status::None`] for a stale handle or one that was closed.
-    pub fn status(&self, conn: ConnHandle) -> Status {
-        todo!()
-    }
-    /// Pings the peer; no answer within `check_timeout` ends the connection.
-    pub fn check(&mut self, now: Instant, conn: ConnHandle) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Opens a channel.
-    pub fn open_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        name: &str,
-        options: &ChannelOptions,
-    ) -> Result<ChannelKey, ApiError> {
-        todo!()
-    }
-    /// Accepts a requested channel with our own priority, weight and window.
-    pub fn accept_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        options: &ChannelOptions,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Declines a requested channel.
-    pub fn decline_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        code: u32,
-        text: &str,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Sends a copy of `data`: the next bytes of a `bytes` channel, or one message.
-    pub fn send(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        data: &[u8],
-        options: SendOptions,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// The same without a copy before the packet.
-    pub fn send_payload(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        data: Payload,
-        options: SendOptions,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Ends our direction: EOF after everything sent so far.
-    pub fn finish_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Cancels what we are sending.
-    pub fn reset_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        code: u32,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Refuses the rest of what the peer sends.
-    pub fn stop_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        code: u32,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Sends now what waits for coalescing.
-    pub fn flush_channel(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// Returns credit for `bytes` taken by the application (with `manual_credit`).
-    pub fn consume(
-        &mut self,
-        now: Instant,
-        conn: ConnHandle,
-        channel: ChannelKey,
-        bytes: u64,
-    ) -> Result<(), ApiError> {
-        todo!()
-    }
-}
-
-/// Settings of an endpoint.
-#[derive(Clone, Debug, Default)]
-pub struct EndpointConfig {
-    /// Defaults of its connections.
-    pub connection: ConnectionConfig,
 }

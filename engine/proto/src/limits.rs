@@ -82,6 +82,8 @@ pub const PRIORITIES: usize = 8;
 
 /// Ranges in one ACK frame, and ranges of received packet numbers remembered.
 pub const MAX_ACK_RANGES: usize = 64;
+/// Sent packets remembered at once, acknowledged or not; more are not sent.
+pub const MAX_TRACKED_PACKETS: usize = 1 << 17;
 /// Packet numbers behind the newest one for which duplicates are told apart.
 pub const REPLAY_WINDOW: u64 = 1024;
 /// Disjoint ranges of stream data (acknowledged or received out of order) kept per channel.

@@ -241,6 +241,7 @@ impl Mux {
         unbounded: bool,
     ) -> Result<(), ApiError> {
         let Self { table, pool, config, .. } = self;
+        let channels = u64::from(table.count().max(1));
         let Some(channel) = table.get(key).filter(|ch| ch.is_known()) else {
             return Err(ApiError::InvalidHandle);
         };
@@ -271,7 +272,12 @@ impl Mux {
         let total = (prefix_len + len) as u64;
         let queued = channel.unacked();
         let channel_full = queued + total > config.channel_send_buffer && queued > 0;
-        let all_full = self.unacked + total > config.send_buffer && self.unacked > 0;
+        // Channels whose readers are slow may fill the common buffer; an even share of it is left to
+        // each of the others.
+        let all_full = self.unacked + total > config.send_buffer
+            && self.unacked > 0
+            && queued + total > config.send_buffer / channels;
+        self.all_blocked |= all_full;
         if channel_full || all_full {
             if !channel.has(flag::BLOCKED) {
                 channel.set(flag::BLOCKED);

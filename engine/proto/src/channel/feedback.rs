@@ -55,15 +55,10 @@ impl Mux {
                     self.send_done(conn, channel.slot, sink);
                 }
             }
-            FrameRecord::Reset { channel } => {
-                if self.table.get(channel).is_some() {
-                    self.send_done(conn, channel.slot, sink);
-                }
+            FrameRecord::Reset { channel } if self.table.get(channel).is_some() => {
+                self.send_done(conn, channel.slot, sink);
             }
-            _ => return,
-        }
-        if !self.blocked.is_empty() {
-            self.unblock(conn, sink);
+            _ => {}
         }
     }
 
@@ -126,15 +121,22 @@ impl Mux {
                 }
             }
         }
+        let channel = self.table.at(key.slot);
+        let half = self.config.channel_send_buffer / 2;
+        let own = channel.has(flag::BLOCKED) && channel.unacked() <= half;
+        if own || self.all_blocked && self.unacked <= self.config.send_buffer / 2 {
+            self.unblock(conn, sink);
+        }
     }
 
-    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer, and
-    /// as much in the connection's.
-    #[cold]
-    fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
-        let half = self.config.channel_send_buffer / 2;
-        if self.unacked + half > self.config.send_buffer {
-            return;
+    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer,
+    /// and half of the connection's or of their share of it.
+    pub(super) fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
+        let full = self.unacked > self.config.send_buffer / 2;
+        self.all_blocked &= full;
+        let mut half = self.config.channel_send_buffer / 2;
+        if full {
+            half = half.min(self.config.send_buffer / u64::from(self.table.count().max(1)) / 2);
         }
         let table = &mut self.table;
         self.blocked.retain(|key| {
@@ -304,6 +306,7 @@ impl Mux {
         if let Some(send) = channel.send.take() {
             self.unacked -= send.unacked();
             self.unsent -= send.unsent();
+            self.room_made |= self.all_blocked;
             channel.send_at = send.next();
             pool.give_send_buf(send);
         }

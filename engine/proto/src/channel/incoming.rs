@@ -32,6 +32,11 @@ impl<S: Sink> Deliver for ToSink<'_, S> {
         self.messages += 1;
         self.sink.message(self.conn, self.key, ChannelKind::Messages, message);
     }
+
+    fn message_buffer(&mut self, buffer: &mut Vec<u8>, from: usize) {
+        self.messages += 1;
+        self.sink.message_buffer(self.conn, self.key, ChannelKind::Messages, buffer, from);
+    }
 }
 
 /// Remembers only that something came.

@@ -77,7 +77,13 @@ pub struct Mux {
     pub(super) pending: VecDeque<ChannelKey>,
     /// Channels whose sends gave `WouldBlock`.
     pub(super) blocked: Vec<ChannelKey>,
+    /// Some of them because the connection's buffer is full.
+    pub(super) all_blocked: bool,
+    /// Data was dropped since, which no acknowledgement will tell of.
+    pub(super) room_made: bool,
     pub(super) stats: MuxStats,
+    /// What had become of reliable data when the connection ended.
+    final_report: Option<DeliveryReport>,
 }
 
 /// Counters of one connection's channels.
@@ -190,6 +196,9 @@ impl Mux {
             reassemblies: VecDeque::new(),
             pending: VecDeque::new(),
             blocked: Vec::new(),
+            all_blocked: false,
+            room_made: false,
+            final_report: None,
             stats: MuxStats::default(),
             config: config.clone(),
         }
@@ -295,6 +304,9 @@ impl Mux {
     /// What became of the reliable data of channels, while they exist: ask before
     /// [`Self::close_all`].
     pub fn report(&self) -> DeliveryReport {
+        if let Some(report) = self.final_report {
+            return report;
+        }
         let mut report = DeliveryReport {
             acknowledged_bytes: self.stats.acked_bytes,
             ..DeliveryReport::default()
@@ -371,7 +383,7 @@ impl Mux {
     /// When [`Self::on_timeout`] has work: small writes waited long enough, an unanswered request
     /// or a partial datagram is given up, or an event waits to be told.
     pub fn timeout(&self) -> Option<Instant> {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.room_made {
             return Some(Instant::ZERO);
         }
         let requests = self.requests.front().filter(|_| self.ready).map(|(at, _)| *at);
@@ -392,6 +404,9 @@ impl Mux {
     ) -> Result<(), PeerMisbehaved> {
         if self.sched.held_until.is_some_and(|at| at <= now) {
             self.release_held();
+        }
+        if core::mem::take(&mut self.room_made) {
+            self.unblock(conn, sink);
         }
         self.early.on_timeout(now);
         while let Some((at, key)) = self.reassemblies.front().copied() {
@@ -432,6 +447,7 @@ impl Mux {
 
     /// The connection is over: every channel is told once and forgotten.
     pub fn close_all<S: Sink>(&mut self, conn: ConnHandle, reason: &CloseReason, sink: &mut S) {
+        self.final_report = Some(self.report());
         let keys: Vec<ChannelKey> = self.table.iter().map(|(key, _)| key).collect();
         for key in keys {
             let known = self.table.peek(key).is_some_and(Channel::is_known);
@@ -444,6 +460,8 @@ impl Mux {
         self.reassemblies = VecDeque::new();
         self.pending = VecDeque::new();
         self.blocked = Vec::new();
+        self.all_blocked = false;
+        self.room_made = false;
         self.early = Early::default();
         self.sched = Sched::default();
         self.control.clear(&mut self.pool);

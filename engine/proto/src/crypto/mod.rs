@@ -1,1 +1,14 @@
-//! (under construction)
+//! Packet protection and secrets: 1-RTT keys and their update, the replay window, connection ids,
+//! tokens, and the generator that all of our randomness comes from.
+//!
+//! Called by `handshake`, `connection` and `endpoint`; knows nothing of frames or connections.
+
+pub mod keys;
+pub mod replay;
+pub mod rng;
+pub mod token;
+
+pub use keys::{DataKeys, OpenError, Opened, SealError};
+pub use replay::ReplayWindow;
+pub use rng::Rng;
+pub use token::{ConnIdCodec, IdParts, ResetTokens, RetryOrigin, RetryTokens, shard_of};

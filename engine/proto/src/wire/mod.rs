@@ -25,3 +25,6 @@ pub mod params;
 pub mod ranges;
 pub mod record;
 pub mod transport;
+
+#[cfg(test)]
+mod tests;

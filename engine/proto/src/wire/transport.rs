@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::time::Duration;
 use crate::wire::ack::{AckFrame, write_ack};
 use crate::wire::codec::{Full, Reader, Truncated, VARINT_MAX, Writer, varint_len};
+use crate::wire::params::MAX_ACK_DELAY_LIMIT_US;
 
 /// Type bytes.
 pub mod kind {
@@ -113,9 +114,9 @@ pub enum TransportFrame<'a> {
     },
     /// Asks the receiver to acknowledge differently.
     AckFrequency {
-        /// Ack-eliciting packets after which an acknowledgement is due.
+        /// Ack-eliciting packets after which an acknowledgement is due; at least 1.
         threshold: u64,
-        /// Longest delay of an acknowledgement.
+        /// Longest delay of an acknowledgement; at most a second.
         max_delay: Duration,
     },
     /// A piece of the TLS byte stream of the level at which it arrives.
@@ -176,8 +177,11 @@ impl<'a> TransportFrame<'a> {
             }
             kind::RETIRE_CONNECTION_ID => Self::RetireConnectionId { sequence: r.varint()? },
             kind::ACK_FREQUENCY => {
-                let threshold = r.varint()?;
-                let max_delay = Duration::from_micros(r.varint()?);
+                let (threshold, max_delay_us) = (r.varint()?, r.varint()?);
+                if threshold == 0 || max_delay_us > MAX_ACK_DELAY_LIMIT_US {
+                    return Ok(None);
+                }
+                let max_delay = Duration::from_micros(max_delay_us);
                 Self::AckFrequency { threshold, max_delay }
             }
             kind::CRYPTO => {

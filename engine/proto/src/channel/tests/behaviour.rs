@@ -72,7 +72,7 @@ fn empty_sends() {
     net.send(0, a, b"");
     net.settle();
     assert!(!net.seen(1, b).eof);
-    let receipt = SendOptions { receipt: Some(1) };
+    let receipt = SendOptions { receipt: Some(1), ..SendOptions::default() };
     assert!(net.sides[0].mux.send(net.now, a, b"", receipt).is_err());
     let (a, b) = net.connect(ChannelKind::Messages);
     net.send(0, a, b"");
@@ -309,7 +309,7 @@ fn receipts_come_when_all_is_acknowledged() {
     let mut net = net();
     let (a, _) = net.connect(ChannelKind::Messages);
     for token in 0..3 {
-        let options = SendOptions { receipt: Some(token) };
+        let options = SendOptions { receipt: Some(token), ..SendOptions::default() };
         net.sides[0].mux.send(net.now, a, &[1; 900], options).unwrap();
     }
     let packets: Vec<_> = std::iter::from_fn(|| net.packet(0)).collect();

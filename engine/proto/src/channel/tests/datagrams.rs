@@ -203,7 +203,12 @@ fn early_datagrams_within_the_budget() {
     net.send(0, a, &[1; 900]);
     let second = net.sides[0].mux.send(net.now, a, &[1; 1500], SendOptions::default());
     assert!(matches!(second, Err(ApiError::Dropped(_))));
-    let receipt = net.sides[0].mux.send(net.now, a, b"x", SendOptions { receipt: Some(1) });
+    let receipt = net.sides[0].mux.send(
+        net.now,
+        a,
+        b"x",
+        SendOptions { receipt: Some(1), ..SendOptions::default() },
+    );
     assert!(matches!(receipt, Err(ApiError::InvalidArgument { .. })));
     net.settle();
     assert_eq!(net.sides[1].sink.by_name("x").messages.len(), 1);

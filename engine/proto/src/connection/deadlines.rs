@@ -1,0 +1,218 @@
+//! What a connection does when time passes: timeouts, keep-alives, the end of linger and fin-wait.
+
+use super::handshaking::Authentication;
+use super::timers::take_due;
+use super::{Connection, lost};
+use crate::endpoint::Shared;
+use crate::error::{CloseReason, Reason};
+use crate::event::{NullSink, Sink};
+use crate::ids::Role;
+use crate::status::{Status, Trigger};
+use crate::time::{Duration, Instant};
+
+impl Connection {
+    /// A packet of the peer proved that it lives.
+    pub(super) fn heard(&mut self, now: Instant) {
+        if matches!(
+            self.status,
+            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
+        ) {
+            self.timers.connected = Some(now + self.config.connected_timeout);
+            self.timers.keep_alive = Some(now + self.keep_alive());
+            self.awaiting_answer = false;
+        }
+    }
+
+    fn keep_alive(&self) -> Duration {
+        let peers = self.peer.as_ref().map_or(Duration::MAX, |p| p.connected_timeout.div(3));
+        self.config.keep_alive.min(peers.max(Duration::from_millis(10)))
+    }
+
+    /// The next moment at which [`Self::handle_timeout`] has work.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        if self.status == Status::Dead || (self.keys_used_up && self.is_transferring()) {
+            return Some(Instant::ZERO);
+        }
+        let mut next = self.timers.next();
+        let mut also = |t: Option<Instant>| {
+            if let Some(t) = t {
+                next = Some(next.map_or(t, |n| n.min(t)));
+            }
+        };
+        also(self.closing.as_ref().and_then(|c| c.timeout()));
+        also(self.handshake.as_ref().and_then(|h| h.machine.timeout()));
+        if self.is_transferring() {
+            also(self.recovery.timeout());
+            also(self.received.timeout());
+            also(self.mux.timeout());
+            also(self.migration.as_ref().map(|m| m.next_timeout()));
+        }
+        next
+    }
+
+    /// Whether data, acknowledgements and credit still flow.
+    pub(super) const fn is_transferring(&self) -> bool {
+        self.keys.is_some()
+            && matches!(
+                self.status,
+                Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
+            )
+    }
+
+    /// Runs what is due.
+    pub(crate) fn handle_timeout<S: Sink>(
+        &mut self,
+        now: Instant,
+        shared: &mut Shared,
+        sink: &mut S,
+    ) {
+        if let Some(handshake) = &mut self.handshake {
+            let receipt = handshake.machine.handle_timeout(now);
+            self.handshake_over(now, receipt, sink);
+        }
+        self.after_handshake(now, shared);
+        if let Some(closing) = &mut self.closing {
+            closing.on_timeout(now);
+        }
+        take_due(&mut self.timers.pacing, now);
+        if take_due(&mut self.timers.handshake_kept, now) && self.keys.is_some() {
+            self.handshake = None;
+        }
+        self.run_liveness(now, sink);
+        if self.keys_used_up && self.is_transferring() {
+            let text = "no further packet may be sealed with the keys";
+            self.fail(now, CloseReason::new(Reason::BAD_CRYPTO, text), sink);
+        }
+        if take_due(&mut self.timers.linger, now) && self.status == Status::Linger {
+            let undelivered = self.mux.report().undelivered_bytes;
+            let text = format!("{undelivered} bytes undelivered");
+            self.flushed(now, Some(CloseReason::new(Reason::LINGER_EXPIRED, &text)), sink);
+        }
+        if take_due(&mut self.timers.fin_wait, now) {
+            if let Some(closing) = &mut self.closing {
+                closing.give_up();
+            }
+            if !self.told && self.status.is_open_to_application() {
+                self.apply(Trigger::Close, None, sink);
+            }
+            self.apply(Trigger::FinWaitOver, None, sink);
+        }
+        if self.is_transferring() {
+            self.run_transfer_timers(now, sink);
+        }
+    }
+
+    fn run_liveness<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if take_due(&mut self.timers.initial, now) {
+            let text = match (self.role, self.authentication) {
+                (Role::Host, Authentication::AwaitingApplication) => {
+                    "the application did not accept in time"
+                }
+                (_, Authentication::AwaitingResponse) => "no AuthenticationResponse in time",
+                (Role::Client, _) => "no ConnectionResponse in time",
+                (Role::Host, _) => "no AuthenticationRequest in time",
+            };
+            self.fail(now, CloseReason::new(Reason::TIMEOUT, text), sink);
+        }
+        if take_due(&mut self.timers.check, now) {
+            self.fail(
+                now,
+                CloseReason::new(Reason::TIMEOUT, "connectivity check was not answered"),
+                sink,
+            );
+        }
+        if take_due(&mut self.timers.connected, now) {
+            self.fail(now, CloseReason::new(Reason::TIMEOUT, "nothing heard from the peer"), sink);
+        }
+        if take_due(&mut self.timers.keep_alive, now) && self.is_transferring() {
+            // A ping that is lost is repeated by the recovery's probe timer.
+            if !self.awaiting_answer || self.recovery.is_idle() {
+                self.pending.ping = true;
+            }
+            self.timers.keep_alive = Some(now + self.keep_alive());
+            self.shrink();
+        }
+    }
+
+    /// Nothing happened for a while: memory kept for the next burst is given back.
+    fn shrink(&mut self) {
+        self.recovery.shrink();
+        self.received.shrink();
+        if !self.mux.has_unacked_reliable() {
+            self.mux.shrink();
+        }
+        if self.recovery.is_idle() {
+            self.pending.shrink();
+        }
+    }
+
+    fn run_transfer_timers<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.recovery.timeout().is_some_and(|t| t <= now) {
+            let Self { recovery, mux, pending, ids, counters, .. } = self;
+            recovery.on_timeout(now, |fate, record| {
+                lost(fate, record, mux, pending, ids, &mut counters.retransmits);
+            });
+        }
+        self.received.on_timeout(now);
+        // Channels of a connection that the application closed tell it nothing more.
+        let result = if self.status.is_open_to_application() {
+            self.mux.on_timeout(now, self.handle, sink)
+        } else {
+            self.mux.on_timeout(now, self.handle, &mut NullSink)
+        };
+        if let Err(e) = result {
+            self.misbehaved(now, e, sink);
+            return;
+        }
+        self.run_migration(now);
+    }
+
+    /// Gives up a path that did not answer.
+    fn run_migration(&mut self, now: Instant) {
+        let Some(migration) = &mut self.migration else { return };
+        if migration.previous_challenge.is_some_and(|c| c.deadline <= now) {
+            migration.previous_challenge = None;
+        }
+        if migration.challenge.deadline > now {
+            return;
+        }
+        let previous = migration.previous;
+        self.migration = None;
+        if let (false, Some(previous)) = (self.path.validated, previous) {
+            self.go_to(now, previous);
+        }
+    }
+
+    /// Linger is over: everything acknowledged (`None`), or the limit ran out.
+    pub(super) fn flushed<S: Sink>(
+        &mut self,
+        now: Instant,
+        instead: Option<CloseReason>,
+        sink: &mut S,
+    ) {
+        let own = self.closing.as_ref().map(|c| c.reason.clone());
+        let Some(reason) = instead.or(own) else { return };
+        self.start_closing(now, reason.clone(), false);
+        self.apply(Trigger::Flushed, Some(&reason), sink);
+    }
+
+    /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
+    pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.role == Role::Host && !self.told && self.status != Status::Connecting {
+            // Nobody was told of it: one farewell, and the slot is free for the next attempt.
+            self.status = Status::Dead;
+        }
+        if self.control_waits
+            && self.status == Status::Connected
+            && let Err(e) = self.take_control(now, sink)
+        {
+            self.misbehaved(now, e, sink);
+        }
+        if self.status == Status::Linger && !self.mux.has_unacked_reliable() {
+            self.flushed(now, None, sink);
+        }
+        if self.status == Status::FinWait && self.closing.as_ref().is_some_and(|c| c.acknowledged) {
+            self.apply(Trigger::FinWaitOver, None, sink);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The application's calls, by handle.
+
+use super::{
+    ClientConfig, ConnInfo, ConnStats, Endpoint, EndpointStats, Listener, ListenerConfig,
+    SendOptions, Transmit,
+};
+use crate::channel::{ChannelInfo, Mux};
+use crate::config::ChannelOptions;
+use crate::connection::{ClientSide, Connection};
+use crate::deferred::Deferred;
+use crate::error::{ApiError, CloseReason};
+use crate::ids::{ChannelKey, ConnHandle};
+use crate::payload::Payload;
+use crate::status::Status;
+use crate::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+impl Endpoint {
+    /// Answers ConnectionRequests that arrive on `socket`.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidArgument`] names the field that is out of range.
+    pub fn listen(&mut self, socket: u16, listener: ListenerConfig) -> Result<(), ApiError> {
+        if let Some(config) = &listener.connection {
+            config.validate()?;
+        }
+        let connection = listener.connection.map_or_else(|| self.connection.clone(), Arc::new);
+        self.listeners.insert(socket, Listener { tls: listener.tls, connection });
+        Ok(())
+    }
+
+    /// Stops answering; connections live on.
+    pub fn unlisten(&mut self, socket: u16) {
+        self.listeners.remove(&socket);
+    }
+
+    /// Starts a connection; the same request goes to every address, the first valid answer decides.
+    ///
+    /// # Errors
+    /// Configuration out of range, TLS settings unusable, or too many connections.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        socket: u16,
+        remotes: &[SocketAddr],
+        config: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        config.validate()?;
+        let connection = config
+            .connection
+            .as_ref()
+            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
+        let handle = self.reserve()?;
+        let side = ClientSide {
+            tls: &config.tls,
+            server_name: &config.server_name,
+            credential: &config.credential,
+            remotes,
+            socket,
+        };
+        match Connection::client(now, handle, connection, &side, &mut self.shared) {
+            Ok(conn) => {
+                self.shared.counters.connected += 1;
+                self.insert(handle, conn);
+                Ok(handle)
+            }
+            Err(error) => {
+                self.free.push(handle.slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs `call` on a connection whose handle the application still owns.
+    fn with<R>(
+        &mut self,
+        handle: ConnHandle,
+        call: impl FnOnce(&mut Connection, &mut Deferred) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        let entry = self.slots.get_mut(handle.slot as usize).ok_or(ApiError::InvalidHandle)?;
+        if entry.generation != handle.generation {
+            return Err(ApiError::InvalidHandle);
+        }
+        let conn = entry.conn.as_mut().ok_or(ApiError::InvalidHandle)?;
+        if !conn.is_told() || !conn.status().is_open_to_application() {
+            return Err(ApiError::InvalidHandle);
+        }
+        let result = call(conn, &mut self.deferred);
+        self.touch(handle.slot);
+        result
+    }
+
+    /// Runs `call` on the channels of a connection that can still send.
+    fn with_mux<R>(
+        &mut self,
+        handle: ConnHandle,
+        call: impl FnOnce(&mut Mux) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        self.with(handle, |conn, _| {
+            conn.usable()?;
+            call(conn.mux())
+        })
+    }
+
+    /// Host: the application takes the connection.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`]; [`ApiError::NoConnection`] when there is nothing to accept.
+    pub fn accept(&mut self, now: Instant, conn: ConnHandle) -> Result<(), ApiError> {
+        self.with(conn, |c, sink| c.accept(now, sink))
+    }
+
+    /// Host: the application refuses the connection; the peer learns code and text. The handle is
+    /// invalid afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn reject(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        code: u32,
+        text: &str,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, sink| c.reject(now, code, text, sink))
+    }
+
+    /// Closes. With `linger`, reliable data is delivered first, for at most that long; the peer
+    /// sees nothing of the close before. The handle is invalid afterwards.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`], also for a second close.
+    pub fn close(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        code: u32,
+        text: &str,
+        linger: Option<Duration>,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, sink| c.close(now, code, text, linger, sink))
+    }
+
+    /// Closes every connection for a reason of the engine's own (it shuts down, a handler failed).
+    pub fn close_all(&mut self, now: Instant, reason: &CloseReason, linger: Option<Duration>) {
+        for slot in 0..self.slots.len() as u32 {
+            let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
+            if conn.status().is_open_to_application() {
+                conn.close_with(now, reason.clone(), linger, &mut self.deferred);
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// The status; [`Status::None`] for a stale handle or one that was closed.
+    pub fn status(&self, conn: ConnHandle) -> Status {
+        self.open(conn).map_or(Status::None, Connection::status)
+    }
+
+    /// Pings the peer; no answer within the configured `check_timeout` ends the connection.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`], [`ApiError::NoConnection`].
+    pub fn check(&mut self, now: Instant, conn: ConnHandle) -> Result<(), ApiError> {
+        self.with(conn, |c, _| c.check(now))
+    }
+
+    /// A hint that the local network changed: pings every connection, as a client from a fresh
+    /// connection id.
+    pub fn network_changed(&mut self, now: Instant) {
+        for slot in 0..self.slots.len() as u32 {
+            if let Some(conn) = &mut self.slots[slot as usize].conn {
+                conn.network_changed(now, &mut self.shared);
+                self.touch(slot);
+            }
+        }
+    }
+
+    // ---- channels
+
+    /// Opens a channel; it can be sent on at once (queued until Connected).
+    ///
+    /// # Errors
+    /// Name or options out of range, no free id, no connection.
+    pub fn open_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        name: &str,
+        options: &ChannelOptions,
+    ) -> Result<ChannelKey, ApiError> {
+        self.with(conn, |c, _| {
+            c.usable()?;
+            let next_pn = c.next_pn();
+            c.mux().open(now, name, options, next_pn)
+        })
+    }
+
+    /// Accepts a requested channel with our own priority, weight and window.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`], [`ApiError::WrongChannel`] when it was answered before.
+    pub fn accept_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        options: &ChannelOptions,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, _| {
+            c.usable()?;
+            let next_pn = c.next_pn();
+            c.mux().accept(now, channel, options, next_pn)
+        })
+    }
+
+    /// Declines a requested channel.
+    ///
+    /// # Errors
+    /// As [`Self::accept_channel`].
+    pub fn decline_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        code: u32,
+        text: &str,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, _| {
+            c.usable()?;
+            let next_pn = c.next_pn();
+            c.mux().decline(now, channel, code, text, next_pn)
+        })
+    }
+
+    /// Sends a copy of `data`: the next bytes of a `bytes` channel, or one message.
+    ///
+    /// # Errors
+    /// [`ApiError::WouldBlock`] when the buffers are full (a writable event follows),
+    /// [`ApiError::MessageTooLarge`], [`ApiError::Dropped`] for unreliable messages that cannot go
+    /// now, [`ApiError::NoConnection`], [`ApiError::InvalidHandle`].
+    pub fn send(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        data: &[u8],
+        options: SendOptions,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| {
+            if options.over_limit {
+                m.send_unbounded(now, channel, data, options)
+            } else {
+                m.send(now, channel, data, options)
+            }
+        })
+    }
+
+    /// The same without a copy before the packet.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_payload(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        data: Payload,
+        options: SendOptions,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| {
+            if options.over_limit {
+                m.send_payload_unbounded(now, channel, data, options)
+            } else {
+                m.send_payload(now, channel, data, options)
+            }
+        })
+    }
+
+    /// Ends our direction: EOF after everything sent so far.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`], [`ApiError::NoConnection`].
+    pub fn finish_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| m.finish(now, channel))
+    }
+
+    /// Cancels what we are sending; the peer learns the code.
+    ///
+    /// # Errors
+    /// As [`Self::finish_channel`].
+    pub fn reset_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        code: u32,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| m.reset(now, channel, code))
+    }
+
+    /// Refuses the rest of what the peer sends.
+    ///
+    /// # Errors
+    /// As [`Self::finish_channel`].
+    pub fn stop_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        code: u32,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| m.stop(now, channel, code))
+    }
+
+    /// Sends now what waits for coalescing.
+    ///
+    /// # Errors
+    /// As [`Self::finish_channel`].
+    pub fn flush_channel(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+    ) -> Result<(), ApiError> {
+        self.with_mux(conn, |m| m.flush(now, channel))
+    }
+
+    /// Returns credit for `bytes` taken by the application (with `manual_credit`).
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`].
+    pub fn consume(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        bytes: u64,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, _| c.mux().consume(now, channel, bytes))
+    }
+
+    // ---- views
+
+    /// What is known of a connection; `None` for a stale handle.
+    pub fn info(&self, conn: ConnHandle) -> Option<ConnInfo> {
+        self.open(conn).map(Connection::info)
+    }
+
+    /// Its counters and gauges; `None` for a stale handle.
+    pub fn stats(&self, conn: ConnHandle) -> Option<ConnStats> {
+        self.open(conn).map(Connection::stats)
+    }
+
+    /// A channel's state; `None` for a stale handle or key.
+    pub fn channel_info(&self, conn: ConnHandle, channel: ChannelKey) -> Option<ChannelInfo<'_>> {
+        self.open(conn).and_then(|c| c.mux_ref().info(channel))
+    }
+
+    /// The endpoint's counters.
+    pub const fn endpoint_stats(&self) -> &EndpointStats {
+        &self.shared.counters
+    }
+
+    /// Live connections, whatever their status.
+    pub fn connections(&self) -> impl Iterator<Item = ConnHandle> + '_ {
+        self.slots.iter().filter_map(|s| s.conn.as_ref().map(|c| c.handle()))
+    }
+
+    /// The driver could not send a train. `too_large`: its packets are larger than the interface
+    /// carries (EMSGSIZE).
+    pub fn transmit_failed(&mut self, now: Instant, transmit: &Transmit, too_large: bool) {
+        if !too_large {
+            return;
+        }
+        for slot in 0..self.slots.len() as u32 {
+            let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
+            if conn.remote() == transmit.remote {
+                conn.transmit_failed(now, transmit.segment, too_large);
+                self.touch(slot);
+            }
+        }
+    }
+}

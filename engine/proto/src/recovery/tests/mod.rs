@@ -1,0 +1,5 @@
+//! Tests of recovery as a whole.
+
+mod core;
+mod link;
+mod sim;

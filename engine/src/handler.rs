@@ -1,0 +1,132 @@
+//! The inline API: the application's code runs on the shard's own thread.
+//!
+//! Implement [`Handler`] and start it with [`Engine::start`](crate::Engine::start) on threads of
+//! the engine, or drive a [`LocalShard`](crate::LocalShard) yourself. Each shard has its own
+//! handler; nothing is shared between them but what the application shares.
+//!
+//! Every call gets a [`Context`], through which the handler answers: the protocol is not in the
+//! middle of anything at that moment, so opening, sending, closing and destroying from inside any
+//! call is allowed and takes effect at once. Bytes are slices of the very buffer that the kernel
+//! filled whenever they arrived in order; they are valid for the call. [`Context::retain`] keeps
+//! them.
+//!
+//! A handler must not block: its shard does nothing else meanwhile.
+
+use crate::handle::{Channel, Conn};
+use trunkline_proto::config::ChannelKind;
+use trunkline_proto::error::CloseReason;
+use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+use trunkline_proto::status::Status;
+
+pub use crate::shard::context::Context;
+
+/// What the application does about what happens on one shard. All calls are made by the shard's
+/// thread, one at a time.
+///
+/// If a call panics, the shard ends all its connections with
+/// [`Reason::INTERNAL`](trunkline_proto::error::Reason::INTERNAL), makes no further calls and
+/// reports the panic; the other shards go on.
+#[allow(unused_variables)]
+pub trait Handler: Send + 'static {
+    /// What other threads [`post`](crate::Engine::post) to this handler.
+    type Command: Send + 'static;
+
+    /// The shard runs. The first call.
+    fn on_start(&mut self, cx: &mut Context<'_>) {}
+
+    /// Host: a peer has proved itself and waits for [`Context::accept`] or [`Context::reject`],
+    /// now or within the initial timeout. Rejects by default.
+    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        let _ = cx.reject(
+            conn,
+            trunkline_proto::error::Reason::APP_REJECTED.0,
+            "no connections are accepted here",
+        );
+    }
+
+    /// The status of a connection changed; `reason` is there when the new status is an end. After
+    /// `ClosedByPeer` and `ProblemDetectedLocally` the handle stays valid until
+    /// [`Context::close`].
+    fn on_status(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        old: Status,
+        new: Status,
+        reason: Option<&CloseReason>,
+    ) {
+    }
+
+    /// The connection is gone for good and its handle is stale. The last call about it.
+    fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {}
+
+    /// The peer asks for a channel: [`Context::accept_channel`] or [`Context::decline_channel`],
+    /// now or later. Declines by default.
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        request: &ChannelRequest<'_>,
+    ) {
+        let _ = cx.decline_channel(
+            channel,
+            trunkline_proto::error::Reason::APP_REJECTED.0,
+            "no channels are accepted here",
+        );
+    }
+
+    /// The channel is usable: the peer accepted it, or our acceptance is on its way.
+    fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {}
+
+    /// The channel ended and its handle is stale. Exactly once for every channel, except that
+    /// nothing is told about the channels of a connection that we closed.
+    fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {}
+
+    /// The next bytes of a `bytes` channel.
+    fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {}
+
+    /// A whole message of a `messages` or `datagrams` channel.
+    fn on_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        kind: ChannelKind,
+        message: &[u8],
+    ) {
+    }
+
+    /// The peer will send no more on this channel, and everything before was delivered.
+    fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {}
+
+    /// The peer cancelled what it was sending; what was not delivered never will be.
+    fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {}
+
+    /// The peer refuses the rest of what we send on this channel.
+    fn on_stopped(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {}
+
+    /// A send on this channel gave `WouldBlock`, and there is room again.
+    fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {}
+
+    /// The peer has acknowledged all of the message that was sent with this receipt token.
+    fn on_receipt(&mut self, cx: &mut Context<'_>, channel: Channel, token: u64) {}
+
+    /// The connectivity check asked for with [`Context::check`] was answered.
+    fn on_check_answered(&mut self, cx: &mut Context<'_>, conn: Conn) {}
+
+    /// Another thread posted this.
+    fn on_command(&mut self, cx: &mut Context<'_>, command: Self::Command) {}
+
+    /// A timer of [`Context::set_timer`] is due.
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {}
+
+    /// Once for every turn of the shard in which something happened, after all other calls and
+    /// before anything is sent.
+    fn on_batch_end(&mut self, cx: &mut Context<'_>) {}
+
+    /// The name under which a connection appears in reports; the queued API gives out names of
+    /// its own.
+    #[doc(hidden)]
+    fn report_as(&self, conn: Conn) -> Conn {
+        conn
+    }
+}

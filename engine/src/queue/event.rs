@@ -1,0 +1,180 @@
+//! What comes out of a poll group.
+
+use crate::handle::{Channel, Conn};
+use crate::retained::Retained;
+use std::net::SocketAddr;
+use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::error::{ApiError, CloseReason};
+use trunkline_proto::event::{ChannelEnd, CloseReport};
+use trunkline_proto::ids::PeerId;
+use trunkline_proto::status::Status;
+
+/// One message or event; in order for each connection.
+#[derive(Clone, Debug)]
+pub enum Received {
+    /// A message of a `messages` or `datagrams` channel.
+    Message(Message),
+    /// Anything else.
+    Event(Event),
+}
+
+impl Received {
+    /// The connection that it is about; `None` for [`Event::ShardFailed`].
+    pub fn conn(&self) -> Option<Conn> {
+        match self {
+            Self::Message(message) => Some(message.channel.conn()),
+            Self::Event(event) => event.conn(),
+        }
+    }
+}
+
+/// A message. Its memory belongs to the engine and goes back when it is dropped.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The channel that it came on.
+    pub channel: Channel,
+    /// The kind of that channel.
+    pub kind: ChannelKind,
+    /// The bytes.
+    pub data: Retained,
+}
+
+/// What happened to a connection or channel.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The status of a connection changed.
+    Status {
+        /// The connection.
+        conn: Conn,
+        /// Before.
+        old: Status,
+        /// Now.
+        new: Status,
+        /// Why, when `new` is an end.
+        reason: Option<CloseReason>,
+    },
+    /// A peer has proved itself and waits for accept or reject.
+    Incoming {
+        /// The connection.
+        conn: Conn,
+        /// Where it comes from.
+        remote: SocketAddr,
+        /// Its identity, when it presented a certificate.
+        peer: Option<PeerId>,
+        /// The credential it presented; empty when none.
+        credential: Vec<u8>,
+        /// The TLS server name it asked for.
+        server_name: Option<String>,
+    },
+    /// The peer asks for a channel.
+    ChannelRequest {
+        /// The channel.
+        channel: Channel,
+        /// Its id on the wire.
+        id: u16,
+        /// Its name.
+        name: String,
+        /// The peer's options.
+        options: ChannelOptions,
+    },
+    /// The channel is usable.
+    ChannelReady {
+        /// The channel.
+        channel: Channel,
+    },
+    /// The channel ended; its handle is stale.
+    ChannelClosed {
+        /// The channel.
+        channel: Channel,
+        /// How.
+        end: ChannelEnd,
+    },
+    /// The next bytes of a `bytes` channel.
+    Data {
+        /// The channel.
+        channel: Channel,
+        /// The bytes.
+        data: Retained,
+    },
+    /// The peer will send no more on this channel.
+    Eof {
+        /// The channel.
+        channel: Channel,
+    },
+    /// The peer cancelled what it was sending.
+    Reset {
+        /// The channel.
+        channel: Channel,
+        /// The peer's code.
+        code: u32,
+    },
+    /// The peer refuses the rest of what we send.
+    Stopped {
+        /// The channel.
+        channel: Channel,
+        /// The peer's code.
+        code: u32,
+    },
+    /// A send gave `WouldBlock`, and there is room again.
+    Writable {
+        /// The channel.
+        channel: Channel,
+    },
+    /// The peer has acknowledged all of a message.
+    Receipt {
+        /// The channel.
+        channel: Channel,
+        /// The token given with the message.
+        token: u64,
+    },
+    /// A message that had been taken could not be handed to its connection.
+    SendFailed {
+        /// The channel.
+        channel: Channel,
+        /// Why.
+        error: ApiError,
+    },
+    /// A connectivity check was answered.
+    CheckAnswered {
+        /// The connection.
+        conn: Conn,
+    },
+    /// The connection is gone for good; the last event about it.
+    Dead {
+        /// The connection.
+        conn: Conn,
+        /// What was delivered.
+        report: CloseReport,
+    },
+    /// A shard has failed; nothing more is heard of its connections.
+    ShardFailed {
+        /// Its number.
+        shard: u8,
+        /// Why.
+        message: String,
+    },
+}
+
+impl Event {
+    /// The connection that it is about.
+    pub fn conn(&self) -> Option<Conn> {
+        match self {
+            Self::Status { conn, .. }
+            | Self::Incoming { conn, .. }
+            | Self::CheckAnswered { conn }
+            | Self::Dead { conn, .. } => Some(*conn),
+            Self::ChannelRequest { channel, .. }
+            | Self::ChannelReady { channel }
+            | Self::ChannelClosed { channel, .. }
+            | Self::Data { channel, .. }
+            | Self::Eof { channel }
+            | Self::Reset { channel, .. }
+            | Self::Stopped { channel, .. }
+            | Self::Writable { channel }
+            | Self::Receipt { channel, .. }
+            | Self::SendFailed { channel, .. } => Some(channel.conn()),
+            Self::ShardFailed { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! Poll groups: where the messages and events of many connections wait for the application.
+//!
+//! A shard writes what a turn brought into one batch and hands that over with one queue operation;
+//! the application takes it apart. Neither side takes a lock unless the application sleeps.
+
+use super::event::{Event, Message, Received};
+use super::link::ShardLink;
+use crate::handle::Channel;
+use crate::retained::{Block, Retained};
+use crossbeam::queue::ArrayQueue;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use trunkline_proto::config::ChannelKind;
+use trunkline_proto::ids::ChannelKey;
+
+/// Batches that wait in one group; more stay with their shard.
+const BATCHES: usize = 512;
+/// Batches begun and not finished at once: one for each thread that receives.
+const BEGUN: usize = 64;
+/// Bytes in a batch after which it is handed over.
+const BATCH_BYTES: usize = 48 << 10;
+/// Messages and events in a batch after which it is handed over.
+const BATCH_ITEMS: usize = 1024;
+/// Buffers kept for batches to come.
+const POOLED: usize = 64;
+
+/// One message or event on its way.
+pub(super) enum Item {
+    Message { channel: Channel, kind: ChannelKind, start: u32, len: u32 },
+    Data { channel: Channel, start: u32, len: u32 },
+    Large(Box<(Channel, ChannelKind, Retained)>),
+    Event(Box<Event>),
+}
+
+/// What one turn of one shard brought to one group.
+struct Batch {
+    link: Arc<ShardLink>,
+    items: VecDeque<Item>,
+    block: Arc<Block>,
+    /// Of [`Inner::waiting`].
+    bytes: usize,
+}
+
+struct Inner {
+    batches: ArrayQueue<Batch>,
+    /// Batches that a receiver has begun and put back; they come first.
+    begun: ArrayQueue<Batch>,
+    /// Bytes of messages in batches that are not finished.
+    waiting: AtomicUsize,
+    /// A shard keeps batches back because `batches` is full.
+    kept_back: AtomicBool,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    awake: Condvar,
+    dropped: AtomicU64,
+    limit: usize,
+    links: Weak<Vec<Arc<ShardLink>>>,
+    buffers: Arc<ArrayQueue<Vec<u8>>>,
+    lists: ArrayQueue<VecDeque<Item>>,
+    /// Nobody polls while a receiver sleeps: it must not.
+    threadless: bool,
+}
+
+/// Messages and events of some connections of a queued engine, to be received by any thread. If
+/// several threads receive from one group, each gets whole stretches in order.
+#[derive(Clone)]
+pub struct PollGroup {
+    inner: Arc<Inner>,
+    pub(super) index: u32,
+}
+
+impl PollGroup {
+    pub(super) fn new(
+        index: u32,
+        limit: usize,
+        links: Weak<Vec<Arc<ShardLink>>>,
+        threadless: bool,
+    ) -> Self {
+        let inner = Inner {
+            batches: ArrayQueue::new(BATCHES),
+            begun: ArrayQueue::new(BEGUN),
+            waiting: AtomicUsize::new(0),
+            kept_back: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            awake: Condvar::new(),
+            dropped: AtomicU64::new(0),
+            limit,
+            links,
+            buffers: Arc::new(ArrayQueue::new(POOLED)),
+            lists: ArrayQueue::new(POOLED),
+            threadless,
+        };
+        Self { inner: Arc::new(inner), index }
+    }
+
+    /// Appends at most `max` messages and events to `out`, and returns how many. If there are
+    /// none, waits for some for at most `timeout` (`None` = as long as it takes). In an engine
+    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first.
+    pub fn recv_many(
+        &self,
+        out: &mut Vec<Received>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> usize {
+        let taken = self.take(out, max);
+        if taken > 0 || max == 0 || self.inner.threadless || timeout == Some(Duration::ZERO) {
+            return taken;
+        }
+        let deadline = timeout.map(|t| Instant::now() + t);
+        loop {
+            if !self.sleep(deadline) {
+                return self.take(out, max);
+            }
+            let taken = self.take(out, max);
+            if taken > 0 {
+                return taken;
+            }
+        }
+    }
+
+    /// Unreliable messages that were dropped because the group was not emptied in time.
+    pub fn dropped(&self) -> u64 {
+        self.inner.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of messages that wait to be received.
+    pub fn waiting_bytes(&self) -> usize {
+        self.inner.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Ends the wait of every thread that receives from this group.
+    pub fn wake(&self) {
+        let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.awake.notify_all();
+    }
+
+    /// `false` when the deadline has passed.
+    fn sleep(&self, deadline: Option<Instant>) -> bool {
+        let inner = &*self.inner;
+        let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.sleepers.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let mut in_time = true;
+        // Whoever adds a batch after this look sees a sleeper, and takes the lock to wake it.
+        if inner.batches.is_empty() && inner.begun.is_empty() {
+            match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
+                None => drop(inner.awake.wait(guard)),
+                Some(Duration::ZERO) => in_time = false,
+                Some(left) => drop(inner.awake.wait_timeout(guard, left)),
+            }
+        }
+        inner.sleepers.fetch_sub(1, Ordering::SeqCst);
+        in_time
+    }
+
+    fn take(&self, out: &mut Vec<Received>, max: usize) -> usize {
+        let mut taken = 0;
+        while taken < max {
+            let Some(mut batch) = self.inner.begun.pop().or_else(|| self.inner.batches.pop())
+            else {
+                break;
+            };
+            taken += batch.take(out, max - taken);
+            if batch.items.is_empty() {
+                self.finish(batch);
+            } else if let Err(batch) = self.inner.begun.push(batch) {
+                // More receivers than places: this one takes all of it.
+                let mut batch = batch;
+                taken += batch.take(out, usize::MAX);
+                self.finish(batch);
+            }
+        }
+        taken
+    }
+
+    fn finish(&self, batch: Batch) {
+        self.inner.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        let _ = self.inner.lists.push(batch.items);
+        if self.inner.kept_back.load(Ordering::Relaxed)
+            && self.inner.kept_back.swap(false, Ordering::SeqCst)
+            && let Some(links) = self.inner.links.upgrade()
+        {
+            for link in links.iter() {
+                link.poke();
+            }
+        }
+    }
+
+    /// Adds a batch, and wakes a sleeping receiver.
+    fn add(&self, batch: Batch) -> Result<(), Batch> {
+        self.inner.batches.push(batch)?;
+        fence(Ordering::SeqCst);
+        if self.inner.sleepers.load(Ordering::Relaxed) > 0 {
+            let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inner.awake.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PollGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollGroup").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// Moves up to `max` items into `out`, and returns the credit of what was copied into the
+    /// batch: its place in the receive buffers is long free.
+    fn take(&mut self, out: &mut Vec<Received>, max: usize) -> usize {
+        let mut taken = 0;
+        let mut run: Option<(ChannelKey, u64)> = None;
+        let mut credit = |key: ChannelKey, len: u32| match &mut run {
+            Some((last, bytes)) if *last == key => *bytes += u64::from(len),
+            other => {
+                if let Some((last, bytes)) = other.replace((key, u64::from(len))) {
+                    self.link.release(last, bytes);
+                }
+            }
+        };
+        while taken < max {
+            let Some(item) = self.items.pop_front() else { break };
+            taken += 1;
+            out.push(match item {
+                Item::Message { channel, kind, start, len } => {
+                    credit(channel.key(), len);
+                    let data = Retained::part(self.block.clone(), start, len);
+                    Received::Message(Message { channel, kind, data })
+                }
+                Item::Data { channel, start, len } => {
+                    credit(channel.key(), len);
+                    let data = Retained::part(self.block.clone(), start, len);
+                    Received::Event(Event::Data { channel, data })
+                }
+                Item::Large(large) => match *large {
+                    (channel, ChannelKind::Bytes, data) => {
+                        Received::Event(Event::Data { channel, data })
+                    }
+                    (channel, kind, data) => Received::Message(Message { channel, kind, data }),
+                },
+                Item::Event(event) => Received::Event(*event),
+            });
+        }
+        if let Some((key, bytes)) = run {
+            self.link.release(key, bytes);
+        }
+        taken
+    }
+}
+
+/// A shard's end of a group.
+pub(super) struct Writer {
+    group: PollGroup,
+    link: Arc<ShardLink>,
+    items: VecDeque<Item>,
+    bytes: Vec<u8>,
+    /// Batches that found the group's queue full. Reliable data in them is bounded by the credit
+    /// that is not returned before it is received.
+    kept_back: VecDeque<Batch>,
+    /// Bytes in `kept_back`.
+    kept_bytes: usize,
+}
+
+impl Writer {
+    pub(super) const fn new(group: PollGroup, link: Arc<ShardLink>) -> Self {
+        Self {
+            group,
+            link,
+            items: VecDeque::new(),
+            bytes: Vec::new(),
+            kept_back: VecDeque::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.push(Item::Event(Box::new(event)));
+    }
+
+    /// Copies a message into the batch. Unreliable ones are dropped when too much waits.
+    #[inline]
+    pub(super) fn message(&mut self, channel: Channel, kind: ChannelKind, bytes: &[u8]) {
+        if kind == ChannelKind::Datagrams && !self.has_room(bytes.len()) {
+            self.link.release(channel.key(), bytes.len() as u64);
+            return;
+        }
+        let start = self.copy(bytes);
+        self.push(Item::Message { channel, kind, start, len: bytes.len() as u32 });
+    }
+
+    /// Copies bytes of a stream into the batch, together with those before them.
+    pub(super) fn data(&mut self, channel: Channel, bytes: &[u8]) {
+        let start = self.copy(bytes);
+        if let Some(Item::Data { channel: last, start: first, len }) = self.items.back_mut()
+            && *last == channel
+            && *first + *len == start
+        {
+            *len += bytes.len() as u32;
+            return;
+        }
+        self.push(Item::Data { channel, start, len: bytes.len() as u32 });
+    }
+
+    /// Bytes that are kept elsewhere.
+    pub(super) fn large(&mut self, channel: Channel, kind: ChannelKind, data: Retained) {
+        self.push(Item::Large(Box::new((channel, kind, data))));
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        let waiting = self.group.inner.waiting.load(Ordering::Relaxed) + self.bytes.len() + len;
+        let room = waiting <= self.group.inner.limit && self.kept_back.is_empty();
+        if !room {
+            self.group.inner.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> u32 {
+        if self.bytes.capacity() == 0 {
+            self.bytes = self.group.inner.buffers.pop().unwrap_or_default();
+        }
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        start
+    }
+
+    #[inline]
+    fn push(&mut self, item: Item) {
+        self.items.push_back(item);
+        if self.items.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES {
+            self.hand_over();
+        }
+    }
+
+    /// Gives what was collected to the group.
+    pub(super) fn hand_over(&mut self) {
+        self.retry();
+        if self.items.is_empty() {
+            return;
+        }
+        let inner = &self.group.inner;
+        let bytes = std::mem::take(&mut self.bytes);
+        let items = std::mem::replace(&mut self.items, inner.lists.pop().unwrap_or_default());
+        let waiting = bytes.len();
+        inner.waiting.fetch_add(waiting, Ordering::Relaxed);
+        let pool = (bytes.capacity() > 0 && bytes.capacity() <= 4 * BATCH_BYTES)
+            .then(|| inner.buffers.clone());
+        let block = Arc::new(Block::new(bytes, pool));
+        let batch = Batch { link: self.link.clone(), items, block, bytes: waiting };
+        if self.kept_back.is_empty() {
+            if let Err(batch) = self.group.add(batch) {
+                self.keep_back(batch);
+            }
+        } else {
+            self.keep_back(batch);
+        }
+    }
+
+    fn keep_back(&mut self, batch: Batch) {
+        self.kept_bytes += batch.bytes;
+        self.kept_back.push_back(batch);
+        self.group.inner.kept_back.store(true, Ordering::SeqCst);
+        // The receiver may have emptied the queue before it could see the flag.
+        self.retry();
+    }
+
+    /// Tries again with what was kept back.
+    fn retry(&mut self) {
+        while let Some(batch) = self.kept_back.pop_front() {
+            let bytes = batch.bytes;
+            if let Err(batch) = self.group.add(batch) {
+                self.kept_back.push_front(batch);
+                self.group.inner.kept_back.store(true, Ordering::SeqCst);
+                return;
+            }
+            self.kept_bytes -= bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EngineConfig;
+    use crate::handle::Conn;
+    use crate::shard::mailbox::{Mailbox, Port};
+
+    fn rig(limit: usize) -> (PollGroup, Writer, Arc<ShardLink>, Arc<Vec<Arc<ShardLink>>>) {
+        let link = Arc::new(ShardLink::new(
+            0,
+            Arc::new(Mailbox::new(16)),
+            Arc::new(Port::new(1)),
+            &EngineConfig::default(),
+        ));
+        let links = Arc::new(vec![link.clone()]);
+        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false);
+        let writer = Writer::new(group.clone(), link.clone());
+        (group, writer, link, links)
+    }
+
+    fn channel(link: &ShardLink, step: u32) -> Channel {
+        let (slot, life) = link.channels.take().unwrap();
+        let conn = Conn::from_bits(77);
+        link.channels.get(slot).unwrap().begin(conn.to_bits(), 0, step);
+        Channel::new(conn, ChannelKey { slot, life })
+    }
+
+    fn drain(group: &PollGroup, max: usize) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        group.recv_many(&mut out, max, Some(Duration::ZERO));
+        out.into_iter()
+            .map(|r| match r {
+                Received::Message(m) => m.data.to_vec(),
+                Received::Event(Event::Data { data, .. }) => data.to_vec(),
+                Received::Event(_) => b"event".to_vec(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn order_is_kept_across_parts_of_batches() {
+        let (group, mut writer, link, _links) = rig(1 << 20);
+        let ch = channel(&link, 1 << 20);
+        for i in 0..10u8 {
+            writer.message(ch, ChannelKind::Messages, &[i]);
+            if i % 4 == 3 {
+                writer.hand_over();
+            }
+        }
+        writer.event(Event::Eof { channel: ch });
+        writer.hand_over();
+        let mut all = Vec::new();
+        loop {
+            let part = drain(&group, 3);
+            if part.is_empty() {
+                break;
+            }
+            assert!(part.len() <= 3);
+            all.extend(part);
+        }
+        let mut expected: Vec<Vec<u8>> = (0..10u8).map(|i| vec![i]).collect();
+        expected.push(b"event".to_vec());
+        assert_eq!(all, expected);
+        assert_eq!(group.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn stream_bytes_flow_together() {
+        let (group, mut writer, link, _links) = rig(1 << 20);
+        let (a, b) = (channel(&link, 1 << 20), channel(&link, 1 << 20));
+        writer.data(a, b"one ");
+        writer.data(a, b"two");
+        writer.data(b, b"other");
+        writer.data(a, b" three");
+        writer.hand_over();
+        assert_eq!(drain(&group, 10), [&b"one two"[..], b"other", b" three"]);
+    }
+
+    #[test]
+    fn taking_returns_credit_in_steps() {
+        let (group, mut writer, link, _links) = rig(1 << 20);
+        let ch = channel(&link, 100);
+        for _ in 0..9 {
+            writer.message(ch, ChannelKind::Messages, &[0; 11]);
+        }
+        writer.hand_over();
+        drain(&group, 100);
+        assert!(link.credits.is_empty(), "99 bytes are not worth a wake");
+        writer.message(ch, ChannelKind::Messages, &[0; 11]);
+        writer.hand_over();
+        drain(&group, 100);
+        assert_eq!(link.credits.pop(), Some(ch.key().slot));
+        assert!(link.credits.is_empty());
+        let cell = link.channels.get(ch.key().slot).unwrap();
+        assert_eq!(cell.released.load(Ordering::SeqCst), 110);
+    }
+
+    #[test]
+    fn unreliable_messages_are_dropped_and_counted_when_nobody_receives() {
+        let (group, mut writer, link, _links) = rig(1000);
+        let ch = channel(&link, 100);
+        for _ in 0..20 {
+            writer.message(ch, ChannelKind::Datagrams, &[0; 100]);
+        }
+        writer.hand_over();
+        assert_eq!(group.dropped(), 10);
+        assert_eq!(drain(&group, 100).len(), 10);
+        writer.message(ch, ChannelKind::Datagrams, &[0; 100]);
+        writer.hand_over();
+        assert_eq!(drain(&group, 100).len(), 1);
+    }
+
+    #[test]
+    fn reliable_messages_are_kept_back_and_come_when_there_is_room() {
+        let (group, mut writer, link, _links) = rig(1000);
+        let ch = channel(&link, u32::MAX);
+        let total = BATCHES + 10;
+        for i in 0..total {
+            writer.message(ch, ChannelKind::Messages, &(i as u32).to_be_bytes());
+            writer.hand_over();
+        }
+        assert_eq!(writer.kept_back.len(), 10);
+        let first = drain(&group, 20);
+        assert_eq!(first.len(), 20);
+        assert!(link.mailbox.commands.pop().is_some(), "the shard is poked");
+        writer.hand_over();
+        assert!(writer.kept_back.is_empty());
+        let mut all = first;
+        all.extend(drain(&group, usize::MAX));
+        let expected: Vec<Vec<u8>> = (0..total as u32).map(|i| i.to_be_bytes().to_vec()).collect();
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_sleeping_receiver_is_woken() {
+        let (group, mut writer, link, _links) = rig(1000);
+        let ch = channel(&link, 100);
+        let receiver = {
+            let group = group.clone();
+            std::thread::spawn(move || {
+                let mut out = Vec::new();
+                let start = Instant::now();
+                let n = group.recv_many(&mut out, 10, Some(Duration::from_secs(20)));
+                (n, start.elapsed())
+            })
+        };
+        while group.inner.sleepers.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        writer.message(ch, ChannelKind::Messages, b"x");
+        writer.hand_over();
+        let (n, took) = receiver.join().unwrap();
+        assert_eq!(n, 1);
+        assert!(took < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_wait_ends_in_time_without_anything() {
+        let (group, _writer, _link, _links) = rig(1000);
+        let mut out = Vec::new();
+        assert_eq!(group.recv_many(&mut out, 10, Some(Duration::from_millis(20))), 0);
+    }
+
+    #[test]
+    fn an_item_is_small() {
+        assert!(size_of::<Item>() <= 32, "{}", size_of::<Item>());
+    }
+}

@@ -1,0 +1,574 @@
+//! The queued API's half on the shard's thread: a [`Handler`] that turns commands into calls and
+//! calls into batches for the poll groups.
+//!
+//! The application's names of connections and channels are cells of the [`ShardLink`]; this is
+//! where they are matched with the endpoint's.
+
+use super::cells::{LOSSY, MESSAGES};
+use super::command::Command;
+use super::event::Event;
+use super::group::{PollGroup, Writer};
+use super::link::{Credit, ShardLink};
+use super::outgoing::{Waiting, waiting_bytes};
+use crate::config::ConnectConfig;
+use crate::handle::{Channel, Conn};
+use crate::handler::{Context, Handler};
+use crate::retained::Retained;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::error::{ApiError, CloseReason, Reason};
+use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+use trunkline_proto::ids::ChannelKey;
+use trunkline_proto::status::Status;
+use trunkline_proto::time::Duration;
+
+pub(super) const NONE: u32 = u32::MAX;
+/// Received bytes from this length on are kept where they are instead of being copied.
+const KEEP: usize = 8 << 10;
+
+/// A connection, by the index of its cell.
+#[derive(Default)]
+struct ConnSide {
+    life: u32,
+    real: Option<Conn>,
+    group: u32,
+    /// Cells of its channels by the endpoint's slot.
+    by_slot: Vec<u32>,
+    /// The connect failed before there was a connection.
+    stillborn: Option<CloseReason>,
+}
+
+/// A channel, by the index of its cell.
+#[derive(Default)]
+pub(super) struct ChannelSide {
+    life: u32,
+    /// Index of the connection's cell.
+    conn: u32,
+    pub real: Option<Channel>,
+    pub waiting: VecDeque<Waiting>,
+}
+
+/// See the module.
+pub struct QueueHandler {
+    pub(super) link: Arc<ShardLink>,
+    conns: Vec<ConnSide>,
+    pub(super) channels: Vec<ChannelSide>,
+    /// Cells of connections by the endpoint's slot, with its generation.
+    by_slot: Vec<(u32, u32)>,
+    writers: Vec<Writer>,
+    /// The channel that the last message came on, and its cell.
+    last: Option<(Channel, u32, u32)>,
+    /// Bytes that reached their connection, of one channel, not yet taken from its count.
+    pub(super) done: (u32, u64),
+    default_window: u64,
+}
+
+impl std::fmt::Debug for QueueHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueHandler").field("shard", &self.link.shard).finish_non_exhaustive()
+    }
+}
+
+fn at<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
+    let index = index as usize;
+    if list.len() <= index {
+        list.resize_with(index + 1, T::default);
+    }
+    &mut list[index]
+}
+
+impl QueueHandler {
+    pub(super) fn new(link: Arc<ShardLink>, group: PollGroup, default_window: u64) -> Self {
+        let writer = Writer::new(group, link.clone());
+        Self {
+            link,
+            conns: Vec::new(),
+            channels: Vec::new(),
+            by_slot: Vec::new(),
+            writers: vec![writer],
+            last: None,
+            done: (NONE, 0),
+            default_window,
+        }
+    }
+
+    // ---- names
+
+    fn conn_cell(&self, real: Conn) -> Option<u32> {
+        let (cell, generation) = *self.by_slot.get(real.slot() as usize)?;
+        (cell != NONE && generation == real.handle().generation).then_some(cell)
+    }
+
+    fn conn_name(&self, cell: u32) -> Option<Conn> {
+        let side = self.conns.get(cell as usize)?;
+        Some(self.link.conn_name(cell, side.life))
+    }
+
+    /// The endpoint's name of a connection of the application.
+    pub(super) fn real_conn(&self, conn: Conn) -> Result<Conn, ApiError> {
+        let handle = conn.handle();
+        self.conns
+            .get(handle.slot as usize)
+            .filter(|side| side.life == handle.generation)
+            .and_then(|side| side.real)
+            .ok_or(ApiError::InvalidHandle)
+    }
+
+    pub(super) fn side(&mut self, cell: u32, life: u32) -> Option<&mut ChannelSide> {
+        self.channels.get_mut(cell as usize).filter(|side| side.life == life)
+    }
+
+    /// The endpoint's name of a channel of the application.
+    pub(super) fn real_channel(&self, cell: u32, life: u32) -> Result<Channel, ApiError> {
+        self.channels
+            .get(cell as usize)
+            .filter(|side| side.life == life)
+            .and_then(|side| side.real)
+            .ok_or(ApiError::InvalidHandle)
+    }
+
+    /// The application's name of the endpoint's channel, and its group.
+    #[inline]
+    fn channel_name(&mut self, real: Channel) -> Option<(Channel, u32)> {
+        let (cell, group) = match self.last {
+            Some((last, cell, group)) if last == real => (cell, group),
+            _ => {
+                let conn = self.conns.get(self.conn_cell(real.conn())? as usize)?;
+                let cell = *conn.by_slot.get(real.key().slot as usize)?;
+                let group = conn.group;
+                self.channels.get(cell as usize).filter(|side| side.real == Some(real))?;
+                self.last = Some((real, cell, group));
+                (cell, group)
+            }
+        };
+        let side = self.channels.get(cell as usize)?;
+        let conn = self.conn_name(side.conn)?;
+        Some((Channel::new(conn, ChannelKey { slot: cell, life: side.life }), group))
+    }
+
+    pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
+        let side = self.channels.get(cell as usize)?;
+        let conn = self.conn_name(side.conn)?;
+        Some(Channel::new(conn, ChannelKey { slot: cell, life: side.life }))
+    }
+
+    fn group_of(&self, conn_cell: u32) -> usize {
+        self.conns.get(conn_cell as usize).map_or(0, |side| side.group as usize)
+    }
+
+    pub(super) fn emit(&mut self, conn_cell: u32, event: Event) {
+        let group = self.group_of(conn_cell);
+        if let Some(writer) = self.writers.get_mut(group) {
+            writer.event(event);
+        }
+    }
+
+    fn emit_channel(&mut self, real: Channel, event: impl FnOnce(Channel) -> Event) {
+        if let Some((name, group)) = self.channel_name(real)
+            && let Some(writer) = self.writers.get_mut(group as usize)
+        {
+            writer.event(event(name));
+        }
+    }
+
+    /// Makes room for a group.
+    pub(super) fn add_group(&mut self, group: PollGroup) {
+        let index = group.index as usize;
+        while self.writers.len() < index {
+            // Groups arrive in order; a hole is filled by its own call.
+            let filler = Writer::new(group.clone(), self.link.clone());
+            self.writers.push(filler);
+        }
+        let writer = Writer::new(group, self.link.clone());
+        match self.writers.get_mut(index) {
+            Some(place) => *place = writer,
+            None => self.writers.push(writer),
+        }
+    }
+
+    /// What happens to a connection goes to this group from now on.
+    pub(super) fn assign(&mut self, conn: Conn, group: u32) {
+        let handle = conn.handle();
+        if let Some(side) = self.conns.get_mut(handle.slot as usize)
+            && side.life == handle.generation
+        {
+            side.group = group;
+            self.last = None;
+        }
+    }
+
+    // ---- connections
+
+    fn begin_conn(&mut self, cell: u32, life: u32, group: u32) {
+        *at(&mut self.conns, cell) = ConnSide { life, group, ..ConnSide::default() };
+    }
+
+    fn map_conn(&mut self, cell: u32, real: Conn) {
+        let slot = real.slot() as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, (NONE, 0));
+        }
+        self.by_slot[slot] = (cell, real.handle().generation);
+        if let Some(side) = self.conns.get_mut(cell as usize) {
+            side.real = Some(real);
+        }
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        group: u32,
+        config: &ConnectConfig,
+    ) {
+        let handle = conn.handle();
+        self.begin_conn(handle.slot, handle.generation, group);
+        match cx.connect(config) {
+            Ok(real) => self.map_conn(handle.slot, real),
+            Err(error) => {
+                let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
+                if let Some(cell) = self.link.conns.get(handle.slot) {
+                    cell.set_status(Status::ProblemDetectedLocally);
+                }
+                if let Some(side) = self.conns.get_mut(handle.slot as usize) {
+                    side.stillborn = Some(reason.clone());
+                }
+                let event = Event::Status {
+                    conn,
+                    old: Status::Connecting,
+                    new: Status::ProblemDetectedLocally,
+                    reason: Some(reason),
+                };
+                self.emit(handle.slot, event);
+            }
+        }
+    }
+
+    pub(super) fn close(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        code: u32,
+        text: &str,
+        linger: Option<Duration>,
+    ) {
+        let handle = conn.handle();
+        let Some(side) =
+            self.conns.get_mut(handle.slot as usize).filter(|s| s.life == handle.generation)
+        else {
+            return;
+        };
+        if let Some(reason) = side.stillborn.take() {
+            let report = CloseReport {
+                acknowledged_bytes: 0,
+                undelivered_bytes: 0,
+                undelivered_channels: 0,
+                reason,
+                peer_knows: false,
+            };
+            self.end_conn(handle.slot, &report);
+        } else if let Some(real) = side.real {
+            // What waits for room is still the application's: it goes first, over the limit.
+            for cell in self.cells_of(handle.slot) {
+                self.send_waiting(cx, cell, linger.is_some());
+            }
+            let _ = cx.close(real, code, text, linger);
+        }
+    }
+
+    fn cells_of(&self, conn_cell: u32) -> Vec<u32> {
+        let Some(side) = self.conns.get(conn_cell as usize) else { return Vec::new() };
+        side.by_slot.iter().copied().filter(|cell| *cell != NONE).collect()
+    }
+
+    /// Frees everything of a connection, and says so.
+    fn end_conn(&mut self, cell: u32, report: &CloseReport) {
+        for channel in self.cells_of(cell) {
+            self.end_channel(channel);
+        }
+        let Some(name) = self.conn_name(cell) else { return };
+        self.emit(cell, Event::Dead { conn: name, report: report.clone() });
+        let side = std::mem::take(&mut self.conns[cell as usize]);
+        if let Some(real) = side.real
+            && let Some(slot) = self.by_slot.get_mut(real.slot() as usize)
+        {
+            *slot = (NONE, 0);
+        }
+        self.link.conns.give_back(cell, side.life);
+    }
+
+    // ---- channels
+
+    fn begin_channel(&mut self, cell: u32, life: u32, conn: u32, real: Channel) {
+        *at(&mut self.channels, cell) =
+            ChannelSide { life, conn, real: Some(real), waiting: VecDeque::new() };
+        if let Some(side) = self.conns.get_mut(conn as usize) {
+            let slot = real.key().slot as usize;
+            if side.by_slot.len() <= slot {
+                side.by_slot.resize(slot + 1, NONE);
+            }
+            side.by_slot[slot] = cell;
+        }
+        self.last = None;
+    }
+
+    pub(super) fn open_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        name: &str,
+        options: &ChannelOptions,
+    ) {
+        let ChannelKey { slot: cell, life } = channel.key();
+        let opened =
+            self.real_conn(channel.conn()).and_then(|real| cx.open_channel(real, name, options));
+        match opened {
+            Ok(real) => self.begin_channel(cell, life, channel.conn().slot(), real),
+            Err(error) => {
+                let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
+                let event = Event::ChannelClosed { channel, end: ChannelEnd::Connection(reason) };
+                self.emit(channel.conn().slot(), event);
+                self.link.channels.give_back(cell, life);
+            }
+        }
+    }
+
+    /// Frees a channel; what still waited is lost with it.
+    fn end_channel(&mut self, cell: u32) {
+        let Some(side) = self.channels.get_mut(cell as usize) else { return };
+        let side = std::mem::take(side);
+        let lost: usize = side.waiting.iter().map(waiting_bytes).sum();
+        self.finished(cell, lost);
+        if let Some(real) = side.real
+            && let Some(conn) = self.conns.get_mut(side.conn as usize)
+            && let Some(slot) = conn.by_slot.get_mut(real.key().slot as usize)
+            && *slot == cell
+        {
+            *slot = NONE;
+        }
+        self.last = None;
+        self.link.channels.give_back(cell, side.life);
+    }
+
+    // ---- receiving
+
+    /// The bytes kept without a copy, if that is worth it; their credit returns with them.
+    fn keep(&self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
+        if bytes.len() < KEEP {
+            return None;
+        }
+        let kept = cx.retain_shared(bytes)?;
+        let credit =
+            Credit { link: self.link.clone(), key: channel.key(), bytes: bytes.len() as u64 };
+        Some(kept.guarded(Box::new(credit)))
+    }
+
+    pub(super) const fn credit_step(&self, options: &ChannelOptions) -> u32 {
+        credit_step(options, self.default_window)
+    }
+}
+
+/// Released bytes from which on a shard is told: a quarter of the window, so that a sender never
+/// waits for credit that only lies about.
+pub(super) const fn credit_step(options: &ChannelOptions, default_window: u64) -> u32 {
+    let window = match options.window {
+        Some(window) => window,
+        None => default_window,
+    };
+    let quarter = window / 4;
+    if quarter > 256 << 10 { 256 << 10 } else { quarter as u32 }
+}
+
+/// The flags of a channel's cell.
+pub(super) const fn kind_flags(kind: ChannelKind) -> u32 {
+    match kind {
+        ChannelKind::Bytes => 0,
+        ChannelKind::Messages => MESSAGES,
+        ChannelKind::Datagrams => LOSSY,
+    }
+}
+
+impl Handler for QueueHandler {
+    type Command = Command;
+
+    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        let Some((cell, life)) = self.link.conns.take() else {
+            let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
+            return;
+        };
+        if let Some(cell) = self.link.conns.get(cell) {
+            cell.begin(Status::Connecting);
+        }
+        self.begin_conn(cell, life, 0);
+        self.map_conn(cell, conn);
+        let event = Event::Incoming {
+            conn: self.link.conn_name(cell, life),
+            remote: incoming.remote,
+            peer: incoming.peer,
+            credential: incoming.credential.to_vec(),
+            server_name: incoming.server_name.map(str::to_owned),
+        };
+        self.emit(cell, event);
+    }
+
+    fn on_status(
+        &mut self,
+        _cx: &mut Context<'_>,
+        conn: Conn,
+        old: Status,
+        new: Status,
+        reason: Option<&CloseReason>,
+    ) {
+        let Some(cell) = self.conn_cell(conn) else { return };
+        if let Some(shared) = self.link.conns.get(cell) {
+            shared.set_status(new);
+        }
+        if let Some(conn) = self.conn_name(cell) {
+            self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
+        }
+    }
+
+    fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
+        if let Some(cell) = self.conn_cell(conn) {
+            self.end_conn(cell, report);
+        }
+    }
+
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        request: &ChannelRequest<'_>,
+    ) {
+        let Some(conn_cell) = self.conn_cell(channel.conn()) else { return };
+        let Some(conn) = self.conn_name(conn_cell) else { return };
+        let Some((slot, life)) = self.link.channels.take() else {
+            let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "too many channels");
+            return;
+        };
+        if let Some(cell) = self.link.channels.get(slot) {
+            // Our own window is chosen when the channel is accepted.
+            let step = self.credit_step(&ChannelOptions::default());
+            cell.begin(conn.to_bits(), kind_flags(request.options.kind), step);
+        }
+        self.begin_channel(slot, life, conn_cell, channel);
+        let event = Event::ChannelRequest {
+            channel: Channel::new(conn, ChannelKey { slot, life }),
+            id: request.id,
+            name: request.name.to_owned(),
+            options: request.options,
+        };
+        self.emit(conn_cell, event);
+    }
+
+    fn on_channel_ready(&mut self, _cx: &mut Context<'_>, channel: Channel) {
+        self.emit_channel(channel, |channel| Event::ChannelReady { channel });
+    }
+
+    fn on_channel_closed(&mut self, _cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
+        let Some((name, _)) = self.channel_name(channel) else { return };
+        self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
+        self.end_channel(name.key().slot);
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
+        let Some((name, group)) = self.channel_name(channel) else { return };
+        let kept = self.keep(cx, name, bytes);
+        let Some(writer) = self.writers.get_mut(group as usize) else { return };
+        match kept {
+            Some(kept) => writer.large(name, ChannelKind::Bytes, kept),
+            None => writer.data(name, bytes),
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        kind: ChannelKind,
+        message: &[u8],
+    ) {
+        let Some((name, group)) = self.channel_name(channel) else { return };
+        let kept = self.keep(cx, name, message);
+        let Some(writer) = self.writers.get_mut(group as usize) else { return };
+        match kept {
+            Some(kept) => writer.large(name, kind, kept),
+            None => writer.message(name, kind, message),
+        }
+    }
+
+    fn on_eof(&mut self, _cx: &mut Context<'_>, channel: Channel) {
+        self.emit_channel(channel, |channel| Event::Eof { channel });
+    }
+
+    fn on_reset(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {
+        self.emit_channel(channel, |channel| Event::Reset { channel, code });
+    }
+
+    fn on_stopped(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {
+        self.emit_channel(channel, |channel| Event::Stopped { channel, code });
+    }
+
+    fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        if let Some((name, _)) = self.channel_name(channel) {
+            self.send_waiting(cx, name.key().slot, false);
+        }
+    }
+
+    fn on_receipt(&mut self, _cx: &mut Context<'_>, channel: Channel, token: u64) {
+        self.emit_channel(channel, |channel| Event::Receipt { channel, token });
+    }
+
+    fn on_check_answered(&mut self, _cx: &mut Context<'_>, conn: Conn) {
+        if let Some(cell) = self.conn_cell(conn)
+            && let Some(conn) = self.conn_name(cell)
+        {
+            self.emit(cell, Event::CheckAnswered { conn });
+        }
+    }
+
+    #[inline]
+    fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
+        match command {
+            Command::Small { cell, life, len, bytes } => {
+                let bytes = bytes.get(..usize::from(len)).unwrap_or_default();
+                self.send(cx, cell, life, bytes);
+            }
+            Command::Data { cell, life, data, receipt, copied } => {
+                self.send_data(cx, (cell, life), data, receipt, copied);
+            }
+            Command::Many(many) => self.send_many(cx, &many.0, &many.1),
+            Command::Finish { cell, life } => self.finish(cx, cell, life),
+            Command::Flush { cell, life } => {
+                if let Ok(real) = self.real_channel(cell, life) {
+                    let _ = cx.flush(real);
+                }
+            }
+            Command::Call(call) => call(self, cx),
+            Command::Poke => {}
+        }
+    }
+
+    fn on_batch_end(&mut self, cx: &mut Context<'_>) {
+        self.settle();
+        self.service(cx);
+        for writer in &mut self.writers {
+            writer.hand_over();
+        }
+    }
+
+    fn report_as(&self, conn: Conn) -> Conn {
+        self.conn_cell(conn).and_then(|cell| self.conn_name(cell)).unwrap_or(conn)
+    }
+}
+
+impl Drop for QueueHandler {
+    /// The shard has ended, as wanted or not: whoever waits for it must hear of that.
+    fn drop(&mut self) {
+        self.link.fail();
+        for writer in &mut self.writers {
+            writer.hand_over();
+        }
+    }
+}

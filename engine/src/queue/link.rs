@@ -1,0 +1,238 @@
+//! What the application's threads and one shard share: cells, the mailbox, and two lists of
+//! channels that need the shard's attention.
+
+use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
+use super::command::{Command, Part};
+use crate::handle::{Channel, Conn};
+use crate::retained::OnDrop;
+use crate::shard::mailbox::{Mailbox, Port};
+use crossbeam::queue::SegQueue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::{ChannelKey, ConnHandle};
+
+/// Channel cells of one shard for each connection that it may have, on average; a bound.
+const CHANNELS_A_CONNECTION: u32 = 16;
+/// One connection can have all of its channels.
+const MIN_CHANNELS: u32 = 1 << 18;
+
+/// See the module.
+pub(super) struct ShardLink {
+    pub shard: u8,
+    pub conns: Table<ConnCell>,
+    pub channels: Table<ChannelCell>,
+    pub mailbox: Arc<Mailbox<Command>>,
+    pub port: Arc<Port>,
+    /// Channels that found the mailbox full. Each is here at most once.
+    pub blocked: SegQueue<u32>,
+    /// Channels with credit to return. Each is here at most once.
+    pub credits: SegQueue<u32>,
+    /// The shard knows that the lists hold something.
+    poked: AtomicBool,
+    /// Bytes of messages in the mailbox that are too long to lie in it.
+    pub waiting_bytes: AtomicU64,
+    /// Most bytes of one channel in the mailbox.
+    channel_limit: u64,
+    /// Most bytes in all.
+    shard_limit: u64,
+    failed: AtomicBool,
+}
+
+impl ShardLink {
+    pub(super) fn new(
+        shard: u8,
+        mailbox: Arc<Mailbox<Command>>,
+        port: Arc<Port>,
+        config: &crate::config::EngineConfig,
+    ) -> Self {
+        let channels = config.max_connections.saturating_mul(CHANNELS_A_CONNECTION);
+        Self {
+            shard,
+            // Closed connections linger beside new ones.
+            conns: Table::new(config.max_connections.saturating_mul(2)),
+            channels: Table::new(channels.max(MIN_CHANNELS)),
+            mailbox,
+            port,
+            blocked: SegQueue::new(),
+            credits: SegQueue::new(),
+            poked: AtomicBool::new(false),
+            waiting_bytes: AtomicU64::new(0),
+            channel_limit: config.queue_channel_bytes as u64,
+            shard_limit: config.queue_shard_bytes as u64,
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) const fn conn_name(&self, index: u32, life: u32) -> Conn {
+        Conn::new(self.shard, ConnHandle { slot: index, generation: life })
+    }
+
+    /// The cell of a connection that the application may still use.
+    pub(super) fn conn(&self, conn: Conn) -> Result<&ConnCell, ApiError> {
+        let handle = conn.handle();
+        self.conns
+            .check(handle.slot, handle.generation)
+            .filter(|cell| cell.is_open())
+            .ok_or(ApiError::InvalidHandle)
+    }
+
+    /// The cell of a channel whose connection the application may still use.
+    #[inline]
+    pub(super) fn channel(&self, channel: Channel) -> Result<&ChannelCell, ApiError> {
+        let ChannelKey { slot, life } = channel.key();
+        let cell = self.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
+        if cell.conn.load(Ordering::Relaxed) != channel.conn().to_bits() {
+            return Err(ApiError::InvalidHandle);
+        }
+        self.conn(channel.conn())?;
+        Ok(cell)
+    }
+
+    /// Counts `len` bytes as queued on a channel, or says that it is full.
+    pub(super) fn admit(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
+        let len = len as u64;
+        let full = |cell: &ChannelCell| {
+            if cell.has(LOSSY) {
+                Err(ApiError::Dropped("the channel's queue is full"))
+            } else {
+                Err(ApiError::WouldBlock("the channel's queue"))
+            }
+        };
+        loop {
+            let before = cell.queued.fetch_add(len, Ordering::SeqCst);
+            // A message larger than the limit goes alone.
+            if before == 0 || before + len <= self.channel_limit {
+                return Ok(());
+            }
+            cell.queued.fetch_sub(len, Ordering::SeqCst);
+            if cell.has(LOSSY) {
+                return full(cell);
+            }
+            cell.raise(BLOCKED);
+            // The shard may have emptied the queue before it could see the flag.
+            if !self.has_room(cell) || !cell.lower(BLOCKED) {
+                return full(cell);
+            }
+        }
+    }
+
+    /// Whether a blocked channel may send again.
+    pub(super) fn has_room(&self, cell: &ChannelCell) -> bool {
+        cell.queued.load(Ordering::SeqCst) <= self.channel_limit / 2
+    }
+
+    /// Hands a message to the shard, of which `waiting` bytes do not lie in the command itself.
+    pub(super) fn push_data(
+        &self,
+        channel: Channel,
+        cell: &ChannelCell,
+        len: usize,
+        waiting: usize,
+        command: Command,
+    ) -> Result<(), ApiError> {
+        let waiting = waiting as u64;
+        let before = self.waiting_bytes.fetch_add(waiting, Ordering::Relaxed);
+        let full = waiting > 0 && before > 0 && before + waiting > self.shard_limit;
+        if !full && self.push(command).is_ok() {
+            return Ok(());
+        }
+        self.waiting_bytes.fetch_sub(waiting, Ordering::Relaxed);
+        cell.queued.fetch_sub(len as u64, Ordering::SeqCst);
+        if cell.has(LOSSY) {
+            return Err(ApiError::Dropped("the shard's mailbox is full"));
+        }
+        if cell.raise(BLOCKED) {
+            self.blocked.push(channel.key().slot);
+            self.poke();
+        }
+        Err(ApiError::WouldBlock("the shard's mailbox"))
+    }
+
+    /// Hands over several messages; all of them are taken, or none.
+    pub(super) fn push_many(
+        &self,
+        messages: &[(Channel, &[u8])],
+        parts: Vec<Part>,
+        bytes: Vec<u8>,
+    ) -> Result<(), ApiError> {
+        let count = parts.len();
+        let waiting = bytes.len() as u64;
+        let before = self.waiting_bytes.fetch_add(waiting, Ordering::Relaxed);
+        let full = before > 0 && before + waiting > self.shard_limit;
+        if !full && self.push(Command::Many(Box::new((parts, bytes)))).is_ok() {
+            return Ok(());
+        }
+        self.waiting_bytes.fetch_sub(waiting, Ordering::Relaxed);
+        for (i, (channel, data)) in messages.iter().take(count).enumerate() {
+            let Some(cell) = self.channels.get(channel.key().slot) else { continue };
+            cell.queued.fetch_sub(data.len() as u64, Ordering::SeqCst);
+            if i == 0 && !cell.has(LOSSY) && cell.raise(BLOCKED) {
+                self.blocked.push(channel.key().slot);
+                self.poke();
+            }
+        }
+        Err(ApiError::WouldBlock("the shard's mailbox"))
+    }
+
+    /// Hands over a command that is not data.
+    pub(super) fn push(&self, command: Command) -> Result<(), ApiError> {
+        if self.is_failed() {
+            return Err(ApiError::NoConnection("the shard has failed"));
+        }
+        if self.mailbox.commands.push(command).is_err() {
+            return Err(ApiError::WouldBlock("the shard's mailbox"));
+        }
+        self.port.notify();
+        Ok(())
+    }
+
+    /// Makes the shard look at the lists.
+    pub(super) fn poke(&self) {
+        if !self.poked.swap(true, Ordering::SeqCst) {
+            // A full mailbox is being emptied, which ends with a look at the lists.
+            let _ = self.mailbox.commands.push(Command::Poke);
+            self.port.notify();
+        }
+    }
+
+    /// The shard is about to look at the lists.
+    pub(super) fn begin_service(&self) {
+        self.poked.store(false, Ordering::SeqCst);
+    }
+
+    /// The application has taken `bytes` of a channel.
+    pub(super) fn release(&self, key: ChannelKey, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let Some(cell) = self.channels.check(key.slot, key.life) else { return };
+        let released = cell.released.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        let enough = released >= u64::from(cell.credit_step.load(Ordering::Relaxed));
+        if enough && cell.raise(CREDIT_TOLD) {
+            self.credits.push(key.slot);
+            self.poke();
+        }
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+}
+
+/// Returns the credit of bytes that the application holds, when it lets them go.
+pub(super) struct Credit {
+    pub link: Arc<ShardLink>,
+    pub key: ChannelKey,
+    pub bytes: u64,
+}
+
+impl OnDrop for Credit {
+    fn dropped(&self) {
+        self.link.release(self.key, self.bytes);
+    }
+}

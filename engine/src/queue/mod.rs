@@ -1,0 +1,382 @@
+//! The queued API: any thread opens, sends and closes; messages and events are received from poll
+//! groups.
+//!
+//! It is one [`Handler`](crate::Handler) of the engine and shares everything below it with the
+//! inline API. Calls check their handle and go into a bounded queue of the connection's shard; a
+//! full queue is [`ApiError::WouldBlock`], and an [`Event::Writable`] follows when there is room.
+//! Calls that need the shard's answer ([`info`](QueuedEngine::info), [`stats`](QueuedEngine::stats),
+//! [`listen`](QueuedEngine::listen), [`shutdown`](QueuedEngine::shutdown)) wait for it; no other
+//! call blocks.
+//!
+//! Received bytes belong to the engine: long ones stay where they are until the last clone of
+//! their [`Retained`](crate::Retained) is dropped, and their credit returns then; short ones are
+//! copied together and their credit returns when they are received.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `connections`, `channels`, `sending` | the calls of the application |
+//! | `cells` | what any thread must know of a connection or channel |
+//! | `link` | what the application's threads and one shard share |
+//! | `command` | what goes to a shard |
+//! | `handler`, `outgoing` | the shard's half |
+//! | `group` | poll groups: what comes from the shards |
+//! | `local` | the engine without threads |
+
+mod cells;
+mod channels;
+mod command;
+mod connections;
+mod event;
+mod group;
+mod handler;
+mod link;
+mod local;
+mod outgoing;
+mod sending;
+
+pub use event::{Event, Message, Received};
+pub use group::PollGroup;
+
+use crate::config::EngineConfig;
+use crate::engine::{Engine, ShutdownReport};
+use crate::error::EngineError;
+use crate::handle::{Channel, Conn};
+use crate::handler::Context;
+use crate::shard::mailbox::Mailbox;
+use crate::shard::shared::Shared;
+use crate::stats::EngineStats;
+use cells::{ChannelCell, ConnCell};
+use command::Command;
+use crossbeam::channel::bounded;
+use handler::QueueHandler;
+use link::ShardLink;
+use local::{LocalRunner, Parts};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trunkline_proto::config::ConnectionConfig;
+use trunkline_proto::error::ApiError;
+use trunkline_proto::manager::ReuseKey;
+
+/// How long a call that needs a shard's answer waits for it.
+const ANSWER_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// Poll groups of one engine.
+const MAX_GROUPS: usize = 1024;
+
+/// Locks something that is no part of the data path.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Runner {
+    Threads(Engine<QueueHandler>),
+    Local(LocalRunner),
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    links: Arc<Vec<Arc<ShardLink>>>,
+    groups: Mutex<Vec<PollGroup>>,
+    default_group: PollGroup,
+    /// Connections that a connect can share.
+    reusable: Mutex<BTreeMap<ReuseKey, Conn>>,
+    next_shard: AtomicUsize,
+    runner: Runner,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Runner::Local(local) = &self.runner {
+            local.end();
+        }
+    }
+}
+
+/// An engine with the queued API. Cloning shares it; it ends with its last clone, at once, see
+/// [`shutdown`](Self::shutdown) for the patient way.
+#[derive(Clone)]
+pub struct QueuedEngine {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for QueuedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedEngine")
+            .field("shards", &self.inner.links.len())
+            .field("threadless", &self.is_threadless())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Credit is returned by this API, not by the endpoint.
+fn with_manual_credit(config: &mut ConnectionConfig) {
+    config.manual_credit = true;
+}
+
+impl QueuedEngine {
+    /// An engine on threads of its own.
+    ///
+    /// # Errors
+    /// Unusable settings, no driver, no thread.
+    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::build(config, false)
+    }
+
+    /// An engine without threads and with one shard: nothing happens but in
+    /// [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// Unusable settings.
+    pub fn local(mut config: EngineConfig) -> Result<Self, EngineError> {
+        config.shards = 1;
+        Self::build(config, true)
+    }
+
+    fn build(mut config: EngineConfig, threadless: bool) -> Result<Self, EngineError> {
+        with_manual_credit(&mut config.connection);
+        let shared = Shared::new(config)?;
+        let config = &shared.config;
+        let mailboxes: Vec<Arc<Mailbox<Command>>> =
+            (0..config.shards).map(|_| Arc::new(Mailbox::new(config.mailbox))).collect();
+        let links: Vec<_> = mailboxes
+            .iter()
+            .zip(&shared.ports)
+            .enumerate()
+            .map(|(i, (m, p))| Arc::new(ShardLink::new(i as u8, m.clone(), p.clone(), config)))
+            .collect();
+        let links = Arc::new(links);
+        let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
+        let window = config.connection.channel_window;
+        let handler =
+            |shard: u8| QueueHandler::new(links[usize::from(shard)].clone(), group.clone(), window);
+        let runner = if threadless {
+            let mailbox = mailboxes[0].clone();
+            let parts = Parts { shared: shared.clone(), handler: handler(0), mailbox };
+            Runner::Local(LocalRunner::new(parts))
+        } else {
+            Runner::Threads(Engine::start_shared(shared.clone(), mailboxes, handler)?)
+        };
+        let inner = Inner {
+            groups: Mutex::new(vec![group.clone()]),
+            default_group: group,
+            reusable: Mutex::new(BTreeMap::new()),
+            next_shard: AtomicUsize::new(0),
+            shared,
+            links,
+            runner,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether the application drives it with [`poll`](Self::poll).
+    pub fn is_threadless(&self) -> bool {
+        matches!(self.inner.runner, Runner::Local(_))
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.inner.links.len()
+    }
+
+    /// The driver in use; of an engine without threads only once it runs, and on its thread.
+    pub fn driver_name(&self) -> &'static str {
+        match &self.inner.runner {
+            Runner::Threads(engine) => engine.driver_name(),
+            Runner::Local(local) => local.with(|shard| Ok(shard.driver_name())).unwrap_or(""),
+        }
+    }
+
+    // ---- without threads
+
+    fn local_runner(&self) -> Result<&LocalRunner, EngineError> {
+        match &self.inner.runner {
+            Runner::Local(local) => Ok(local),
+            Runner::Threads(_) => Err(EngineError::NotThreadless),
+        }
+    }
+
+    /// Drives an engine without threads: does what there is to do, waiting at most `budget` for
+    /// something (`None` = as long as it takes). Returns the number of things that happened.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongThread`] on any thread but the first that polled;
+    /// [`EngineError::NotThreadless`]; the driver's.
+    pub fn poll(&self, budget: Option<std::time::Duration>) -> Result<u64, EngineError> {
+        self.local_runner()?.with(|shard| shard.poll(budget))
+    }
+
+    /// A descriptor that is readable when [`poll`](Self::poll) has work.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn fd(&self) -> Result<Option<i32>, EngineError> {
+        self.local_runner()?.with(|shard| Ok(shard.fd()))
+    }
+
+    /// How long until [`poll`](Self::poll) has work even if nothing arrives; `None` = no plans.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn next_timeout(&self) -> Result<Option<std::time::Duration>, EngineError> {
+        self.local_runner()?.with(|shard| Ok(shard.next_timeout()))
+    }
+
+    /// Ends the wait of [`poll`](Self::poll), or makes the descriptor readable, from any thread.
+    pub fn wake(&self) {
+        for link in self.inner.links.iter() {
+            link.port.wake();
+        }
+    }
+
+    // ---- shards and handles
+
+    fn link(&self, conn: Conn) -> Result<&Arc<ShardLink>, ApiError> {
+        self.inner.links.get(usize::from(conn.shard())).ok_or(ApiError::InvalidHandle)
+    }
+
+    fn conn(&self, conn: Conn) -> Result<(&Arc<ShardLink>, &ConnCell), ApiError> {
+        let link = self.link(conn)?;
+        Ok((link, link.conn(conn)?))
+    }
+
+    #[inline]
+    fn channel(&self, channel: Channel) -> Result<(&Arc<ShardLink>, &ChannelCell), ApiError> {
+        let link = self.link(channel.conn())?;
+        Ok((link, link.channel(channel)?))
+    }
+
+    fn call(
+        link: &ShardLink,
+        call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        link.push(Command::Call(Box::new(call)))
+    }
+
+    /// A call on a channel that takes effect on its shard.
+    fn call_channel(
+        &self,
+        channel: Channel,
+        call: impl FnOnce(&mut QueueHandler, &mut Context<'_>, Channel) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let (link, _) = self.channel(channel)?;
+        let key = channel.key();
+        Self::call(link, move |handler, cx| {
+            if let Ok(real) = handler.real_channel(key.slot, key.life) {
+                call(handler, cx, real);
+            }
+        })
+    }
+
+    /// Asks the shard of a connection and waits for the answer.
+    fn ask<R: Send + 'static>(
+        &self,
+        conn: Conn,
+        question: impl FnOnce(&Context<'_>, Conn) -> R + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let (link, _) = self.conn(conn)?;
+        let ask = move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
+            handler.real_conn(conn).map(|real| question(cx, real))
+        };
+        match &self.inner.runner {
+            Runner::Local(local) => {
+                let answer = local.with(|shard| {
+                    // What was asked for before happens before.
+                    shard.poll(Some(std::time::Duration::ZERO))?;
+                    Ok(shard.with_context(|cx, handler| ask(handler, cx)))
+                });
+                match answer {
+                    Ok(answer) => answer.ok_or(ApiError::NoConnection("the shard has failed"))?,
+                    Err(EngineError::WrongThread) => {
+                        Err(ApiError::NoConnection("only the polling thread may ask"))
+                    }
+                    Err(_) => Err(ApiError::NoConnection("the engine has ended")),
+                }
+            }
+            Runner::Threads(_) => {
+                let (reply, answer) = bounded(1);
+                Self::call(link, move |handler, cx| {
+                    let _ = reply.try_send(ask(handler, cx));
+                })?;
+                answer
+                    .recv_timeout(ANSWER_WAIT)
+                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))?
+            }
+        }
+    }
+
+    // ---- receiving
+
+    /// The group of all connections that were not given another one.
+    pub fn poll_group(&self) -> &PollGroup {
+        &self.inner.default_group
+    }
+
+    /// A further group.
+    ///
+    /// # Errors
+    /// Too many groups (1024), or a full queue.
+    pub fn new_poll_group(&self) -> Result<PollGroup, ApiError> {
+        let mut groups = lock(&self.inner.groups);
+        if groups.len() >= MAX_GROUPS {
+            return Err(ApiError::LimitReached { what: "poll groups", limit: MAX_GROUPS as u64 });
+        }
+        let group = PollGroup::new(
+            groups.len() as u32,
+            self.inner.shared.config.queue_group_bytes,
+            Arc::downgrade(&self.inner.links),
+            self.is_threadless(),
+        );
+        for link in self.inner.links.iter() {
+            let group = group.clone();
+            Self::call(link, move |handler, _| handler.add_group(group))?;
+        }
+        groups.push(group.clone());
+        Ok(group)
+    }
+
+    /// What happens to a connection shows in `group` from now on.
+    ///
+    /// # Errors
+    /// A stale handle, or a full queue.
+    pub fn assign(&self, conn: Conn, group: &PollGroup) -> Result<(), ApiError> {
+        let (link, _) = self.conn(conn)?;
+        let index = group.index;
+        Self::call(link, move |handler, _| handler.assign(conn, index))
+    }
+
+    // ---- the engine
+
+    /// Counters and histograms of every shard that answers.
+    pub fn engine_stats(&self) -> EngineStats {
+        match &self.inner.runner {
+            Runner::Threads(engine) => engine.stats(),
+            Runner::Local(local) => {
+                let mut stats = EngineStats::default();
+                stats.shards.extend(local.with(|shard| Ok(shard.stats())).ok());
+                stats
+            }
+        }
+    }
+
+    /// Ends every connection: what was sent reliably is delivered first, for at most `linger`.
+    /// Waits until all connections are gone or the limits have passed, and says what became of
+    /// each. An engine without threads must be ended on its thread.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongThread`].
+    pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
+        let report = match &self.inner.runner {
+            Runner::Threads(engine) => engine.shutdown(linger),
+            Runner::Local(local) => {
+                let report = local.with(|shard| shard.end(linger))?;
+                local.end();
+                report
+            }
+        };
+        for group in lock(&self.inner.groups).iter() {
+            group.wake();
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,107 @@
+//! Identities, trust, and the TLS settings made of them.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use trunkline_proto::error::ApiError;
+use trunkline_proto::handshake::{ClientTls, HostTls, TlsFingerprint};
+
+pub use trunkline_proto::handshake::{ClientAuth, Identity, Trust};
+
+/// TLS settings of clients kept for connects to come; the oldest goes first.
+const CACHED_CLIENTS: usize = 64;
+
+/// TLS settings of a host.
+pub(crate) fn host_tls(
+    identity: &Identity,
+    client_auth: &ClientAuth,
+    key_log: Option<Arc<dyn rustls::KeyLog>>,
+) -> Result<HostTls, ApiError> {
+    HostTls::new(identity.clone(), client_auth, key_log)
+}
+
+/// TLS settings of clients, built once for each trust and identity: session tickets are found
+/// again that way, and a connect costs no certificate parsing.
+#[derive(Debug, Default)]
+pub(crate) struct ClientTlsCache {
+    known: Mutex<Vec<(TlsFingerprint, ClientTls)>>,
+}
+
+impl ClientTlsCache {
+    pub(crate) fn get(
+        &self,
+        trust: &Trust,
+        identity: Option<&Identity>,
+        key_log: Option<Arc<dyn rustls::KeyLog>>,
+    ) -> Result<ClientTls, ApiError> {
+        let key = TlsFingerprint::new(identity, trust);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tls)) = known.iter().find(|(k, _)| *k == key) {
+            return Ok(tls.clone());
+        }
+        let tls = ClientTls::new(identity.cloned(), trust, key_log)?;
+        if known.len() >= CACHED_CLIENTS {
+            known.remove(0);
+        }
+        known.push((key, tls.clone()));
+        Ok(tls)
+    }
+}
+
+/// Appends TLS secrets to a file in the format that protocol analysers read (SSLKEYLOGFILE).
+#[derive(Debug)]
+pub(crate) struct FileKeyLog {
+    file: Mutex<File>,
+}
+
+impl FileKeyLog {
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        let mut options = File::options();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self { file: Mutex::new(options.open(path)?) })
+    }
+}
+
+impl rustls::KeyLog for FileKeyLog {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let mut line = String::with_capacity(label.len() + 2 * (client_random.len() + 34));
+        line.push_str(label);
+        for part in [client_random, secret] {
+            line.push(' ');
+            for byte in part {
+                use std::fmt::Write;
+                let _ = write!(line, "{byte:02x}");
+            }
+        }
+        line.push('\n');
+        // A handshake does not fail because its log cannot be written.
+        let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::KeyLog;
+
+    #[test]
+    fn the_key_log_appends_lines_and_is_private() {
+        let dir = std::env::temp_dir().join(format!("trunkline-keylog-{}", std::process::id()));
+        let _ = std::fs::remove_file(&dir);
+        let log = FileKeyLog::open(&dir).unwrap();
+        log.log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", &[0xab; 2], &[0x01, 0xff]);
+        log.log("X", &[], &[7]);
+        let text = std::fs::read_to_string(&dir).unwrap();
+        assert_eq!(text, "CLIENT_HANDSHAKE_TRAFFIC_SECRET abab 01ff\nX  07\n");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&dir).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0);
+        }
+        std::fs::remove_file(&dir).unwrap();
+    }
+}

@@ -1,0 +1,310 @@
+//! The state of one shard that does not depend on its handler or its driver.
+
+use super::control::{AddListener, ShardEnd};
+use super::limits::Admission;
+use super::log::EventLog;
+use super::shared::Shared;
+use super::sockets::{Family, Purpose, Sockets};
+use super::timers::AppTimers;
+use crate::config::{ConnectConfig, mapped};
+use crate::error::EngineError;
+use crate::handle::{Conn, ListenerId};
+use crate::stats::{Durations, ShardCounters};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig};
+use trunkline_proto::error::{ApiError, CloseReason, Reason};
+use trunkline_proto::event::CloseReport;
+use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::manager::Manager;
+use trunkline_proto::time::{Duration, Instant};
+
+/// What a shard must tell when its connections have ended.
+pub(crate) struct Ending {
+    /// When it stops waiting.
+    pub deadline: Instant,
+    /// How each connection ended so far.
+    pub end: ShardEnd,
+}
+
+/// See the module.
+pub(crate) struct Core {
+    pub shard: u8,
+    /// The time of this turn.
+    pub now: Instant,
+    pub endpoint: Endpoint,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<ShardCounters>,
+    pub sockets: Sockets,
+    pub timers: AppTimers,
+    pub admission: Admission,
+    pub log: EventLog,
+    /// Generation of the connection in each slot that the handler closed: it hears no more of that
+    /// one but its end.
+    closed: Vec<u32>,
+    pub loop_time: Durations,
+    pub ending: Option<Ending>,
+    /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
+    accepted_at: Vec<u16>,
+    manager: Manager,
+}
+
+const NO_SOCKET: u16 = u16::MAX;
+
+impl Core {
+    pub(crate) fn new(shared: Arc<Shared>, shard: u8, now: Instant) -> Result<Self, EngineError> {
+        let endpoint = Endpoint::new(now, shared.endpoint_config(shard)?)?;
+        let config = &shared.config;
+        Ok(Self {
+            shard,
+            now,
+            endpoint,
+            counters: shared.counters[usize::from(shard)].clone(),
+            sockets: Sockets::default(),
+            timers: AppTimers::new(now),
+            admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
+            log: EventLog::default(),
+            closed: Vec::new(),
+            loop_time: Durations::new(),
+            ending: None,
+            accepted_at: Vec::new(),
+            manager: Manager::default(),
+            shared,
+        })
+    }
+
+    pub(crate) const fn conn(&self, handle: ConnHandle) -> Conn {
+        Conn::new(self.shard, handle)
+    }
+
+    /// The handle of a connection of this shard.
+    pub(crate) fn own(&self, conn: Conn) -> Result<ConnHandle, ApiError> {
+        if conn.shard() == self.shard { Ok(conn.handle()) } else { Err(ApiError::InvalidHandle) }
+    }
+
+    pub(crate) fn connect(&mut self, config: &ConnectConfig) -> Result<ConnHandle, ApiError> {
+        config.validate()?;
+        if self.ending.is_some() {
+            return Err(ApiError::NoConnection("the engine is shutting down"));
+        }
+        let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
+        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
+        let family = Family::of(&config.remotes);
+        let buffer_bytes = self.shared.config.socket_buffer_bytes;
+        let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
+            Ok(socket) if family == Family::Both => {
+                (socket, config.remotes.iter().map(|r| mapped(*r)).collect())
+            }
+            Ok(socket) => (socket, config.remotes.clone()),
+            // A system without IPv6: the IPv4 addresses are what is left.
+            Err(_) if family == Family::Both => {
+                let v4: Vec<_> =
+                    config.remotes.iter().copied().filter(SocketAddr::is_ipv4).collect();
+                (self.client_socket(Family::V4)?, v4)
+            }
+            Err(e) => return Err(no_socket(&e)),
+        };
+        let client = ClientConfig {
+            tls,
+            server_name: config.server_name.clone(),
+            credential: config.credential.clone(),
+            connection: config.connection.clone(),
+        };
+        let connected = self.manager.connect(
+            self.now,
+            &mut self.endpoint,
+            socket,
+            &remotes,
+            &client,
+            config.reuse,
+        )?;
+        if !connected.reused {
+            self.counters.connections_opened.add(1);
+        }
+        Ok(connected.conn)
+    }
+
+    fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {
+        let bytes = self.shared.config.socket_buffer_bytes;
+        self.sockets.client(family, bytes).map_err(|e| no_socket(&e))
+    }
+
+    /// Takes over a listening socket of the engine.
+    pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
+        let local = add.socket.local_addr()?;
+        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
+        self.listen_on(socket, local, add.id, &add.config)
+    }
+
+    /// Listens with a socket that the driver has already.
+    pub(crate) fn listen_adopted(
+        &mut self,
+        driver: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
+        let socket = self.sockets.adopt(driver, local, Purpose::Listen(id))?;
+        self.listen_on(socket, local, id, config)
+    }
+
+    fn listen_on(
+        &mut self,
+        socket: u16,
+        local: SocketAddr,
+        id: ListenerId,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
+        // Sockets of an earlier listener at this address still get part of the requests.
+        let dormant: Vec<u16> = self
+            .sockets
+            .iter()
+            .filter(|(_, e)| matches!(e.purpose, Purpose::Dormant(_)) && e.local == local)
+            .map(|(n, _)| n)
+            .collect();
+        for number in dormant {
+            if self.endpoint.listen(number, config.clone()).is_ok() {
+                self.sockets.awaken(number, id);
+            }
+        }
+        self.endpoint
+            .listen(socket, config.clone())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+    }
+
+    pub(crate) fn unlisten(&mut self, id: ListenerId, close_connections: bool) {
+        let numbers: Vec<u16> = self
+            .sockets
+            .iter()
+            .filter(|(_, e)| e.purpose == Purpose::Listen(id))
+            .map(|(n, _)| n)
+            .collect();
+        for number in numbers {
+            self.endpoint.unlisten(number);
+            self.sockets.make_dormant(number);
+            if close_connections {
+                let accepted: Vec<ConnHandle> = self
+                    .endpoint
+                    .connections()
+                    .filter(|c| self.accepted_socket(*c) == Some(number))
+                    .collect();
+                for conn in accepted {
+                    let _ = self.endpoint.close(
+                        self.now,
+                        conn,
+                        Reason::APP.0,
+                        "the listener was closed",
+                        None,
+                    );
+                }
+            }
+        }
+    }
+
+    pub(crate) fn unlisten_all(&mut self) {
+        let ids: Vec<ListenerId> = self
+            .sockets
+            .iter()
+            .filter_map(|(_, e)| match e.purpose {
+                Purpose::Listen(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        for id in ids {
+            self.unlisten(id, false);
+        }
+    }
+
+    /// The handler has closed a connection.
+    pub(crate) fn note_closed(&mut self, conn: ConnHandle) {
+        let at = conn.slot as usize;
+        if self.closed.len() <= at {
+            self.closed.resize(at + 1, 0);
+        }
+        self.closed[at] = conn.generation;
+    }
+
+    /// Whether the handler has closed a connection.
+    #[inline]
+    pub(crate) fn is_closed(&self, conn: ConnHandle) -> bool {
+        self.closed.get(conn.slot as usize) == Some(&conn.generation)
+    }
+
+    /// Notes through which socket a connection came.
+    pub(crate) fn note_accepted(&mut self, conn: ConnHandle, socket: u16) {
+        self.counters.connections_opened.add(1);
+        let at = conn.slot as usize;
+        if self.accepted_at.len() <= at {
+            self.accepted_at.resize(at + 1, NO_SOCKET);
+        }
+        self.accepted_at[at] = socket;
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            entry.accepted += 1;
+        }
+    }
+
+    fn accepted_socket(&self, conn: ConnHandle) -> Option<u16> {
+        self.accepted_at.get(conn.slot as usize).copied().filter(|s| *s != NO_SOCKET)
+    }
+
+    /// Forgets a dead connection, and keeps its report if the engine is ending.
+    pub(crate) fn note_dead(&mut self, conn: ConnHandle, name: Conn, report: &CloseReport) {
+        self.counters.connections_closed.add(1);
+        if let Some(socket) = self.accepted_socket(conn) {
+            self.accepted_at[conn.slot as usize] = NO_SOCKET;
+            self.sockets.forget_accepted(socket);
+        }
+        self.manager.forget(conn);
+        if let Some(ending) = &mut self.ending {
+            ending.end.connections.push((name, report.clone()));
+        }
+    }
+
+    /// Starts to end: no new connections, every connection is closed.
+    pub(crate) fn begin_end(&mut self, linger: Duration, reason: &CloseReason) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.unlisten_all();
+        let fin_wait = self.shared.config.connection.fin_wait_timeout;
+        self.ending = Some(Ending {
+            deadline: self.now + linger + fin_wait + Duration::from_secs(1),
+            end: ShardEnd { shard: self.shard, ..ShardEnd::default() },
+        });
+        let linger = (linger > Duration::ZERO).then_some(linger);
+        self.endpoint.close_all(self.now, reason, linger);
+    }
+
+    /// Whether the end that was begun is reached: nothing is left, or its time is up.
+    pub(crate) fn end_reached(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| {
+            self.now >= ending.deadline || self.endpoint.connections().next().is_none()
+        })
+    }
+
+    /// Reports on what is left when the time is up.
+    pub(crate) fn take_end(&mut self, name: impl Fn(Conn) -> Conn) -> ShardEnd {
+        let left: Vec<ConnHandle> = self.endpoint.connections().collect();
+        let Some(Ending { mut end, .. }) = self.ending.take() else {
+            return ShardEnd { shard: self.shard, ..ShardEnd::default() };
+        };
+        for conn in left {
+            let unacked = self.endpoint.stats(conn).map_or(0, |s| s.unacked_bytes);
+            let report = CloseReport {
+                acknowledged_bytes: 0,
+                undelivered_bytes: unacked,
+                undelivered_channels: 0,
+                reason: CloseReason::new(Reason::LINGER_EXPIRED, "the engine stopped waiting"),
+                peer_knows: false,
+            };
+            end.connections.push((name(self.conn(conn)), report));
+        }
+        end
+    }
+}
+
+fn no_socket(e: &io::Error) -> ApiError {
+    tracing::warn!(error = %e, "no client socket");
+    ApiError::NoConnection("the system gives no socket")
+}

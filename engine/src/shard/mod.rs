@@ -1,0 +1,589 @@
+//! One core's state: a driver, an endpoint, a handler, and the loop that joins them.
+//!
+//! A turn of the loop: wait for the driver, read the clock once, give every datagram to the
+//! endpoint and what came of it to the handler, take datagrams from other shards, end the batch,
+//! empty the mailbox, run timers, write packets into buffers of the driver, hand them over. Every
+//! step takes a bounded share, so that a flood of one kind cannot starve the others.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `core` | the state that depends neither on the handler nor on the driver |
+//! | `log` | events on their way from the endpoint to the handler |
+//! | `dispatch` | the handler's calls, and what happens when one panics |
+//! | `context` | what a handler can do |
+//! | `mailbox`, `control`, `forward` | what comes from other threads |
+//! | `sockets`, `limits`, `timers` | the shard's tables |
+//! | `drive` | the driver that works here |
+//! | `local` | a shard that the application drives |
+//! | `threads` | shards with threads of the engine |
+//!
+//! This is the only part of the engine that knows both the endpoint and the driver.
+
+pub(crate) mod context;
+pub(crate) mod control;
+mod core;
+mod dispatch;
+pub(crate) mod drive;
+mod forward;
+mod limits;
+pub(crate) mod local;
+mod log;
+pub(crate) mod mailbox;
+pub(crate) mod shared;
+pub(crate) mod sockets;
+pub(crate) mod threads;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use crate::error::EngineError;
+use crate::handle::Conn;
+use crate::handler::{Context, Handler};
+use crate::io::{Batch, Driver, RxItem, TxError, TxFailure, TxMeta};
+use crate::stats::{Durations, ShardStats};
+use context::Source;
+use control::{AddListener, Control, ShardEnd};
+use core::Core;
+use crossbeam::channel::Sender;
+use dispatch::HandlerSlot;
+use forward::forward;
+use limits::{Refused, Throttle, is_connection_request};
+use mailbox::{Mailbox, Port};
+use shared::Shared;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use trunkline_proto::endpoint::{Ecn, Routed, RxMeta, Transmit};
+use trunkline_proto::error::{CloseReason, Reason};
+use trunkline_proto::time::{Duration, Instant};
+
+/// Commands of the application in one turn.
+const COMMANDS_A_TURN: usize = 1024;
+/// Control messages in one turn.
+const CONTROLS_A_TURN: usize = 16;
+/// Datagrams taken over from other shards in one turn.
+const FORWARDS_A_TURN: usize = 256;
+/// Trains written in one turn.
+const TRAINS_A_TURN: usize = 48;
+/// While no transmit buffer is free, the driver is asked again at least this often.
+const STALL_WAIT: Duration = Duration::from_micros(500);
+
+/// One shard: see the module. `H` is the application, `D` moves the datagrams.
+pub struct Shard<H: Handler, D: Driver> {
+    core: Core,
+    handler: HandlerSlot<H>,
+    driver: D,
+    port: Arc<Port>,
+    mailbox: Arc<Mailbox<H::Command>>,
+    batch: Batch,
+    tokens: Vec<u64>,
+    /// Something is left to do: the next turn does not sleep.
+    more: bool,
+    /// No transmit buffer was free.
+    stalled: bool,
+    /// The application's event loop sleeps for us, on the driver's descriptor.
+    embedded: bool,
+    /// The handler was called from outside of a turn.
+    owes_batch_end: bool,
+    last_turn: Option<Instant>,
+    last_work: Instant,
+    forged_log: Throttle,
+    report: Option<Sender<ShardEnd>>,
+    finished: bool,
+}
+
+impl<H: Handler, D: Driver> Shard<H, D> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        shard: u8,
+        driver: D,
+        handler: H,
+        mailbox: Arc<Mailbox<H::Command>>,
+    ) -> Result<Self, EngineError> {
+        let now = shared.time(driver.now());
+        let port = shared.ports[usize::from(shard)].clone();
+        port.set_waker(driver.waker());
+        Ok(Self {
+            core: Core::new(shared, shard, now)?,
+            handler: HandlerSlot::new(handler),
+            driver,
+            port,
+            mailbox,
+            batch: Batch::default(),
+            tokens: Vec::new(),
+            more: true,
+            stalled: false,
+            embedded: false,
+            owes_batch_end: false,
+            last_turn: None,
+            last_work: now,
+            forged_log: Throttle::new(Duration::from_secs(1)),
+            report: None,
+            finished: false,
+        })
+    }
+
+    /// One turn, which waits at most `limit` for work (`None` = as long as it takes). Returns the
+    /// number of things that happened: calls to the handler, and trains sent.
+    pub(crate) fn turn(&mut self, limit: Option<std::time::Duration>) -> Result<u64, EngineError> {
+        self.wait(limit)?;
+        let now = self.core.shared.time(self.driver.now());
+        if let Some(last) = self.last_turn.take() {
+            self.core.loop_time.record(now.since(last));
+        }
+        self.core.now = now;
+        self.core.counters.turns.add(1);
+        self.more = self.batch.more;
+        let mut happened = self.handler.start(&mut self.core);
+        happened += self.receive();
+        happened += self.take_forwarded();
+        happened += self.end_batch();
+        self.attach_sockets();
+        happened += self.empty_mailbox();
+        happened += self.run_app_timers();
+        happened += self.run_timers();
+        if happened > 0 || std::mem::take(&mut self.owes_batch_end) {
+            self.end_turn();
+        }
+        self.attach_sockets();
+        happened += self.transmit();
+        // What the handler just did is settled before the shard sleeps.
+        if self.run_timers() > 0 {
+            self.end_turn();
+        }
+        self.retire_sockets();
+        self.check_end();
+        if happened > 0 {
+            self.last_work = now;
+        }
+        if self.more {
+            self.last_turn = Some(now);
+        }
+        Ok(happened)
+    }
+
+    fn end_turn(&mut self) {
+        self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
+    }
+
+    // ---- waiting
+
+    /// The next moment at which something is to be done without anything arriving.
+    fn deadline(&self) -> Option<Instant> {
+        let ending = self.core.ending.as_ref().map(|e| e.deadline);
+        let stall = self.stalled.then(|| self.core.now + STALL_WAIT);
+        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// How long the shard may sleep, as of now.
+    fn sleep_time(&self) -> Option<std::time::Duration> {
+        if self.more || !self.port.is_empty() || !self.mailbox.commands.is_empty() {
+            return Some(std::time::Duration::ZERO);
+        }
+        let deadline = self.deadline()?;
+        if deadline <= self.core.now {
+            return Some(std::time::Duration::ZERO);
+        }
+        // Only before a sleep is the clock read a second time: the turn itself took a while.
+        let now = self.core.shared.time(self.driver.now());
+        Some(deadline.since(now).into())
+    }
+
+    fn wait(&mut self, limit: Option<std::time::Duration>) -> Result<(), EngineError> {
+        let mut timeout = match (self.sleep_time(), limit) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let nothing = Some(std::time::Duration::ZERO);
+        if timeout != nothing
+            && let Some(spin) = self.core.shared.config.busy_poll
+            && self.core.now.since(self.last_work) < spin.into()
+        {
+            timeout = nothing;
+        }
+        if timeout != nothing {
+            self.port.park();
+            if !self.port.is_empty() || !self.mailbox.commands.is_empty() {
+                timeout = nothing;
+            } else {
+                self.core.counters.sleeps.add(1);
+            }
+        }
+        let polled = self.driver.poll(timeout, &mut self.batch);
+        self.port.unpark();
+        polled.map_err(|e| EngineError::system(format!("the {} driver", self.driver.name()), e))
+    }
+
+    // ---- receiving
+
+    fn receive(&mut self) -> u64 {
+        let mut happened = 0;
+        let mut items = std::mem::take(&mut self.batch.rx);
+        for item in items.drain(..) {
+            happened += self.receive_item(&item);
+            self.driver.release(item);
+        }
+        self.batch.rx = items;
+        let mut failures = std::mem::take(&mut self.batch.failures);
+        for failure in failures.drain(..) {
+            self.transmit_failed(&failure);
+        }
+        self.batch.failures = failures;
+        happened
+    }
+
+    fn receive_item(&mut self, item: &RxItem) -> u64 {
+        let Some(socket) = self.core.sockets.of_driver(item.socket) else { return 0 };
+        let meta =
+            RxMeta { socket, remote: item.remote, local: item.local, ecn: ecn_from(item.ecn) };
+        let counters = self.core.counters.clone();
+        counters.datagrams_received.add(item.segments() as u64);
+        counters.bytes_received.add(item.len as u64);
+        let (bytes, retainer) = self.driver.received(item);
+        let core = &mut self.core;
+        let mut recorder = core.log.recorder(bytes, socket);
+        for segment in bytes.chunks_mut(item.stride.max(1)) {
+            if is_connection_request(segment)
+                && let Err(refused) = core.admission.check(core.now, item.remote)
+            {
+                match refused {
+                    Refused::Denied => counters.requests_denied.add(1),
+                    Refused::TooOften => counters.requests_limited.add(1),
+                }
+                continue;
+            }
+            let routed = core.endpoint.receive(core.now, &meta, segment, &mut recorder);
+            if let Routed::Shard(to) = routed {
+                let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
+                match core.sockets.listener(socket).filter(|_| known) {
+                    Some(listener) => {
+                        forward(&core.shared, &counters, to, &meta, listener, segment);
+                    }
+                    // A shard that does not exist: the peer knows us from another life.
+                    None => core.endpoint.reset_unknown(core.now, &meta, segment),
+                }
+            }
+        }
+        self.handler.deliver(core, bytes, Source { retainer, owned: None })
+    }
+
+    fn take_forwarded(&mut self) -> u64 {
+        let mut happened = 0;
+        for _ in 0..FORWARDS_A_TURN {
+            let Some(mut forwarded) = self.port.forwards.pop() else { return happened };
+            let core = &mut self.core;
+            core.counters.forwards_received.add(1);
+            let Some(socket) = core.sockets.of_listener(forwarded.listener) else { continue };
+            let meta = RxMeta { socket, ..forwarded.meta };
+            let data = &mut forwarded.data[..];
+            let mut recorder = core.log.recorder(data, socket);
+            let routed = core.endpoint.receive(core.now, &meta, data, &mut recorder);
+            if routed != Routed::Here && self.forged_log.allow(core.now) {
+                tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
+            }
+            happened += self.handler.deliver(core, data, Source::NONE);
+        }
+        self.more = true;
+        happened
+    }
+
+    fn end_batch(&mut self) -> u64 {
+        let core = &mut self.core;
+        let mut recorder = core.log.recorder(&[], 0);
+        core.endpoint.end_batch(core.now, &mut recorder);
+        self.handler.deliver(core, &[], Source::NONE)
+    }
+
+    // ---- timers and mailbox
+
+    fn run_timers(&mut self) -> u64 {
+        let core = &mut self.core;
+        if core.endpoint.next_timeout().is_none_or(|at| at > core.now) {
+            return 0;
+        }
+        let mut recorder = core.log.recorder(&[], 0);
+        core.endpoint.handle_timeout(core.now, &mut recorder);
+        // Even without events there may be packets to send now.
+        self.more = true;
+        self.handler.deliver(core, &[], Source::NONE)
+    }
+
+    fn run_app_timers(&mut self) -> u64 {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.core.timers.expire(self.core.now, &mut tokens);
+        let count = tokens.len() as u64;
+        if count > 0 {
+            self.core.counters.timers.add(count);
+            let mut rest = tokens.drain(..);
+            self.handler.call_each(&mut self.core, || rest.next(), H::on_timer);
+        }
+        self.tokens = tokens;
+        count
+    }
+
+    fn empty_mailbox(&mut self) -> u64 {
+        for _ in 0..CONTROLS_A_TURN {
+            let Some(control) = self.port.controls.pop() else { break };
+            self.obey(control);
+        }
+        let commands = self.mailbox.clone();
+        let mut taken = 0;
+        let next = || {
+            if taken == COMMANDS_A_TURN {
+                return None;
+            }
+            let command = commands.commands.pop();
+            taken += usize::from(command.is_some());
+            command
+        };
+        self.handler.call_each(&mut self.core, next, H::on_command);
+        self.core.counters.commands.add(taken as u64);
+        taken as u64
+    }
+
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Listen(add) => self.listen(*add),
+            Control::Unlisten { id, close_connections } => {
+                self.core.unlisten(id, close_connections);
+            }
+            Control::Deny(nets) => self.core.admission.set_deny(&nets),
+            Control::Stats(reply) => {
+                let _ = reply.try_send(Box::new(self.stats()));
+            }
+            Control::NetworkChanged => self.core.endpoint.network_changed(self.core.now),
+            Control::Shutdown { linger, report } => self.shutdown(linger, report),
+            Control::Stop => {
+                self.begin_end(Duration::ZERO);
+                if let Some(ending) = &mut self.core.ending {
+                    ending.deadline = self.core.now;
+                }
+            }
+        }
+        self.more = true;
+    }
+
+    fn listen(&mut self, mut add: AddListener) {
+        let reply = add.result.take();
+        let result = if self.handler.failure().is_some() || self.core.ending.is_some() {
+            Err(io::Error::other("the shard is ending"))
+        } else {
+            self.core.listen(add)
+        };
+        let failed = self.attach_sockets();
+        let result = result.and_then(|()| failed.map_or(Ok(()), Err));
+        if let Some(reply) = reply {
+            let _ = reply.try_send(result);
+        }
+    }
+
+    // ---- sockets
+
+    /// Gives new sockets to the driver; returns the last error.
+    fn attach_sockets(&mut self) -> Option<io::Error> {
+        if !self.core.sockets.has_pending() {
+            return None;
+        }
+        let driver = &mut self.driver;
+        let failed = self.core.sockets.attach(|socket: UdpSocket| driver.add_socket(socket));
+        for (number, error) in &failed {
+            tracing::error!(shard = self.core.shard, socket = *number, %error, "driver refused a socket");
+            self.core.endpoint.unlisten(*number);
+        }
+        failed.into_iter().next_back().map(|(_, e)| e)
+    }
+
+    fn retire_sockets(&mut self) {
+        for number in self.core.sockets.retire() {
+            if let Err(error) = self.driver.remove_socket(number) {
+                tracing::warn!(shard = self.core.shard, %error, "closing a socket");
+            }
+        }
+    }
+
+    // ---- sending
+
+    fn transmit(&mut self) -> u64 {
+        self.stalled = false;
+        let max_segments = self.driver.capabilities().max_segments;
+        let core = &mut self.core;
+        let (mut trains, mut packets, mut bytes) = (0, 0, 0);
+        loop {
+            if trains == TRAINS_A_TURN as u64 {
+                self.more = true;
+                break;
+            }
+            let Some(mut buf) = self.driver.lend() else {
+                self.stalled = true;
+                core.counters.transmit_stalls.add(1);
+                break;
+            };
+            let room = self.driver.bytes(&mut buf);
+            let Some(train) = core.endpoint.poll_transmit(core.now, room, max_segments) else {
+                self.driver.give_back(buf);
+                break;
+            };
+            let Some(socket) = core.sockets.to_driver(train.socket) else {
+                self.driver.give_back(buf);
+                continue;
+            };
+            let meta = tx_meta(&train, socket);
+            trains += 1;
+            packets += meta.segments() as u64;
+            bytes += train.len as u64;
+            self.driver.send(buf, meta);
+        }
+        if trains > 0 {
+            core.counters.trains_sent.add(trains);
+            core.counters.datagrams_sent.add(packets);
+            core.counters.bytes_sent.add(bytes);
+        }
+        trains
+    }
+
+    fn transmit_failed(&mut self, failure: &TxFailure) {
+        self.core.counters.trains_failed.add(1);
+        let Some(socket) = self.core.sockets.of_driver(failure.meta.socket) else { return };
+        let train = train_of(&failure.meta, socket);
+        let too_large = failure.error == TxError::TooLarge;
+        if failure.error != TxError::NoBuffers {
+            self.core.endpoint.transmit_failed(self.core.now, &train, too_large);
+        }
+    }
+
+    // ---- the end
+
+    /// Ends every connection and reports when that is done.
+    pub(crate) fn shutdown(&mut self, linger: std::time::Duration, report: Sender<ShardEnd>) {
+        self.core.now = self.core.shared.time(self.driver.now());
+        self.begin_end(linger.into());
+        self.report = Some(report);
+        self.more = true;
+    }
+
+    fn begin_end(&mut self, linger: Duration) {
+        let reason = CloseReason::new(Reason::SHUTDOWN, "the engine is shutting down");
+        self.core.begin_end(linger, &reason);
+    }
+
+    fn check_end(&mut self) {
+        if self.finished || !self.core.end_reached() {
+            return;
+        }
+        // The last packets leave before the sockets close.
+        self.transmit();
+        let _ = self.driver.flush();
+        let handler = &self.handler;
+        let mut end = self.core.take_end(|conn: Conn| handler.name_of(conn));
+        end.failure = handler.failure().map(str::to_owned);
+        if let Some(report) = self.report.take() {
+            let _ = report.try_send(end);
+        }
+        self.port.close();
+        self.finished = true;
+    }
+
+    /// Ends without telling anybody on the network: the driver or the engine itself has failed.
+    pub(crate) fn give_up(&mut self, message: &str) {
+        tracing::error!(shard = self.core.shard, message, "shard gives up");
+        self.core.shared.note_failure(self.core.shard, message);
+        self.port.close();
+        self.finished = true;
+        if let Some(report) = self.report.take() {
+            let failure = Some(message.to_owned());
+            let _ = report.try_send(ShardEnd {
+                shard: self.core.shard,
+                failure,
+                ..ShardEnd::default()
+            });
+        }
+    }
+
+    /// Whether the shard has ended, and `turn` need not be called again.
+    pub(crate) const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    pub(crate) fn stats(&self) -> ShardStats {
+        let mut rtt = Durations::new();
+        let mut connections = 0;
+        for conn in self.core.endpoint.connections() {
+            connections += 1;
+            if let Some(stats) = self.core.endpoint.stats(conn)
+                && stats.rtt > Duration::ZERO
+            {
+                rtt.record(stats.rtt);
+            }
+        }
+        ShardStats {
+            shard: self.core.shard,
+            counts: self.core.counters.read(),
+            driver: *self.driver.stats(),
+            connections,
+            rtt_us: rtt.summary(),
+            loop_us: self.core.loop_time.summary(),
+            failure: self.handler.failure().map(str::to_owned),
+        }
+    }
+
+    /// Calls `f` with a context and the handler, outside of everything else.
+    pub(crate) fn with_context<R>(
+        &mut self,
+        f: impl FnOnce(&mut Context<'_>, &mut H) -> R,
+    ) -> Option<R> {
+        self.core.now = self.core.shared.time(self.driver.now());
+        self.handler.start(&mut self.core);
+        let result =
+            self.handler.get().map(|h| f(&mut Context::new(&mut self.core, Source::NONE), h));
+        self.attach_sockets();
+        self.more = true;
+        self.owes_batch_end = true;
+        result
+    }
+}
+
+impl<H: Handler, D: Driver> std::fmt::Debug for Shard<H, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("shard", &self.core.shard)
+            .field("driver", &self.driver.name())
+            .finish_non_exhaustive()
+    }
+}
+
+const fn ecn_from(bits: u8) -> Ecn {
+    match bits & 3 {
+        1 => Ecn::Ect1,
+        2 => Ecn::Ect0,
+        3 => Ecn::Ce,
+        _ => Ecn::NotEct,
+    }
+}
+
+const fn tx_meta(train: &Transmit, socket: u16) -> TxMeta {
+    TxMeta {
+        socket,
+        remote: train.remote,
+        local: train.local,
+        len: train.len,
+        segment: train.segment,
+        ecn: train.ecn as u8,
+        probe: train.probe,
+    }
+}
+
+const fn train_of(meta: &TxMeta, socket: u16) -> Transmit {
+    Transmit {
+        socket,
+        remote: meta.remote,
+        local: meta.local,
+        ecn: ecn_from(meta.ecn),
+        len: meta.len,
+        segment: meta.segment,
+        probe: meta.probe,
+    }
+}

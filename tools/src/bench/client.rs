@@ -1,0 +1,532 @@
+//! The client of a measurement on the shard: connections, load, round trips and marks.
+
+use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
+use super::cpu::ThreadClock;
+use super::figures;
+use super::payload::{self, Source};
+use crate::cli::Scenario;
+use crate::exit::{Exit, Failure};
+use hdrhistogram::Histogram;
+use std::collections::HashMap;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+use trunkline::{
+    ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, CloseReason, CloseReport, Conn,
+    ConnectConfig, Context, Duration, Handler, Reason, Status,
+};
+
+/// Bytes of a probe beside a load.
+const PROBE_LENGTH: usize = 64;
+/// Between two probes.
+const PROBE_EVERY: Duration = Duration::from_millis(1);
+/// Messages sent at most in one go, so that acknowledgements are seen in between.
+const BURST_MESSAGES: u32 = 8192;
+/// Token of the timer for probes.
+const PROBE_TIMER: u64 = 1;
+/// Token of the timer that goes on sending.
+const PUMP_TIMER: u64 = 2;
+
+/// One scenario to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub scenario: Scenario,
+    pub length: usize,
+    pub connections: u32,
+    pub connect: ConnectConfig,
+}
+
+/// What the measuring thread wants.
+pub enum Command {
+    /// Connect and start the load.
+    Run(Box<Plan>),
+    /// Take a mark; `reset`: round trips are counted from now on.
+    Mark { reset: bool },
+    /// Close all connections.
+    Stop,
+}
+
+/// What it is told.
+pub enum Update {
+    /// Every connection stands and the load runs.
+    Running,
+    /// The answer to [`Command::Mark`].
+    Marked(Box<Sample>),
+    /// All connections of a run are gone.
+    Stopped,
+    /// The run cannot go on.
+    Failed(Failure),
+}
+
+/// Everything that is known at a mark.
+#[derive(Clone)]
+pub struct Sample {
+    /// One for each connection.
+    pub servers: Vec<Marked>,
+    pub rtt: Histogram<u64>,
+    /// Messages that came back wrong.
+    pub corrupt: u64,
+    pub client_cpu: Option<f64>,
+    pub packets_sent: u64,
+    pub packets_lost: u64,
+    pub retransmits: u64,
+    pub packet_bytes: u64,
+}
+
+/// The handler.
+pub struct BenchClient {
+    updates: Sender<Update>,
+    clock: Option<ThreadClock>,
+    run: Option<Run>,
+}
+
+struct Run {
+    plan: Plan,
+    links: Vec<Link>,
+    roles: HashMap<Channel, (usize, Role)>,
+    ready: usize,
+    dead: usize,
+    stopping: bool,
+    failed: bool,
+    rtt: Histogram<u64>,
+    corrupt: u64,
+    marks: u64,
+    answers: Vec<Marked>,
+    /// A timer that goes on sending is set.
+    pump_due: bool,
+}
+
+/// One connection.
+struct Link {
+    conn: Conn,
+    control: Option<Channel>,
+    load: Option<Channel>,
+    probe: Option<Channel>,
+    source: Source,
+    probes: Source,
+    /// When the message under way was sent: of the closed loop, or the probe.
+    sent_at: Option<Instant>,
+    channels_ready: u32,
+    running: bool,
+    blocked: bool,
+    pace: Pace,
+}
+
+/// Unreliable messages are never refused; the oldest are dropped instead. So the burst follows
+/// what was dropped.
+struct Pace {
+    burst: u32,
+    dropped: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Control,
+    Load,
+    Echo,
+    Probe,
+}
+
+impl BenchClient {
+    /// Waits for commands.
+    pub fn new(updates: Sender<Update>) -> Self {
+        Self { updates, clock: None, run: None }
+    }
+
+    fn tell(&self, update: Update) {
+        let _ = self.updates.send(update);
+    }
+
+    fn start(&mut self, cx: &mut Context<'_>, plan: Plan) {
+        let mut run = Run {
+            links: Vec::new(),
+            roles: HashMap::new(),
+            ready: 0,
+            dead: 0,
+            stopping: false,
+            failed: false,
+            rtt: figures::histogram(),
+            corrupt: 0,
+            marks: 0,
+            answers: Vec::new(),
+            pump_due: false,
+            plan,
+        };
+        for n in 0..run.plan.connections {
+            let seed = u64::from(n) + 1;
+            match cx.connect(&run.plan.connect) {
+                Ok(conn) => run.links.push(Link {
+                    conn,
+                    control: None,
+                    load: None,
+                    probe: None,
+                    source: Source::new(run.plan.length, seed),
+                    probes: Source::new(PROBE_LENGTH, !seed),
+                    sent_at: None,
+                    channels_ready: 0,
+                    running: false,
+                    blocked: false,
+                    pace: Pace { burst: 256, dropped: 0 },
+                }),
+                Err(e) => {
+                    run.failed = true;
+                    self.tell(Update::Failed(Failure::connection(format!("cannot connect: {e}"))));
+                    break;
+                }
+            }
+        }
+        self.run = Some(run);
+    }
+
+    fn fail(&mut self, reason: &str) {
+        self.fail_as(Exit::Connection, reason);
+    }
+
+    fn fail_as(&mut self, exit: Exit, reason: &str) {
+        if let Some(run) = &mut self.run
+            && !run.failed
+            && !run.stopping
+        {
+            run.failed = true;
+            self.tell(Update::Failed(Failure::new(exit, reason)));
+        }
+    }
+
+    /// The channels of a connection that stands.
+    fn open_channels(&mut self, cx: &mut Context<'_>, conn: Conn) -> Result<(), ApiError> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let Some(at) = run.links.iter().position(|link| link.conn == conn) else { return Ok(()) };
+        let urgent =
+            |kind| ChannelOptions { kind, priority: 0, no_delay: true, ..Default::default() };
+        let mut open = |name, options: ChannelOptions, role| {
+            let channel = cx.open_channel(conn, name, &options)?;
+            run.roles.insert(channel, (at, role));
+            Ok(channel)
+        };
+        let control = open(CONTROL, urgent(ChannelKind::Messages), Role::Control)?;
+        let load = ChannelOptions { kind: ChannelKind::Messages, ..Default::default() };
+        let unreliable = ChannelOptions { kind: ChannelKind::Datagrams, ..Default::default() };
+        let load = match run.plan.scenario {
+            Scenario::Bulk | Scenario::Small => open(SINK, load, Role::Load)?,
+            Scenario::Datagrams => open(SINK, unreliable, Role::Load)?,
+            Scenario::Latency => open(ECHO, urgent(ChannelKind::Messages), Role::Echo)?,
+        };
+        let probe = match run.plan.scenario {
+            Scenario::Latency => None,
+            _ => Some(open(PROBE, urgent(ChannelKind::Messages), Role::Probe)?),
+        };
+        let link = &mut run.links[at];
+        (link.control, link.load, link.probe) = (Some(control), Some(load), probe);
+        Ok(())
+    }
+
+    fn mark(&mut self, cx: &mut Context<'_>, reset: bool) {
+        let Some(run) = &mut self.run else { return };
+        if reset {
+            run.rtt.reset();
+        }
+        run.marks += 1;
+        run.answers.clear();
+        let mut problem = None;
+        for (number, link) in run.links.iter().enumerate() {
+            let question = control::encode(&Mark { mark: run.marks, link: number as u32 });
+            if let Some(control) = link.control
+                && let Err(e) = cx.send(control, &question)
+            {
+                problem = Some(format!("cannot ask the server: {e}"));
+            }
+        }
+        if let Some(problem) = problem {
+            self.fail(&problem);
+        }
+    }
+
+    fn on_marked(&mut self, cx: &mut Context<'_>, marked: Marked) {
+        let Some(run) = &mut self.run else { return };
+        if marked.mark != run.marks {
+            return;
+        }
+        run.answers.push(marked);
+        if run.answers.len() < run.links.len() {
+            return;
+        }
+        let mut sample = Sample {
+            servers: std::mem::take(&mut run.answers),
+            rtt: run.rtt.clone(),
+            corrupt: run.corrupt,
+            client_cpu: self.clock.as_ref().and_then(ThreadClock::seconds),
+            packets_sent: 0,
+            packets_lost: 0,
+            retransmits: 0,
+            packet_bytes: 0,
+        };
+        for stats in run.links.iter().filter_map(|link| cx.stats(link.conn)) {
+            sample.packets_sent += stats.packets_sent;
+            sample.packets_lost += stats.packets_lost;
+            sample.retransmits += stats.retransmits;
+            sample.packet_bytes = sample.packet_bytes.max(stats.packet_size);
+        }
+        self.tell(Update::Marked(Box::new(sample)));
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        let Some(run) = &mut self.run else { return };
+        run.stopping = true;
+        for link in &run.links {
+            let _ = cx.close(link.conn, Reason::APP.0, "measured", None);
+        }
+        self.end_if_over();
+    }
+
+    fn end_if_over(&mut self) {
+        if self.run.as_ref().is_some_and(|run| run.stopping && run.dead >= run.links.len()) {
+            self.run = None;
+            self.tell(Update::Stopped);
+        }
+    }
+
+    /// Sends what the channel takes.
+    fn pump(&mut self, cx: &mut Context<'_>, at: usize) {
+        let Some(run) = &mut self.run else { return };
+        if run.stopping {
+            return;
+        }
+        let result = match run.plan.scenario {
+            Scenario::Bulk | Scenario::Small => {
+                let result = pump_reliable(cx, &mut run.links[at]);
+                if result.is_ok() && !run.pump_due {
+                    run.pump_due = true;
+                    cx.set_timer(Duration::ZERO, PUMP_TIMER);
+                }
+                result
+            }
+            Scenario::Datagrams => pump_unreliable(cx, &mut run.links[at]),
+            Scenario::Latency => ping(cx, &mut run.links[at]),
+        };
+        match result {
+            Ok(()) | Err(ApiError::WouldBlock(_) | ApiError::InvalidHandle) => {}
+            Err(e) => self.fail(&format!("cannot send: {e}")),
+        }
+    }
+
+    /// A message of a closed loop or a probe is back.
+    fn on_return(&mut self, cx: &mut Context<'_>, at: usize, role: Role, message: &[u8]) {
+        let now = Instant::now();
+        let Some(run) = &mut self.run else { return };
+        let link = &mut run.links[at];
+        let expected = match role {
+            Role::Echo => link.source.sent().checked_sub(1),
+            _ => link.probes.sent().checked_sub(1),
+        };
+        match link.sent_at.take() {
+            Some(sent) if payload::open(message) == expected => {
+                let ns = u64::try_from(now.duration_since(sent).as_nanos()).unwrap_or(u64::MAX);
+                run.rtt.saturating_record(ns);
+            }
+            _ => run.corrupt += 1,
+        }
+        if role == Role::Echo {
+            self.pump(cx, at);
+        }
+    }
+
+    fn on_ready(&mut self, cx: &mut Context<'_>, at: usize) {
+        let Some(run) = &mut self.run else { return };
+        let link = &mut run.links[at];
+        link.channels_ready += 1;
+        if link.channels_ready < 2 + u32::from(link.probe.is_some()) {
+            return;
+        }
+        link.running = true;
+        run.ready += 1;
+        if run.ready == run.links.len() {
+            if run.plan.scenario != Scenario::Latency {
+                cx.set_timer(PROBE_EVERY, PROBE_TIMER);
+            }
+            self.tell(Update::Running);
+        }
+        self.pump(cx, at);
+    }
+
+    fn send_probes(&mut self, cx: &mut Context<'_>) {
+        let Some(run) = &mut self.run else { return };
+        if run.stopping {
+            return;
+        }
+        for link in run.links.iter_mut().filter(|link| link.sent_at.is_none()) {
+            let Some(probe) = link.probe else { continue };
+            let now = Instant::now();
+            if cx.send(probe, link.probes.message()).is_ok() {
+                link.probes.advance();
+                link.sent_at = Some(now);
+            }
+        }
+        cx.set_timer(PROBE_EVERY, PROBE_TIMER);
+    }
+
+    fn pump_all(&mut self, cx: &mut Context<'_>) {
+        let links = self.run.as_ref().map_or(0, |run| run.links.len());
+        for at in 0..links {
+            if self.run.as_ref().is_some_and(|run| run.links[at].running && !run.links[at].blocked)
+            {
+                self.pump(cx, at);
+            }
+        }
+    }
+}
+
+/// One send call for each message, until the channel is full or it is time to look around.
+fn pump_reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+    let Some(load) = link.load else { return Ok(()) };
+    link.blocked = false;
+    for _ in 0..BURST_MESSAGES {
+        match cx.send(load, link.source.message()) {
+            Ok(()) => link.source.advance(),
+            Err(e) => {
+                link.blocked = true;
+                return Err(e);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pump_unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+    let Some(load) = link.load else { return Ok(()) };
+    let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
+    if dropped > link.pace.dropped {
+        link.pace.dropped = dropped;
+        link.pace.burst = (link.pace.burst / 2).max(8);
+    } else {
+        link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
+    }
+    for _ in 0..link.pace.burst {
+        match cx.send(load, link.source.message()) {
+            Ok(()) | Err(ApiError::Dropped(_)) => link.source.advance(),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// The next message of the closed loop.
+fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+    let Some(load) = link.load else { return Ok(()) };
+    if link.sent_at.is_some() {
+        return Ok(());
+    }
+    let message = link.source.message();
+    let now = Instant::now();
+    cx.send(load, message)?;
+    link.source.advance();
+    link.sent_at = Some(now);
+    Ok(())
+}
+
+impl Handler for BenchClient {
+    type Command = Command;
+
+    fn on_start(&mut self, _cx: &mut Context<'_>) {
+        self.clock = Some(ThreadClock::current());
+    }
+
+    fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
+        match command {
+            Command::Run(plan) => self.start(cx, *plan),
+            Command::Mark { reset } => self.mark(cx, reset),
+            Command::Stop => self.stop(cx),
+        }
+    }
+
+    fn on_status(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        _old: Status,
+        new: Status,
+        reason: Option<&CloseReason>,
+    ) {
+        match new {
+            Status::Connected => {
+                if let Err(e) = self.open_channels(cx, conn) {
+                    self.fail(&format!("cannot open a channel: {e}"));
+                }
+            }
+            Status::ClosedByPeer | Status::ProblemDetectedLocally => {
+                let words = reason.map_or_else(|| "no reason".to_owned(), ToString::to_string);
+                let exit = match reason.map(|r| r.reason) {
+                    Some(Reason::BAD_CERTIFICATE) => Exit::Trust,
+                    _ => Exit::Connection,
+                };
+                self.fail_as(exit, &words);
+                let _ = cx.close(conn, Reason::APP.0, "", None);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, _report: &CloseReport) {
+        if let Some(run) = &mut self.run
+            && run.links.iter().any(|link| link.conn == conn)
+        {
+            run.dead += 1;
+            self.end_if_over();
+        }
+    }
+
+    fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        let at = self.run.as_ref().and_then(|run| run.roles.get(&channel)).map(|(at, _)| *at);
+        if let Some(at) = at {
+            self.on_ready(cx, at);
+        }
+    }
+
+    fn on_channel_closed(&mut self, _cx: &mut Context<'_>, _channel: Channel, end: &ChannelEnd) {
+        if let ChannelEnd::Declined { text, .. } = end {
+            self.fail(&format!("the server declined a channel: {text}"));
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        _kind: ChannelKind,
+        message: &[u8],
+    ) {
+        let role = self.run.as_ref().and_then(|run| run.roles.get(&channel)).copied();
+        match role {
+            Some((_, Role::Control)) => {
+                if let Some(marked) = control::decode::<Marked>(message) {
+                    self.on_marked(cx, marked);
+                }
+            }
+            Some((at, role)) => self.on_return(cx, at, role, message),
+            None => {}
+        }
+    }
+
+    fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        let at = self.run.as_ref().and_then(|run| run.roles.get(&channel)).map(|(at, _)| *at);
+        if let Some(at) = at {
+            self.pump(cx, at);
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        if token == PROBE_TIMER {
+            return self.send_probes(cx);
+        }
+        if let Some(run) = &mut self.run {
+            run.pump_due = false;
+        }
+        self.pump_all(cx);
+    }
+
+    fn on_batch_end(&mut self, cx: &mut Context<'_>) {
+        let unreliable =
+            self.run.as_ref().is_some_and(|run| run.plan.scenario == Scenario::Datagrams);
+        if unreliable {
+            self.pump_all(cx);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The server of a measurement: reads, checks and counts what arrives, sends back what is to be
+//! sent back, and answers marks.
+
+use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
+use super::cpu::ThreadClock;
+use super::payload;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use trunkline::{
+    ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, Context,
+    Handler, Incoming, Reason, SendOptions, Status,
+};
+
+/// Answers of an echo channel that wait for room; more than a closed loop ever has.
+const MAX_PENDING: usize = 1024;
+
+/// The handler.
+pub struct BenchServer {
+    driver: Arc<OnceLock<String>>,
+    clock: Option<ThreadClock>,
+    started: Instant,
+    channels: HashMap<Channel, Role>,
+    counts: HashMap<Conn, Counts>,
+    /// The channel of the last message and its counts, which is nearly always that of the next.
+    recent: Option<(Channel, Sink)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Control,
+    Sink,
+    Echo,
+    Probe,
+}
+
+/// What one counting channel has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sink {
+    messages: u64,
+    bytes: u64,
+    corrupt: u64,
+    /// Reliable: sequence number of the next message.
+    next: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    sinks: Vec<(Channel, Sink)>,
+    pending: usize,
+}
+
+impl Sink {
+    /// Reads a message and counts it.
+    #[inline]
+    fn take(&mut self, kind: ChannelKind, message: &[u8]) {
+        match payload::open(message) {
+            Some(sequence) if kind == ChannelKind::Datagrams || sequence == self.next => {
+                self.next = sequence + 1;
+                self.messages += 1;
+                self.bytes += message.len() as u64;
+            }
+            Some(sequence) => {
+                self.next = sequence + 1;
+                self.corrupt += 1;
+            }
+            None => self.corrupt += 1,
+        }
+    }
+}
+
+impl BenchServer {
+    /// A server; `driver` is filled in once the engine knows.
+    pub fn new(driver: Arc<OnceLock<String>>) -> Self {
+        Self {
+            driver,
+            clock: None,
+            started: Instant::now(),
+            channels: HashMap::new(),
+            counts: HashMap::new(),
+            recent: None,
+        }
+    }
+
+    /// The counts of a channel, moved to where the next message finds them at once.
+    fn sink(&mut self, channel: Channel) -> &mut Sink {
+        if self.recent.is_none_or(|(recent, _)| recent != channel) {
+            self.put_back();
+            let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
+            let sink = sinks.iter().find(|(c, _)| *c == channel).map(|(_, s)| *s);
+            self.recent = Some((channel, sink.unwrap_or_default()));
+        }
+        match &mut self.recent {
+            Some((_, sink)) => sink,
+            None => unreachable!("set above"),
+        }
+    }
+
+    fn put_back(&mut self) {
+        let Some((channel, sink)) = self.recent.take() else { return };
+        let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
+        match sinks.iter_mut().find(|(c, _)| *c == channel) {
+            Some((_, slot)) => *slot = sink,
+            None => sinks.push((channel, sink)),
+        }
+    }
+
+    fn marked(&mut self, conn: Conn, mark: Mark) -> Marked {
+        self.put_back();
+        let sinks = self.counts.get(&conn).map_or(&[][..], |counts| &counts.sinks);
+        let sum = |of: fn(&Sink) -> u64| sinks.iter().map(|(_, sink)| of(sink)).sum();
+        Marked {
+            mark: mark.mark,
+            link: mark.link,
+            at_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            messages: sum(|s| s.messages),
+            bytes: sum(|s| s.bytes),
+            corrupt: sum(|s| s.corrupt),
+            cpu_s: self.clock.as_ref().and_then(ThreadClock::seconds),
+            driver: self.driver.get().cloned().unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+
+    fn forget(&mut self, conn: Conn) {
+        self.recent = self.recent.filter(|(channel, _)| channel.conn() != conn);
+        self.counts.remove(&conn);
+        self.channels.retain(|channel, _| channel.conn() != conn);
+    }
+
+    fn send_back(&mut self, cx: &mut Context<'_>, channel: Channel, message: &[u8]) {
+        let counts = self.counts.entry(channel.conn()).or_default();
+        let over_limit = SendOptions { over_limit: counts.pending < MAX_PENDING, receipt: None };
+        match cx.send_with(channel, message, over_limit) {
+            Ok(()) => counts.pending = 0,
+            Err(ApiError::WouldBlock(_)) => counts.pending += 1,
+            Err(e) => tracing::debug!("cannot send back: {e}"),
+        }
+    }
+}
+
+impl Handler for BenchServer {
+    type Command = ();
+
+    fn on_start(&mut self, _cx: &mut Context<'_>) {
+        self.clock = Some(ThreadClock::current());
+    }
+
+    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        tracing::debug!("connection from {}", incoming.remote);
+        let _ = cx.accept(conn);
+    }
+
+    fn on_status(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        _old: Status,
+        new: Status,
+        _reason: Option<&CloseReason>,
+    ) {
+        if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
+            self.forget(conn);
+            let _ = cx.close(conn, Reason::APP.0, "", None);
+        }
+    }
+
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        request: &ChannelRequest<'_>,
+    ) {
+        let role = match request.name {
+            CONTROL => Role::Control,
+            SINK => Role::Sink,
+            ECHO => Role::Echo,
+            PROBE => Role::Probe,
+            _ => {
+                let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "no such channel here");
+                return;
+            }
+        };
+        let priority = if role == Role::Sink { 4 } else { 0 };
+        let options =
+            ChannelOptions { priority, no_delay: role != Role::Sink, ..ChannelOptions::default() };
+        if cx.accept_channel(channel, &options).is_ok() {
+            self.channels.insert(channel, role);
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        kind: ChannelKind,
+        message: &[u8],
+    ) {
+        if let Some((recent, sink)) = &mut self.recent
+            && *recent == channel
+        {
+            return sink.take(kind, message);
+        }
+        match self.channels.get(&channel) {
+            Some(Role::Sink) => self.sink(channel).take(kind, message),
+            Some(Role::Echo) => {
+                // Not through `recent`, so that the next message comes back here.
+                let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
+                let at = sinks.iter().position(|(c, _)| *c == channel).unwrap_or_else(|| {
+                    sinks.push((channel, Sink::default()));
+                    sinks.len() - 1
+                });
+                sinks[at].1.take(kind, message);
+                self.send_back(cx, channel, message);
+            }
+            Some(Role::Probe) => self.send_back(cx, channel, message),
+            Some(Role::Control) => {
+                if let Some(mark) = control::decode::<Mark>(message) {
+                    let marked = self.marked(channel.conn(), mark);
+                    self.send_back(cx, channel, &control::encode(&marked));
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        let _ = cx.finish(channel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_only_what_is_right() {
+        let mut source = payload::Source::new(64, 1);
+        let mut next = || {
+            let message = source.message().to_vec();
+            source.advance();
+            message
+        };
+        let (a, b, c, d) = (next(), next(), next(), next());
+        let mut sink = Sink::default();
+        sink.take(ChannelKind::Messages, &a);
+        sink.take(ChannelKind::Messages, &b);
+        assert_eq!((sink.messages, sink.bytes, sink.corrupt), (2, 128, 0));
+        // One is missing: what follows is out of order once.
+        sink.take(ChannelKind::Messages, &d);
+        assert_eq!((sink.messages, sink.corrupt), (2, 1));
+        let mut broken = c.clone();
+        broken[20] ^= 1;
+        sink.take(ChannelKind::Messages, &broken);
+        assert_eq!((sink.messages, sink.corrupt), (2, 2));
+        // Unreliable messages may be missing.
+        let mut sink = Sink::default();
+        for message in [&a, &d] {
+            sink.take(ChannelKind::Datagrams, message);
+        }
+        assert_eq!((sink.messages, sink.corrupt), (2, 0));
+    }
+}

@@ -1,0 +1,80 @@
+//! The engine as the commands use it: one shard, and a way to reach its handler from threads that
+//! start before it does.
+
+use crate::cli::Driver;
+use crate::exit::Failure;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use trunkline::{DriverChoice, Engine, EngineConfig, Handler};
+
+/// How long a thread waits before it tries again to reach a shard whose mailbox is full.
+const RETRY: Duration = Duration::from_micros(50);
+
+/// Reaches the handler of an engine, also one that is yet to start.
+pub struct Post<H: Handler> {
+    engine: Arc<OnceLock<Engine<H>>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl<H: Handler> Clone for Post<H> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine), ended: Arc::clone(&self.ended) }
+    }
+}
+
+impl<H: Handler> Post<H> {
+    /// For an engine that is yet to start.
+    pub fn new() -> Self {
+        Self { engine: Arc::default(), ended: Arc::default() }
+    }
+
+    /// Starts the engine.
+    pub fn start(&self, config: EngineConfig, handler: H) -> Result<&Engine<H>, Failure> {
+        let mut handler = Some(handler);
+        let engine = Engine::start(config, |_shard| {
+            handler.take().unwrap_or_else(|| unreachable!("one shard has one handler"))
+        })
+        .map_err(|e| Failure::connection(e.to_string()))?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Hands `command` to the handler; waits while its mailbox is full. Lost once the engine has
+    /// ended.
+    pub fn deliver(&self, command: H::Command) {
+        let mut command = command;
+        while !self.ended.load(Ordering::Relaxed) {
+            let Some(engine) = self.engine.get() else {
+                thread::sleep(RETRY);
+                continue;
+            };
+            match engine.post(0, command) {
+                Ok(()) => return,
+                Err(full) => command = full.0,
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// Ends the engine: connections get at most `linger` to deliver what they have.
+    pub fn shutdown(&self, linger: Duration) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(engine) = self.engine.get() {
+            engine.shutdown(linger);
+        }
+    }
+}
+
+/// The settings that every command starts from.
+pub fn config(driver: Driver) -> EngineConfig {
+    EngineConfig {
+        driver: match driver {
+            Driver::Auto => DriverChoice::Auto,
+            Driver::Uring => DriverChoice::Uring,
+            Driver::Mio => DriverChoice::Mio,
+        },
+        ..EngineConfig::default()
+    }
+}

@@ -1,0 +1,6 @@
+//! What `send` and `recv` share: the file transfer protocol of `docs/file-transfer.md`, safe file
+//! names, and how progress is shown.
+
+pub mod names;
+pub mod report;
+pub mod wire;
