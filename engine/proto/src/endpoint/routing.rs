@@ -101,7 +101,7 @@ impl Endpoint {
         }
         let parts = self.shared.codec.decode(&id)?;
         let entry = self.slots.get(parts.slot as usize)?;
-        if (entry.generation & 0xFFF) as u16 != parts.generation {
+        if self.shared.id_generation(entry.generation) != parts.generation {
             return None;
         }
         entry.conn.as_ref().filter(|c| c.is_live_id(parts.sequence))?;
