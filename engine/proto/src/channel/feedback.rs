@@ -296,11 +296,6 @@ impl Mux {
         let channel = self.table.at(slot);
         channel.stop_code = code;
         channel.set(flag::STOP | flag::STOP_PENDING);
-        if channel.recv.end != NO_END {
-            // The peer's EOF was acknowledged and will not come again.
-            channel.set(flag::RECV_DONE);
-            self.accepted.push_back(ChannelKey { slot, life: channel.life });
-        }
         self.activate_transport(slot);
     }
 
