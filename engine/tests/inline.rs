@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use trunkline::{
     Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport,
-    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, Status,
+    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, SendOptions, Status,
 };
 
 /// Accepts everything and sends every message and byte back.
@@ -63,9 +63,7 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, channel: Channel, _: ChannelKind, m: &[u8]) {
-        if self.panic_on == Some(m) {
-            panic!("asked to");
-        }
+        assert!(self.panic_on != Some(m), "asked to");
         self.back(cx, channel, m);
     }
 
@@ -334,7 +332,7 @@ fn large_messages_and_many_channels() {
         let expected = large.clone();
         pair.run(move |_, cx| {
             let ch = cx.open_channel(conn, "large", &MESSAGES).unwrap();
-            cx.send_payload(ch, large.into(), Default::default()).unwrap();
+            cx.send_payload(ch, large.into(), SendOptions::default()).unwrap();
         });
         let (_, Saw::Message(m)) = pair.next() else { panic!() };
         assert!(m == expected);

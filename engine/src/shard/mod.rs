@@ -164,7 +164,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn end_turn(&mut self) {
-        self.handler.call(&mut self.core, Source::NONE, |h, cx| h.on_batch_end(cx));
+        self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
     }
 
     // ---- waiting
@@ -261,7 +261,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
                 match core.sockets.listener(socket).filter(|_| known) {
                     Some(listener) => {
-                        forward(&core.shared, &counters, to, &meta, listener, segment)
+                        forward(&core.shared, &counters, to, &meta, listener, segment);
                     }
                     // A shard that does not exist: the peer knows us from another life.
                     None => core.endpoint.reset_unknown(core.now, &meta, segment),
@@ -319,28 +319,38 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if count > 0 {
             self.core.counters.timers.add(count);
             let mut rest = tokens.drain(..);
-            self.handler.call_each(&mut self.core, || rest.next(), |h, cx, t| h.on_timer(cx, t));
+            self.handler.call_each(&mut self.core, || rest.next(), H::on_timer);
         }
         self.tokens = tokens;
         count
     }
 
     fn empty_mailbox(&mut self) -> u64 {
+        let mut taken = 0;
         for _ in 0..CONTROLS_A_TURN {
             let Some(control) = self.port.controls.pop() else { break };
+            if matches!(control, Control::Shutdown { .. } | Control::Stop) {
+                // What was posted before the end still counts: it may be data to deliver.
+                taken += self.take_commands(usize::MAX);
+            }
             self.obey(control);
         }
+        taken + self.take_commands(COMMANDS_A_TURN)
+    }
+
+    fn take_commands(&mut self, most: usize) -> u64 {
         let commands = self.mailbox.clone();
+        let most = most.min(commands.commands.capacity());
         let mut taken = 0;
         let next = || {
-            if taken == COMMANDS_A_TURN {
+            if taken == most {
                 return None;
             }
             let command = commands.commands.pop();
             taken += usize::from(command.is_some());
             command
         };
-        self.handler.call_each(&mut self.core, next, |h, cx, c| h.on_command(cx, c));
+        self.handler.call_each(&mut self.core, next, H::on_command);
         self.core.counters.commands.add(taken as u64);
         taken as u64
     }

@@ -300,7 +300,7 @@ fn packets_that_land_on_the_wrong_shard_are_forwarded() {
         })
         .unwrap();
     let mut client_addr = None;
-    let mut buf = [0; 65_536];
+    let mut buf = vec![0; 65_536];
     let start = std::time::Instant::now();
     let zero = Some(std::time::Duration::ZERO);
     while right.handler.get().unwrap().eof == 0 {

@@ -18,9 +18,10 @@ pub fn identity() -> Identity {
 
 /// Timeouts that let a test fail soon.
 pub fn connection() -> ConnectionConfig {
-    let mut config = ConnectionConfig::default();
-    config.fin_wait_timeout = trunkline::Duration::from_millis(500);
-    config
+    ConnectionConfig {
+        fin_wait_timeout: trunkline::Duration::from_millis(500),
+        ..ConnectionConfig::default()
+    }
 }
 
 pub fn config(driver: DriverChoice) -> EngineConfig {

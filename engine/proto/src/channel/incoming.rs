@@ -32,6 +32,11 @@ impl<S: Sink> Deliver for ToSink<'_, S> {
         self.messages += 1;
         self.sink.message(self.conn, self.key, ChannelKind::Messages, message);
     }
+
+    fn message_buffer(&mut self, buffer: &mut Vec<u8>, from: usize) {
+        self.messages += 1;
+        self.sink.message_buffer(self.conn, self.key, ChannelKind::Messages, buffer, from);
+    }
 }
 
 /// Remembers only that something came.
@@ -168,7 +173,7 @@ impl Mux {
         let add = |held: &mut _| Early::add_frame(held, pn, frame);
         self.early
             .hold_unknown(now, id, pn, budget, former, add)
-            .map_err(|_| PeerMisbehaved::Credit("early data"))
+            .map_err(|_| PeerMisbehaved::Credit("early data before its request"))
     }
 
     /// A datagram of a channel that the application has not answered yet.
