@@ -225,7 +225,12 @@ impl Mux {
             return;
         }
         channel.set(flag::SEND_DONE);
+        let given_up = channel.state == State::Closing && channel.early > 0;
         self.unacked_ends -= 1;
+        if given_up {
+            self.refund_early(slot);
+            self.wake_early();
+        }
         self.end(conn, slot, sink);
     }
 
@@ -291,11 +296,6 @@ impl Mux {
         let channel = self.table.at(slot);
         channel.stop_code = code;
         channel.set(flag::STOP | flag::STOP_PENDING);
-        if channel.recv.end != NO_END {
-            // The peer's EOF was acknowledged and will not come again.
-            channel.set(flag::RECV_DONE);
-            self.accepted.push_back(ChannelKey { slot, life: channel.life });
-        }
         self.activate_transport(slot);
     }
 

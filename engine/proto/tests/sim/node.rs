@@ -58,7 +58,8 @@ impl NodeConfig {
             listen: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
-            connection: ConnectionConfig::default(),
+            // Links carry what they are given unless a test says otherwise: Ethernet's packets.
+            connection: ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
             retry: RetryPolicy::Never,
             max_connections: 4096,
             max_handshakes: 2048,

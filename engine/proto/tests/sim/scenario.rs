@@ -143,6 +143,7 @@ impl Scenario {
         c.channel_timeout = secs(100);
         c.connected_timeout = secs(40);
         c.linger_timeout = secs(300);
+        c.fin_wait_timeout = secs(60);
         c.max_packet = rng.pick(&[1_200, 1_452, 1_452, 9_000, 65_507]);
         c.manual_credit = self.manual_credit;
         c.ecn = rng.chance(7_000);

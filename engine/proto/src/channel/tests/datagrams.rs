@@ -219,7 +219,7 @@ fn weights_hold_for_datagrams_longer_than_a_turn() {
     let mut net = net();
     let keys = [4u8, 12].map(|weight| {
         let kind = ChannelKind::Datagrams;
-        net.open(0, "w", &ChannelOptions { weight, kind, ..ChannelOptions::default() })
+        net.open(0, "w", &ChannelOptions { kind, weight, ..ChannelOptions::default() })
     });
     net.settle();
     for key in keys {
