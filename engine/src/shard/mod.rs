@@ -533,6 +533,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             shard: self.core.shard,
             counts: self.core.counters.read(),
             driver: *self.driver.stats(),
+            endpoint: *self.core.endpoint.endpoint_stats(),
             connections,
             rtt_us: rtt.summary(),
             loop_us: self.core.loop_time.summary(),

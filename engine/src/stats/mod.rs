@@ -8,6 +8,8 @@ use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trunkline_proto::time::Duration;
 
+pub use trunkline_proto::endpoint::EndpointStats;
+
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -159,6 +161,8 @@ pub struct ShardStats {
     pub counts: ShardCounts,
     /// Its driver's counters.
     pub driver: DriverStats,
+    /// What became of packets that no connection took, and how connections began.
+    pub endpoint: EndpointStats,
     /// Live connections.
     pub connections: usize,
     /// Smoothed round trips of the live connections, in microseconds.
