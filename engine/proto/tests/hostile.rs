@@ -432,3 +432,59 @@ fn an_endpoint_at_rest_keeps_nothing() {
     }
     check_amplification(&pair.w);
 }
+
+/// What one hostile datagram costs an endpoint, by kind.
+#[test]
+#[ignore = "a measurement: cargo test --release -p trunkline-proto --test hostile -- --ignored --nocapture"]
+#[allow(clippy::disallowed_methods, reason = "it measures")]
+fn cost_of_a_hostile_datagram() {
+    let mut pair = Pair::apart(6, small(NodeConfig::client()), small(NodeConfig::host()));
+    let mut attacker = Attacker::new(&mut pair.w, 6);
+    pair.connect();
+    pair.open(CLIENT, "some", ChannelKind::Bytes, Flow::of(1_000_000, Size::Fixed(20_000)));
+    pair.await_eof(HOST, "some", secs(5));
+    pair.w.run_for(secs(5));
+    let host = pair.w.addr(HOST);
+    let pick = |log: &Captured| {
+        log.borrow().iter().rev().find(|p| p.to == host && p.data.len() > 900).unwrap().data.clone()
+    };
+    let (short, request) = (pick(&attacker.short), pick(&attacker.long));
+    let mut forged = short[..1_200.min(short.len())].to_vec();
+    let mut unknown = forged.clone();
+    unknown[3] ^= 1;
+    let mut nowhere = forged.clone();
+    nowhere[1] ^= 1;
+    let mut damaged = request.clone();
+    damaged[200] ^= 1;
+    forged[9..13].copy_from_slice(&0x0100_0000u32.to_be_bytes());
+    let kinds = [
+        ("not ours", vec![7; 1_200]),
+        ("id of no shard", nowhere),
+        ("id of no connection", unknown),
+        ("a copy", short),
+        ("forged", forged),
+        ("a request of an old connection", request.clone()),
+        ("a damaged request", damaged),
+        ("a request of its own", own_request(&request, false, &mut attacker.rng)),
+    ];
+    for (name, data) in kinds {
+        let count = if name.starts_with("a request of its") { 200 } else { 20_000 };
+        let from = attacker.stranger();
+        let meta = RxMeta { socket: 0, remote: from, local: None, ecn: Ecn::NotEct };
+        let mut copies = vec![data; count];
+        let start = std::time::Instant::now();
+        for (i, copy) in copies.iter_mut().enumerate() {
+            pair.w.call(HOST, |ep, now, app| {
+                if let Routed::Shard(_) = ep.receive(now, &meta, copy, app) {
+                    ep.reset_unknown(now, &meta, copy);
+                }
+                if i % 64 == 63 {
+                    ep.end_batch(now, app);
+                }
+            });
+        }
+        let ns = start.elapsed().as_nanos() / count as u128;
+        println!("{name}: {ns} ns");
+        pair.w.run_for(secs(15));
+    }
+}
