@@ -438,17 +438,16 @@ fn an_endpoint_at_rest_keeps_nothing() {
 #[ignore = "a measurement: cargo test --release -p trunkline-proto --test hostile -- --ignored --nocapture"]
 #[allow(clippy::disallowed_methods, reason = "it measures")]
 fn cost_of_a_hostile_datagram() {
-    let mut pair = Pair::apart(6, small(NodeConfig::client()), small(NodeConfig::host()));
+    let mut pair = Pair::apart(6, NodeConfig::client(), NodeConfig::host());
     let mut attacker = Attacker::new(&mut pair.w, 6);
     pair.connect();
     pair.open(CLIENT, "some", ChannelKind::Bytes, Flow::of(1_000_000, Size::Fixed(20_000)));
     pair.await_eof(HOST, "some", secs(5));
     pair.w.run_for(secs(5));
     let host = pair.w.addr(HOST);
-    let pick = |log: &Captured| {
-        log.borrow().iter().rev().find(|p| p.to == host && p.data.len() > 900).unwrap().data.clone()
-    };
-    let (short, request) = (pick(&attacker.short), pick(&attacker.long));
+    let to_host = |p: &&Packet| p.to == host && p.data.len() > 900;
+    let short = attacker.short.borrow().iter().rev().find(to_host).expect("data").data.clone();
+    let request = attacker.long.borrow()[0].data.clone();
     let mut forged = short[..1_200.min(short.len())].to_vec();
     let mut unknown = forged.clone();
     unknown[3] ^= 1;
@@ -469,11 +468,11 @@ fn cost_of_a_hostile_datagram() {
     ];
     for (name, data) in kinds {
         let count = if name.starts_with("a request of its") { 200 } else { 20_000 };
-        let from = attacker.stranger();
-        let meta = RxMeta { socket: 0, remote: from, local: None, ecn: Ecn::NotEct };
         let mut copies = vec![data; count];
         let start = std::time::Instant::now();
         for (i, copy) in copies.iter_mut().enumerate() {
+            let from = SocketAddr::new(host.ip(), i as u16 + 1);
+            let meta = RxMeta { socket: 0, remote: from, local: None, ecn: Ecn::NotEct };
             pair.w.call(HOST, |ep, now, app| {
                 if let Routed::Shard(_) = ep.receive(now, &meta, copy, app) {
                     ep.reset_unknown(now, &meta, copy);
