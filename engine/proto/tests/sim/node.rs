@@ -461,25 +461,33 @@ impl Node {
     }
 
     fn decide(&mut self, now: Instant, conn: ConnHandle) {
-        let name = self.name;
-        match self.policy.incoming.clone() {
-            OnIncoming::Accept => {
-                self.call(now, |ep, now, _| ep.accept(now, conn))
-                    .unwrap_or_else(|e| panic!("{name}: accept: {e}"));
-                self.app.conn_mut(conn).accepted = true;
-            }
+        let policy = self.policy.incoming.clone();
+        let result = match &policy {
+            OnIncoming::Accept => self.call(now, |ep, now, _| ep.accept(now, conn)),
             OnIncoming::Reject(code, text) => {
-                self.call(now, |ep, now, _| ep.reject(now, conn, code, &text))
-                    .unwrap_or_else(|e| panic!("{name}: reject: {e}"));
-                self.app.conn_mut(conn).closed = Some(now);
+                self.call(now, |ep, now, _| ep.reject(now, conn, *code, text))
             }
-            OnIncoming::Ignore => {}
+            OnIncoming::Ignore => return,
+        };
+        if let Err(e) = result {
+            // It may have ended in the same breath.
+            let status = self.endpoint.status(conn);
+            assert_ne!(status, Status::Connecting, "{}: {policy:?}: {e}", self.name);
+            return;
+        }
+        let c = self.app.conn_mut(conn);
+        match policy {
+            OnIncoming::Accept => c.accepted = true,
+            _ => c.closed = Some(now),
         }
     }
 
     fn decide_channel(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) {
         let name = self.name;
         let chan = self.app.conn_mut(conn).chan_mut(channel);
+        if chan.end.is_some() {
+            return; // withdrawn in the same breath
+        }
         let (told, kind) = (chan.name.clone(), chan.options.kind);
         chan.stop_after = (self.policy.stop)(&told);
         match (self.policy.request)(&told) {
