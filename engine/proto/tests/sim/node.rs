@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub max_segments: usize,
     /// Bytes of the buffer that packets are written to.
     pub buffer: usize,
+    /// Largest packet that the interface takes; it says so when one is larger.
+    pub interface: usize,
 }
 
 impl NodeConfig {
@@ -65,6 +67,7 @@ impl NodeConfig {
             max_handshakes: 2048,
             max_segments: 10,
             buffer: 65_536,
+            interface: 65_507,
         }
     }
 
@@ -159,6 +162,8 @@ pub struct Node {
     /// Bytes from and to each remote address.
     pub per_remote: BTreeMap<SocketAddr, (u64, u64)>,
     pub timer_calls: u64,
+    /// Trains that the interface refused.
+    pub refused: u64,
 }
 
 impl Node {
@@ -200,6 +205,7 @@ impl Node {
             largest_probe: 0,
             per_remote: BTreeMap::new(),
             timer_calls: 0,
+            refused: 0,
             config,
         }
     }
@@ -294,6 +300,11 @@ impl Node {
                 break;
             };
             self.check_train(&t, buf.len());
+            if t.segment > self.config.interface {
+                self.call(now, |ep, now, _| ep.transmit_failed(now, &t, true));
+                self.refused += 1;
+                continue;
+            }
             for segment in buf[..t.len].chunks(t.segment) {
                 self.packets_out += 1;
                 self.bytes_out += segment.len() as u64;
