@@ -3,7 +3,7 @@
 use super::group::PollGroup;
 use super::{QueuedEngine, Runner, lock, with_manual_credit};
 use crate::config::{ConnectConfig, IpNet, ListenConfig, Reuse};
-use crate::engine::{Listener, listen_all};
+use crate::engine::{Listener, listen_all, unlisten_all};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::handler::Context;
@@ -41,10 +41,17 @@ impl QueuedEngine {
         }
     }
 
-    /// Accepts no more connections there. Those that exist live on unless `close_connections`.
+    /// Accepts no more connections there. Those that exist live on unless `close_connections`; the
+    /// address is free when the last of them is gone.
     pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
-        for link in self.inner.links.iter() {
-            let _ = link.port.control(Control::Unlisten { id, close_connections });
+        match &self.inner.runner {
+            Runner::Threads(engine) => engine.unlisten(id, close_connections),
+            Runner::Local(local) => {
+                let _ = unlisten_all(&self.inner.shared, id, close_connections);
+                if local.may_drive() {
+                    let _ = local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)));
+                }
+            }
         }
     }
 
@@ -197,7 +204,13 @@ impl QueuedEngine {
 
     /// The status; [`Status::None`] for a stale handle.
     pub fn status(&self, conn: Conn) -> Status {
-        self.conn(conn).map_or(Status::None, |(_, cell)| cell.status())
+        match self.conn(conn) {
+            Ok((link, cell)) if link.is_failed() && cell.status() != Status::None => {
+                Status::ProblemDetectedLocally
+            }
+            Ok((_, cell)) => cell.status(),
+            Err(_) => Status::None,
+        }
     }
 
     /// What is known of a connection. Waits for its shard.
