@@ -45,9 +45,9 @@ impl LocalRunner {
         }
     }
 
-    /// Whether the calling thread drives the shard, or nobody does yet.
-    pub(super) fn may_drive(&self) -> bool {
-        self.owner.get().is_none_or(|owner| *owner == std::thread::current().id())
+    /// Whether the calling thread drives the shard.
+    pub(super) fn is_driven_here(&self) -> bool {
+        self.owner.get() == Some(&std::thread::current().id())
     }
 
     /// Calls `f` with the shard, which is made by the first call.
@@ -79,7 +79,7 @@ impl LocalRunner {
 
     /// Ends the shard, if the calling thread drives it. Otherwise it ends with its thread.
     pub(super) fn end(&self) {
-        if self.owner.get() != Some(&std::thread::current().id()) {
+        if !self.is_driven_here() {
             return;
         }
         let _ = SHARDS.try_with(|shards| {
