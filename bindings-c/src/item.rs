@@ -184,7 +184,7 @@ pub union trunk_item_detail {
 #[repr(C)]
 pub struct trunk_item {
     /// What it is.
-    pub type_: trunk_item_type,
+    pub r#type: trunk_item_type,
     /// TRUNK_ITEM_DATA, TRUNK_ITEM_REQUEST: what the channel carries.
     pub kind: trunk_kind,
     /// The connection that it is about.
@@ -311,7 +311,7 @@ impl Detail {
 
 impl trunk_item {
     pub(crate) const NONE: Self = Self {
-        type_: TRUNK_ITEM_NONE,
+        r#type: TRUNK_ITEM_NONE,
         kind: 0,
         conn: 0,
         channel: 0,
@@ -373,7 +373,7 @@ impl trunk_item {
     }
 
     fn set_data(&mut self, data: Retained, kind: engine::ChannelKind) {
-        self.type_ = TRUNK_ITEM_DATA;
+        self.r#type = TRUNK_ITEM_DATA;
         self.kind = kind_of(kind);
         self.data = data.as_ptr();
         self.size = data.len();
@@ -382,7 +382,7 @@ impl trunk_item {
 
     fn set_detail(&mut self, type_: trunk_item_type, detail: Detail) {
         let detail = Box::new(detail);
-        self.type_ = type_;
+        self.r#type = type_;
         self.detail = match &*detail {
             Detail::Status(status, _) => trunk_item_detail { status },
             Detail::Incoming(incoming, _) => trunk_item_detail { incoming },
@@ -476,7 +476,7 @@ impl trunk_item {
             }
             Event::CheckAnswered { conn } => {
                 self.name_conn(live, conn);
-                self.type_ = TRUNK_ITEM_CHECK_ANSWERED;
+                self.r#type = TRUNK_ITEM_CHECK_ANSWERED;
             }
             Event::Dead { conn, report } => {
                 self.name_conn(live, conn);
@@ -494,7 +494,7 @@ impl trunk_item {
 
     fn plain(&mut self, live: &Live, type_: trunk_item_type, channel: engine::Channel) {
         self.name_channel(live, channel);
-        self.type_ = type_;
+        self.r#type = type_;
     }
 }
 
@@ -515,7 +515,7 @@ mod tests {
         let shared = item.retained().unwrap();
         item.release();
         assert_eq!(&*shared, b"hello");
-        assert_eq!((item.type_, item.data.is_null()), (TRUNK_ITEM_NONE, true));
+        assert_eq!((item.r#type, item.data.is_null()), (TRUNK_ITEM_NONE, true));
         assert!(item.retained().is_none());
         item.release();
     }

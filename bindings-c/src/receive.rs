@@ -120,7 +120,7 @@ pub unsafe extern "C" fn trunk_recv_many(
         let mut stored = 0;
         for one in received.drain(..) {
             let item = trunk_item::of(live, one);
-            if item.type_ != TRUNK_ITEM_NONE && stored < capacity {
+            if item.r#type != TRUNK_ITEM_NONE && stored < capacity {
                 // SAFETY: the caller's array has `capacity` places by contract.
                 unsafe { items.add(stored).write(item) };
                 stored += 1;

@@ -3,7 +3,7 @@
 use crate::io::{DriverChoice, DriverConfig};
 use crate::security::{ClientAuth, Identity, Trust};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -329,9 +329,7 @@ impl ConnectConfig {
 /// The same address in the form that a dual-stack IPv6 socket uses.
 pub(crate) fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr {
-        SocketAddr::V4(v4) => {
-            SocketAddr::new(IpAddr::V6(Ipv6Addr::from(v4.ip().to_ipv6_mapped())), v4.port())
-        }
+        SocketAddr::V4(v4) => SocketAddr::new(IpAddr::V6(v4.ip().to_ipv6_mapped()), v4.port()),
         SocketAddr::V6(_) => addr,
     }
 }

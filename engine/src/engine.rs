@@ -10,7 +10,7 @@ use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::shard::sockets::bind_listeners;
 use crate::shard::threads::{Started, spawn};
-use crate::stats::EngineStats;
+use crate::stats::{EngineStats, ShardStats};
 use crossbeam::channel::{Receiver, bounded};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,15 +72,12 @@ impl<H: Handler> Engine<H> {
     ///
     /// # Errors
     /// Unusable settings, no driver, no thread.
-    pub fn start(
-        config: EngineConfig,
-        mut handler: impl FnMut(u8) -> H,
-    ) -> Result<Self, EngineError> {
+    pub fn start(config: EngineConfig, handler: impl FnMut(u8) -> H) -> Result<Self, EngineError> {
         let shared = Shared::new(config)?;
         let mailboxes = (0..shared.config.shards)
             .map(|_| Arc::new(Mailbox::new(shared.config.mailbox)))
             .collect();
-        Self::start_shared(shared, mailboxes, |shard| handler(shard))
+        Self::start_shared(shared, mailboxes, handler)
     }
 
     pub(crate) fn start_shared(
@@ -189,6 +186,18 @@ impl<H: Handler> Engine<H> {
             let Ok(shard) = answers.recv_timeout(ANSWER_WAIT) else { break };
             stats.shards.push(*shard);
         }
+        for shard in 0..self.shards() as u8 {
+            if let Some(failure) = self.shared.failure(shard)
+                && !stats.shards.iter().any(|s| s.shard == shard)
+            {
+                stats.shards.push(ShardStats {
+                    shard,
+                    counts: self.shared.counters[usize::from(shard)].read(),
+                    failure: Some(failure.to_owned()),
+                    ..ShardStats::default()
+                });
+            }
+        }
         stats.shards.sort_by_key(|s| s.shard);
         stats
     }
@@ -215,6 +224,13 @@ impl<H: Handler> Engine<H> {
             collected.push(end);
         }
         let mut result = ShutdownReport::from_ends(collected);
+        for shard in 0..self.shards() as u8 {
+            if let Some(failure) = self.shared.failure(shard)
+                && !result.failures.iter().any(|(s, _)| *s == shard)
+            {
+                result.failures.push((shard, failure.to_owned()));
+            }
+        }
         result.unanswered = waiting;
         self.join(&result.unanswered);
         result

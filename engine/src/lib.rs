@@ -37,3 +37,8 @@ pub use trunkline_proto::limits;
 pub use trunkline_proto::payload::Payload;
 pub use trunkline_proto::status::Status;
 pub use trunkline_proto::time::{Duration, Instant};
+
+/// The Rust example of the README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -7,6 +7,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use trunkline_proto::payload::Payload;
 
+/// Larger buffers are given back to the allocator.
+const POOLED_BYTES: usize = 256 << 10;
+
 /// Bytes that several [`Retained`] share. The memory goes back to its pool with the last of them.
 pub(crate) struct Block {
     bytes: Vec<u8>,
@@ -31,8 +34,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            let _ = pool.push(bytes);
+            if bytes.capacity() <= POOLED_BYTES {
+                bytes.clear();
+                let _ = pool.push(bytes);
+            }
         }
     }
 }
@@ -101,11 +106,6 @@ impl Retained {
             Kept::Guarded(guarded) => guarded.bytes.is_lease(),
             _ => false,
         }
-    }
-
-    /// Whether the bytes are kept without having been copied for it.
-    pub(crate) const fn is_shared(&self) -> bool {
-        !matches!(self.0, Kept::Copy(_))
     }
 }
 

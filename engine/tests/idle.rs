@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use std::time::Duration;
-use trunkline::{QueuedEngine, Received, Event, Status};
+use trunkline::{Event, QueuedEngine, Received, Status};
 
 #[test]
 fn an_idle_engine_sleeps() {
@@ -28,7 +28,7 @@ fn an_idle_engine_sleeps() {
         std::thread::sleep(Duration::from_millis(800));
         let turns = |e: &QueuedEngine| e.engine_stats().total().turns;
         let before = (turns(&host), turns(&client));
-        std::thread::sleep(Duration::from_millis(1000));
+        std::thread::sleep(Duration::from_secs(1));
         let after = (turns(&host), turns(&client));
         println!("{driver}: host {} client {}", after.0 - before.0, after.1 - before.1);
         assert!(after.0 - before.0 < 40, "{driver}: host made {} turns", after.0 - before.0);

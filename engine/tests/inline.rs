@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use trunkline::{
     Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport,
-    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, Status,
+    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, SendOptions, Status,
 };
 
 /// Accepts everything and sends every message and byte back.
@@ -49,7 +49,12 @@ impl Handler for Echo {
         }
     }
 
-    fn on_channel_request(&mut self, cx: &mut Context<'_>, channel: Channel, _: &ChannelRequest<'_>) {
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        _: &ChannelRequest<'_>,
+    ) {
         cx.accept_channel(channel, &ChannelOptions::default()).unwrap();
     }
 
@@ -58,9 +63,7 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, channel: Channel, _: ChannelKind, m: &[u8]) {
-        if self.panic_on == Some(m) {
-            panic!("asked to");
-        }
+        assert!(self.panic_on != Some(m), "asked to");
         self.back(cx, channel, m);
     }
 
@@ -329,7 +332,7 @@ fn large_messages_and_many_channels() {
         let expected = large.clone();
         pair.run(move |_, cx| {
             let ch = cx.open_channel(conn, "large", &MESSAGES).unwrap();
-            cx.send_payload(ch, large.into(), Default::default()).unwrap();
+            cx.send_payload(ch, large.into(), SendOptions::default()).unwrap();
         });
         let (_, Saw::Message(m)) = pair.next() else { panic!() };
         assert!(m == expected);
@@ -390,10 +393,7 @@ fn a_wrong_key_fails_the_connection() {
     let wrong = common::connect(pair.addr, &identity());
     pair.run(move |_, cx| cx.connect(&wrong)).unwrap();
     let (_, saw) = pair.next();
-    assert_eq!(
-        saw,
-        Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE))
-    );
+    assert_eq!(saw, Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,22 +23,23 @@ fn host_step(host: &QueuedEngine, received: Received) {
         Received::Event(Event::ChannelRequest { channel, .. }) => {
             host.accept_channel(channel, &ChannelOptions::default()).unwrap();
         }
-        Received::Event(Event::Status { conn, new, .. })
-            if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) =>
-        {
-            host.close(conn, 1000, "", None).unwrap();
-        }
-        Received::Message(m) => loop {
-            match host.send_payload(m.channel, Payload::from(m.data.clone()), None) {
-                Err(ApiError::WouldBlock(_)) => std::thread::yield_now(),
-                // The connection may have ended meanwhile.
-                _ => break,
+        Received::Event(Event::Status {
+            conn,
+            new: Status::ClosedByPeer | Status::ProblemDetectedLocally,
+            ..
+        }) => host.close(conn, 1000, "", None).unwrap(),
+        Received::Message(m) => {
+            // Any other error: the connection has ended meanwhile.
+            while let Err(ApiError::WouldBlock(_)) =
+                host.send_payload(m.channel, Payload::from(m.data.clone()), None)
+            {
+                std::thread::yield_now();
             }
-        },
+        }
         Received::Event(Event::Eof { channel }) => {
             let _ = host.finish(channel);
         }
-        _ => {}
+        Received::Event(_) => {}
     }
 }
 
@@ -91,12 +92,12 @@ impl Drop for Host {
 /// Receives one by one.
 struct Inbox<'a> {
     engine: &'a QueuedEngine,
-    waiting: std::collections::VecDeque<Received>,
+    waiting: VecDeque<Received>,
 }
 
 impl<'a> Inbox<'a> {
     fn new(engine: &'a QueuedEngine) -> Self {
-        Self { engine, waiting: Default::default() }
+        Self { engine, waiting: VecDeque::new() }
     }
 
     fn next(&mut self) -> Received {
@@ -155,7 +156,7 @@ fn round_trip(client: &QueuedEngine, connect: &ConnectConfig) {
                 assert_eq!((channel, end), (ch, ChannelEnd::Finished));
                 closed = true;
             }
-            other => panic!("{other:?}"),
+            other @ Received::Event(_) => panic!("{other:?}"),
         }
     }
     let mut expected = vec![b"early".to_vec()];
@@ -299,7 +300,7 @@ fn bytes_of_streams_and_large_messages() {
                     assert!(*m.data == pattern(15 << 20, 6)[..]);
                     message = true;
                 }
-                other => host_step(&host, other),
+                other @ Received::Event(_) => host_step(&host, other),
             }
         }
         sender.join().unwrap();
@@ -393,13 +394,14 @@ fn many_threads_send_on_many_channels() {
                             (next..(next + 10).min(EACH)).map(u32::to_be_bytes).collect();
                         let batch: Vec<(Channel, &[u8])> =
                             batch.iter().map(|m| (ch, &m[..])).collect();
-                        let (taken, result) =
-                            if next % 3 == 0 { client.send_many(&batch) } else {
-                                match client.send(ch, batch[0].1) {
-                                    Ok(()) => (1, Ok(())),
-                                    Err(e) => (0, Err(e)),
-                                }
-                            };
+                        let (taken, result) = if next % 3 == 0 {
+                            client.send_many(&batch)
+                        } else {
+                            match client.send(ch, batch[0].1) {
+                                Ok(()) => (1, Ok(())),
+                                Err(e) => (0, Err(e)),
+                            }
+                        };
                         next += taken as u32;
                         if let Err(e) = result {
                             assert!(matches!(e, ApiError::WouldBlock(_)), "{e}");

@@ -57,8 +57,17 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
 fn serve(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let (_, processor, _) = cpu::processors();
     let server = Server::start(args, args.listen, processor)?;
-    println!("fingerprint {}", server.fingerprint);
-    println!("listening on {} ({})", server.address, server.driver);
+    let (address, fingerprint) = (server.address.to_string(), server.fingerprint.to_string());
+    if args.json {
+        let driver = &server.driver;
+        let object = serde_json::json!({
+            "address": address, "fingerprint": fingerprint, "driver": driver,
+        });
+        println!("{object}");
+    } else {
+        println!("fingerprint {fingerprint}");
+        println!("listening on {address} ({})", server.driver);
+    }
     let _ = io::stdout().flush();
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(100));
@@ -155,8 +164,16 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     if let Some(server) = &server {
         server.post.shutdown(FAREWELL);
     }
-    outcome?;
-    print(args, &Report::new(runs))
+    let report = Report::new(runs);
+    match outcome {
+        Ok(()) => print(args, &report),
+        Err(failure) => {
+            if !report.runs.is_empty() {
+                eprint!("\n{}", figures::table(&report));
+            }
+            Err(failure)
+        }
+    }
 }
 
 fn headline(args: &BenchArgs, driver: &str, server: Option<&Server>) -> String {

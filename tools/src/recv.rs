@@ -35,12 +35,7 @@ pub fn run(args: &RecvArgs) -> Exit {
     let mut report = Report::new(args.common.json, Verb::Receive);
     let outcome = receive(args, &mut report);
     if let Err(failure) = &outcome {
-        let (exit, reason) = (failure.exit as u8, &failure.text);
-        report.notice(
-            "error",
-            json!({"exit": exit, "reason": reason}),
-            &format!("error: {reason}"),
-        );
+        report.error(failure);
     }
     let exit = outcome.unwrap_or_else(|failure| failure.exit);
     report.summary(exit);

@@ -100,6 +100,21 @@ fn lengths_connections_driver_and_packet_size() {
     assert_eq!((&run["driver"], &run["packet_bytes"]), (&"mio".into(), &1300.into()));
 }
 
+#[test]
+fn a_server_for_programs() {
+    let home = Home::new();
+    let mut command = home.trunkline();
+    command.args(["bench", "-s", "--listen", "127.0.0.1:0", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let object: Value = serde_json::from_str(&line).unwrap();
+    assert!(object["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert_eq!(object["fingerprint"].as_str().unwrap().len(), 64);
+    common::signal(child.id(), "TERM");
+    assert_eq!(common::wait(&mut child, PATIENCE).unwrap().code(), Some(0));
+}
+
 /// A bench server of its own process, killed when dropped.
 struct Server {
     child: Child,

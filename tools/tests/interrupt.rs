@@ -118,6 +118,8 @@ fn finished_files_stay_when_a_later_one_is_cut_off() {
     let mut command = send_command(&home, &recv, &[small, endless]);
     let mut send = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     recv.event("finished");
+    // Half a second into the other one.
+    recv.event("progress");
     signal(send.id(), "INT");
     let output = finish(&mut send, PATIENCE);
     assert_eq!(output.status.code(), Some(130));

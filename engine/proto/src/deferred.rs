@@ -31,7 +31,7 @@ impl Deferred {
         for event in self.events.drain(..) {
             match event {
                 Event::Status(conn, old, new, reason) => {
-                    sink.status(conn, old, new, reason.as_ref())
+                    sink.status(conn, old, new, reason.as_ref());
                 }
                 Event::Ready(conn, channel) => sink.channel_ready(conn, channel),
                 Event::Closed(conn, channel, end) => sink.channel_closed(conn, channel, &end),

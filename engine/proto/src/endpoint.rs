@@ -105,7 +105,7 @@ impl Endpoint {
 
     fn conn(&self, handle: ConnHandle) -> Option<&Connection> {
         let slot = self.slots.get(handle.slot as usize)?;
-        (slot.generation == handle.generation).then(|| slot.conn.as_deref()).flatten()
+        slot.conn.as_deref().filter(|_| slot.generation == handle.generation)
     }
 
     /// A connection whose handle the application still owns.

@@ -112,6 +112,19 @@ pub trait Sink {
         message: &[u8],
     ) {
     }
+    /// A whole message that was put together in a buffer of its own: the bytes of `buffer` from
+    /// `from` on. A sink that wants to keep them without a copy takes the buffer and leaves
+    /// another, the contents of which do not matter.
+    fn message_buffer(
+        &mut self,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        kind: ChannelKind,
+        buffer: &mut Vec<u8>,
+        from: usize,
+    ) {
+        self.message(conn, channel, kind, buffer.get(from..).unwrap_or_default());
+    }
     /// The peer will send no more on this channel; everything before was delivered.
     fn eof(&mut self, conn: ConnHandle, channel: ChannelKey) {}
     /// The peer cancelled what it was sending; what was not delivered never will be.

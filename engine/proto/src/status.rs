@@ -62,25 +62,31 @@ impl Status {
     /// The transition table: the status after `trigger`, or `None` when the trigger does nothing
     /// in this status.
     pub const fn on(self, trigger: Trigger) -> Option<Self> {
-        use Status::*;
-        use Trigger::*;
         Some(match (self, trigger) {
-            (Connecting, PeerAgreed) => FindingRoute,
-            (Connecting | FindingRoute, Established) => Connected,
-            (Connecting | FindingRoute | Connected, PeerClosed) => ClosedByPeer,
-            (Connecting | FindingRoute | Connected, Problem) => ProblemDetectedLocally,
+            (Self::Connecting, Trigger::PeerAgreed) => Self::FindingRoute,
+            (Self::Connecting | Self::FindingRoute, Trigger::Established) => Self::Connected,
+            (Self::Connecting | Self::FindingRoute | Self::Connected, Trigger::PeerClosed) => {
+                Self::ClosedByPeer
+            }
+            (Self::Connecting | Self::FindingRoute | Self::Connected, Trigger::Problem) => {
+                Self::ProblemDetectedLocally
+            }
+            (Self::Connected, Trigger::CloseLinger) => Self::Linger,
             // Closing before Connected discards the queue at once: linger makes no difference.
-            (Connecting | FindingRoute, Close | CloseLinger) => FinWait,
-            (Connected, Close) => FinWait,
-            (Connected, CloseLinger) => Linger,
-            // The peer knows (or cannot be told): the handle is freed.
-            (ClosedByPeer, Close | CloseLinger) => Dead,
-            (ProblemDetectedLocally, Close | CloseLinger) => Dead,
-            (Linger, Flushed) => FinWait,
-            // A peer that closes or vanishes while we linger ends it: nothing more can be delivered.
-            (Linger, PeerClosed | Problem) => Dead,
-            (FinWait, FinWaitOver | PeerClosed | Problem) => Dead,
-            _ => return Option::None,
+            (Self::Connecting | Self::FindingRoute, Trigger::Close | Trigger::CloseLinger)
+            | (Self::Connected, Trigger::Close)
+            | (Self::Linger, Trigger::Flushed) => Self::FinWait,
+            // The peer knows (or cannot be told): the handle is freed. A peer that closes or
+            // vanishes while we linger ends it: nothing more can be delivered.
+            (
+                Self::ClosedByPeer | Self::ProblemDetectedLocally,
+                Trigger::Close | Trigger::CloseLinger,
+            )
+            | (Self::Linger, Trigger::PeerClosed | Trigger::Problem)
+            | (Self::FinWait, Trigger::FinWaitOver | Trigger::PeerClosed | Trigger::Problem) => {
+                Self::Dead
+            }
+            _ => return None,
         })
     }
 

@@ -94,7 +94,7 @@ fn all_channels_open_at_once_and_again() {
         open_all(&mut pair, round);
         write_then_close_all(&mut pair, round);
         for node in [CLIENT, HOST] {
-            let peak = alloc::peak(pair.w.nodes[node].owner);
+            let peak = pair.w.nodes[node].heap_peak();
             println!("node {node}, round {round}: {peak} bytes at most");
             assert!(peak < PEAK_BYTES, "node {node}: {peak} bytes");
         }

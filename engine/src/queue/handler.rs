@@ -4,38 +4,28 @@
 //! The application's names of connections and channels are cells of the [`ShardLink`]; this is
 //! where they are matched with the endpoint's.
 
-use super::cells::{BLOCKED, CREDIT_TOLD, LOSSY, MESSAGES};
-use super::command::{COPY_AGAIN, Command, Part};
+use super::cells::{LOSSY, MESSAGES};
+use super::command::Command;
 use super::event::Event;
 use super::group::{PollGroup, Writer};
 use super::link::{Credit, ShardLink};
+use super::outgoing::{Waiting, waiting_bytes};
 use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler};
 use crate::retained::Retained;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
-use trunkline_proto::endpoint::SendOptions;
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::ids::ChannelKey;
-use trunkline_proto::payload::Payload;
 use trunkline_proto::status::Status;
 use trunkline_proto::time::Duration;
 
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Received bytes from this length on are kept where they are instead of being copied.
 const KEEP: usize = 8 << 10;
-/// Channels whose credit is returned in one go.
-const CREDITS_A_TURN: usize = 4096;
-
-/// Something that waits for room in the connection.
-enum Waiting {
-    Bytes(Payload, Option<u64>),
-    Finish,
-}
 
 /// A connection, by the index of its cell.
 #[derive(Default)]
@@ -51,26 +41,26 @@ struct ConnSide {
 
 /// A channel, by the index of its cell.
 #[derive(Default)]
-struct ChannelSide {
+pub(super) struct ChannelSide {
     life: u32,
     /// Index of the connection's cell.
     conn: u32,
-    real: Option<Channel>,
-    waiting: VecDeque<Waiting>,
+    pub real: Option<Channel>,
+    pub waiting: VecDeque<Waiting>,
 }
 
 /// See the module.
 pub struct QueueHandler {
-    link: Arc<ShardLink>,
+    pub(super) link: Arc<ShardLink>,
     conns: Vec<ConnSide>,
-    channels: Vec<ChannelSide>,
+    pub(super) channels: Vec<ChannelSide>,
     /// Cells of connections by the endpoint's slot, with its generation.
     by_slot: Vec<(u32, u32)>,
     writers: Vec<Writer>,
     /// The channel that the last message came on, and its cell.
     last: Option<(Channel, u32, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
-    done: (u32, u64),
+    pub(super) done: (u32, u64),
     default_window: u64,
 }
 
@@ -125,7 +115,7 @@ impl QueueHandler {
             .ok_or(ApiError::InvalidHandle)
     }
 
-    fn side(&mut self, cell: u32, life: u32) -> Option<&mut ChannelSide> {
+    pub(super) fn side(&mut self, cell: u32, life: u32) -> Option<&mut ChannelSide> {
         self.channels.get_mut(cell as usize).filter(|side| side.life == life)
     }
 
@@ -157,7 +147,7 @@ impl QueueHandler {
         Some((Channel::new(conn, ChannelKey { slot: cell, life: side.life }), group))
     }
 
-    fn name_of(&self, cell: u32) -> Option<Channel> {
+    pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
         let side = self.channels.get(cell as usize)?;
         let conn = self.conn_name(side.conn)?;
         Some(Channel::new(conn, ChannelKey { slot: cell, life: side.life }))
@@ -167,7 +157,7 @@ impl QueueHandler {
         self.conns.get(conn_cell as usize).map_or(0, |side| side.group as usize)
     }
 
-    fn emit(&mut self, conn_cell: u32, event: Event) {
+    pub(super) fn emit(&mut self, conn_cell: u32, event: Event) {
         let group = self.group_of(conn_cell);
         if let Some(writer) = self.writers.get_mut(group) {
             writer.event(event);
@@ -361,188 +351,6 @@ impl QueueHandler {
         self.link.channels.give_back(cell, side.life);
     }
 
-    // ---- sending
-
-    /// `len` bytes of a channel are no longer queued.
-    #[inline]
-    fn finished(&mut self, cell: u32, len: usize) {
-        if self.done.0 != cell {
-            self.settle();
-            self.done.0 = cell;
-        }
-        self.done.1 += len as u64;
-    }
-
-    /// Takes what is done from its channel's count; a blocked channel hears of the room.
-    fn settle(&mut self) {
-        let (index, bytes) = std::mem::replace(&mut self.done, (NONE, 0));
-        if bytes == 0 {
-            return;
-        }
-        let Some(cell) = self.link.channels.get(index) else { return };
-        cell.queued.fetch_sub(bytes, Ordering::SeqCst);
-        if cell.has(BLOCKED) {
-            self.maybe_writable(index);
-        }
-    }
-
-    /// Tells the application that a blocked channel has room, if it has.
-    fn maybe_writable(&mut self, index: u32) {
-        let Some(cell) = self.link.channels.get(index) else { return };
-        if !self.link.has_room(cell) || !cell.lower(BLOCKED) {
-            return;
-        }
-        if let Some(name) = self.name_of(index).filter(|n| n.key().life % 2 == 1) {
-            self.emit(name.conn().slot(), Event::Writable { channel: name });
-        }
-    }
-
-    #[inline]
-    fn send(&mut self, cx: &mut Context<'_>, cell: u32, life: u32, bytes: &[u8]) {
-        let Some(side) = self.side(cell, life) else {
-            self.finished(cell, bytes.len());
-            return;
-        };
-        let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
-            side.waiting.push_back(Waiting::Bytes(Payload::from(bytes.to_vec()), None));
-            return;
-        };
-        match cx.send(real, bytes) {
-            Ok(()) => self.finished(cell, bytes.len()),
-            Err(ApiError::WouldBlock(_)) => {
-                let bytes = Payload::from(bytes.to_vec());
-                if let Some(side) = self.side(cell, life) {
-                    side.waiting.push_back(Waiting::Bytes(bytes, None));
-                }
-            }
-            Err(error) => self.failed(cell, bytes.len(), error),
-        }
-    }
-
-    fn send_data(
-        &mut self,
-        cx: &mut Context<'_>,
-        (cell, life): (u32, u32),
-        data: Payload,
-        receipt: Option<u64>,
-        copied: bool,
-    ) {
-        let len = data.len();
-        self.link.waiting_bytes.fetch_sub(len as u64, Ordering::Relaxed);
-        if copied && receipt.is_none() && len <= COPY_AGAIN {
-            return self.send(cx, cell, life, data.as_slice());
-        }
-        let Some(side) = self.side(cell, life) else {
-            return self.finished(cell, len);
-        };
-        let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
-            side.waiting.push_back(Waiting::Bytes(data, receipt));
-            return;
-        };
-        let options = SendOptions { receipt, ..SendOptions::default() };
-        match cx.send_payload(real, data.clone(), options) {
-            Ok(()) => self.finished(cell, len),
-            Err(ApiError::WouldBlock(_)) => {
-                if let Some(side) = self.side(cell, life) {
-                    side.waiting.push_back(Waiting::Bytes(data, receipt));
-                }
-            }
-            Err(error) => self.failed(cell, len, error),
-        }
-    }
-
-    fn send_many(&mut self, cx: &mut Context<'_>, parts: &[Part], bytes: &[u8]) {
-        self.link.waiting_bytes.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
-        let mut rest = bytes;
-        for part in parts {
-            let (message, after) = rest.split_at(rest.len().min(part.len as usize));
-            rest = after;
-            self.send(cx, part.cell, part.life, message);
-        }
-    }
-
-    /// Tries again with what waits on a channel.
-    fn send_waiting(&mut self, cx: &mut Context<'_>, cell: u32, over_limit: bool) {
-        loop {
-            let Some(side) = self.channels.get_mut(cell as usize) else { return };
-            let Some(real) = side.real else { return };
-            let Some(next) = side.waiting.pop_front() else { return };
-            match next {
-                Waiting::Finish => {
-                    if let Err(error) = cx.finish(real) {
-                        self.failed(cell, 0, error);
-                    }
-                }
-                Waiting::Bytes(data, receipt) => {
-                    let len = data.len();
-                    let options = SendOptions { receipt, over_limit };
-                    match cx.send_payload(real, data.clone(), options) {
-                        Ok(()) => self.finished(cell, len),
-                        Err(ApiError::WouldBlock(_)) => {
-                            side.waiting.push_front(Waiting::Bytes(data, receipt));
-                            return;
-                        }
-                        Err(error) => self.failed(cell, len, error),
-                    }
-                }
-            }
-        }
-    }
-
-    fn failed(&mut self, cell: u32, len: usize, error: ApiError) {
-        self.finished(cell, len);
-        // Unreliable messages may be dropped; the end of a connection is told by its own events.
-        if matches!(error, ApiError::Dropped(_) | ApiError::NoConnection(_)) {
-            return;
-        }
-        if let Some(channel) = self.name_of(cell) {
-            self.emit(channel.conn().slot(), Event::SendFailed { channel, error });
-        }
-    }
-
-    fn finish(&mut self, cx: &mut Context<'_>, cell: u32, life: u32) {
-        let Some(side) = self.side(cell, life) else { return };
-        if !side.waiting.is_empty() {
-            side.waiting.push_back(Waiting::Finish);
-            return;
-        }
-        if let Some(real) = side.real
-            && let Err(error) = cx.finish(real)
-        {
-            self.failed(cell, 0, error);
-        }
-    }
-
-    /// Cancels what a channel sends, what waits included.
-    pub(super) fn reset(&mut self, cx: &mut Context<'_>, cell: u32, life: u32, code: u32) {
-        let Some(side) = self.side(cell, life) else { return };
-        let lost: usize = side.waiting.drain(..).map(|w| waiting_bytes(&w)).sum();
-        let real = side.real;
-        self.finished(cell, lost);
-        if let Some(real) = real {
-            let _ = cx.reset(real, code);
-        }
-    }
-
-    /// Looks at the lists of channels that need something.
-    fn service(&mut self, cx: &mut Context<'_>) {
-        self.link.begin_service();
-        let link = self.link.clone();
-        while let Some(index) = link.blocked.pop() {
-            self.maybe_writable(index);
-        }
-        for _ in 0..CREDITS_A_TURN {
-            let Some(index) = link.credits.pop() else { return };
-            let Some(cell) = link.channels.get(index) else { continue };
-            cell.lower(CREDIT_TOLD);
-            let bytes = cell.released.swap(0, Ordering::SeqCst);
-            if let Some(real) = self.channels.get(index as usize).and_then(|side| side.real) {
-                let _ = cx.consume(real, bytes);
-            }
-        }
-        link.poke();
-    }
-
     // ---- receiving
 
     /// The bytes kept without a copy, if that is worth it; their credit returns with them.
@@ -578,13 +386,6 @@ pub(super) const fn kind_flags(kind: ChannelKind) -> u32 {
         ChannelKind::Bytes => 0,
         ChannelKind::Messages => MESSAGES,
         ChannelKind::Datagrams => LOSSY,
-    }
-}
-
-fn waiting_bytes(waiting: &Waiting) -> usize {
-    match waiting {
-        Waiting::Bytes(data, _) => data.len(),
-        Waiting::Finish => 0,
     }
 }
 

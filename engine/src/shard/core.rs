@@ -99,7 +99,8 @@ impl Core {
             Ok(socket) => (socket, config.remotes.clone()),
             // A system without IPv6: the IPv4 addresses are what is left.
             Err(_) if family == Family::Both => {
-                let v4: Vec<_> = config.remotes.iter().copied().filter(|r| r.is_ipv4()).collect();
+                let v4: Vec<_> =
+                    config.remotes.iter().copied().filter(SocketAddr::is_ipv4).collect();
                 (self.client_socket(Family::V4)?, v4)
             }
             Err(e) => return Err(no_socket(&e)),

@@ -46,7 +46,7 @@ impl<H: Handler> HandlerSlot<H> {
             return 0;
         }
         self.started = true;
-        self.call(core, Source::NONE, |h, cx| h.on_start(cx));
+        self.call(core, Source::NONE, H::on_start);
         1
     }
 
@@ -215,7 +215,7 @@ fn source_of<'a>(span: Span, log: &'a EventLog, source: Source<'a>) -> Source<'a
     match span.place {
         Place::Buffer => source,
         Place::Arena => Source::NONE,
-        Place::Owned => Source { owned: log.owned.get(span.start as usize), ..Source::NONE },
+        Place::Owned => Source { owned: log.block(span), ..Source::NONE },
     }
 }
 

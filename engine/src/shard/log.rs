@@ -7,6 +7,7 @@
 //! packets that arrived out of order) go through an arena.
 
 use crate::retained::Block;
+use crossbeam::queue::ArrayQueue;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
@@ -18,6 +19,11 @@ use trunkline_proto::status::Status;
 /// An arena larger than this is given back to the allocator after use.
 const ARENA_KEEP: usize = 256 << 10;
 
+/// Messages of at least this many bytes are taken with the buffer they were put together in.
+const TAKE: usize = 4 << 10;
+/// Buffers kept to be swapped for those.
+const POOLED: usize = 32;
+
 /// Where the bytes of an entry are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -25,7 +31,7 @@ pub(crate) enum Place {
     Buffer,
     /// In the arena.
     Arena,
-    /// A whole vector of [`EventLog::owned`].
+    /// In a buffer of [`EventLog::owned`]: its index is the length, the bytes begin at the offset.
     Owned,
 }
 
@@ -98,11 +104,25 @@ impl Entry {
 }
 
 /// The events of one receive buffer or one timeout; its memory is used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventLog {
     pub entries: Vec<Entry>,
     pub arena: Vec<u8>,
+    /// Buffers in which the endpoint had put messages together.
     pub owned: Vec<Arc<Block>>,
+    /// Where those go when nobody holds them any more, and what the endpoint gets for them.
+    pool: Arc<ArrayQueue<Vec<u8>>>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            arena: Vec::new(),
+            owned: Vec::new(),
+            pool: Arc::new(ArrayQueue::new(POOLED)),
+        }
+    }
 }
 
 impl EventLog {
@@ -127,9 +147,14 @@ impl EventLog {
         let bytes = match span.place {
             Place::Buffer => buffer.get(range),
             Place::Arena => self.arena.get(range),
-            Place::Owned => self.owned.get(range.start).map(|block| &block[..]),
+            Place::Owned => self.block(span).and_then(|block| block.get(range.start..)),
         };
         bytes.unwrap_or_default()
+    }
+
+    /// The buffer that the bytes of `span` have to themselves.
+    pub(crate) fn block(&self, span: Span) -> Option<&Arc<Block>> {
+        (span.place == Place::Owned).then(|| self.owned.get(span.len as usize)).flatten()
     }
 
     /// A recorder for events about the bytes at `buffer`, which arrived at `socket`.
@@ -228,6 +253,28 @@ impl Sink for Recorder<'_> {
         self.push(Entry::Message { conn, channel, kind, span });
     }
 
+    fn message_buffer(
+        &mut self,
+        conn: ConnHandle,
+        channel: ChannelKey,
+        kind: ChannelKind,
+        buffer: &mut Vec<u8>,
+        from: usize,
+    ) {
+        let len = buffer.len().saturating_sub(from);
+        if len < TAKE {
+            let span = self.span(buffer.get(from..).unwrap_or_default());
+            return self.push(Entry::Message { conn, channel, kind, span });
+        }
+        let spare = self.log.pool.pop().unwrap_or_default();
+        let bytes = std::mem::replace(buffer, spare);
+        // Few messages are that long: the place of this one and of its bytes fit the span.
+        let index = self.log.owned.len() as u32;
+        self.log.owned.push(Arc::new(Block::new(bytes, Some(self.log.pool.clone()))));
+        let span = Span { start: from as u32, len: index, place: Place::Owned };
+        self.push(Entry::Message { conn, channel, kind, span });
+    }
+
     fn eof(&mut self, conn: ConnHandle, channel: ChannelKey) {
         self.push(Entry::Eof { conn, channel });
     }
@@ -288,6 +335,27 @@ mod tests {
         assert_eq!(log.bytes(spans[2], &buffer), b"0123456789");
         assert_eq!(log.bytes(spans[3], &buffer), b"");
         assert_eq!(log.bytes(spans[4], &buffer), b"");
+    }
+
+    #[test]
+    fn a_buffer_is_taken_and_comes_back() {
+        let mut log = EventLog::default();
+        let mut buffer = vec![7; 10_000];
+        buffer[..2].fill(0);
+        let address = buffer.as_ptr();
+        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut buffer, 2);
+        assert!(buffer.is_empty());
+        let span = spans(&log)[0];
+        assert_eq!(log.bytes(span, &[]), &[7; 9_998][..]);
+        assert_eq!(log.bytes(span, &[]).as_ptr() as usize, address as usize + 2);
+        log.clear();
+        let mut other = vec![1; 5_000];
+        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut other, 0);
+        assert_eq!(other.as_ptr(), address, "the first buffer is used again");
+        let mut short = vec![1; 50];
+        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut short, 1);
+        assert_eq!(short.len(), 50);
+        assert_eq!(log.bytes(spans(&log)[1], &[]), &[1; 49][..]);
     }
 
     #[test]

@@ -42,11 +42,6 @@ impl Port {
         let _ = self.waker.set(waker);
     }
 
-    /// The waker, once the shard has its driver.
-    pub(crate) fn waker(&self) -> Option<&Waker> {
-        self.waker.get()
-    }
-
     /// After something was put into a queue: ends the shard's sleep if it sleeps.
     #[inline]
     pub(crate) fn notify(&self) {

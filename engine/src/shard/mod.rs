@@ -164,7 +164,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn end_turn(&mut self) {
-        self.handler.call(&mut self.core, Source::NONE, |h, cx| h.on_batch_end(cx));
+        self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
     }
 
     // ---- waiting
@@ -261,7 +261,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
                 match core.sockets.listener(socket).filter(|_| known) {
                     Some(listener) => {
-                        forward(&core.shared, &counters, to, &meta, listener, segment)
+                        forward(&core.shared, &counters, to, &meta, listener, segment);
                     }
                     // A shard that does not exist: the peer knows us from another life.
                     None => core.endpoint.reset_unknown(core.now, &meta, segment),
@@ -319,7 +319,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if count > 0 {
             self.core.counters.timers.add(count);
             let mut rest = tokens.drain(..);
-            self.handler.call_each(&mut self.core, || rest.next(), |h, cx, t| h.on_timer(cx, t));
+            self.handler.call_each(&mut self.core, || rest.next(), H::on_timer);
         }
         self.tokens = tokens;
         count
@@ -340,7 +340,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             taken += usize::from(command.is_some());
             command
         };
-        self.handler.call_each(&mut self.core, next, |h, cx, c| h.on_command(cx, c));
+        self.handler.call_each(&mut self.core, next, H::on_command);
         self.core.counters.commands.add(taken as u64);
         taken as u64
     }

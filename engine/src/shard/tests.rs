@@ -14,7 +14,8 @@ use trunkline_proto::status::Status;
 
 fn identity() -> Identity {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["host".into()]).unwrap().self_signed(&key).unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["host".into()]).unwrap().self_signed(&key).unwrap();
     Identity::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
 }
 
@@ -260,7 +261,8 @@ fn member(
     let mut this = Shard::new(shared.clone(), shard, driver, Taker::default(), mailbox).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
-    let config = control::listener_config(&ListenConfig::new(addr, identity.clone()), None).unwrap();
+    let config =
+        control::listener_config(&ListenConfig::new(addr, identity.clone()), None).unwrap();
     this.core.listen(AddListener { id, socket, config, result: None }).unwrap();
     this.attach_sockets();
     (this, addr)
@@ -298,7 +300,7 @@ fn packets_that_land_on_the_wrong_shard_are_forwarded() {
         })
         .unwrap();
     let mut client_addr = None;
-    let mut buf = [0; 65_536];
+    let mut buf = vec![0; 65_536];
     let start = std::time::Instant::now();
     let zero = Some(std::time::Duration::ZERO);
     while right.handler.get().unwrap().eof == 0 {

@@ -4,25 +4,24 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use trunkline::{
-    ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, EngineConfig, Identity, ListenConfig,
-    Trust,
+    ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, EngineConfig, Identity,
+    ListenConfig, Trust,
 };
 
 /// A fresh identity.
 pub fn identity() -> Identity {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let cert = rcgen::CertificateParams::new(vec!["trunkline".into()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["trunkline".into()]).unwrap().self_signed(&key).unwrap();
     Identity::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
 }
 
 /// Timeouts that let a test fail soon.
 pub fn connection() -> ConnectionConfig {
-    let mut config = ConnectionConfig::default();
-    config.fin_wait_timeout = trunkline::Duration::from_millis(500);
-    config
+    ConnectionConfig {
+        fin_wait_timeout: trunkline::Duration::from_millis(500),
+        ..ConnectionConfig::default()
+    }
 }
 
 pub fn config(driver: DriverChoice) -> EngineConfig {

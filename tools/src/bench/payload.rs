@@ -11,7 +11,7 @@ pub const HEADER: usize = 16;
 const BODIES: usize = 4;
 
 /// Odd constants with well mixed bits (from the digits of π).
-const KEYS: [u64; 24] = [
+const KEYS: [u64; 2 * LANES] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
     0xa409_3822_299f_31d1,
@@ -28,65 +28,69 @@ const KEYS: [u64; 24] = [
     0x24a1_9947_b391_6cf7,
     0x0801_f2e2_858e_fc17,
     0x6369_20d8_7157_4e69,
-    0xa458_fea3_f493_3d7f,
-    0x0d95_748f_728e_b659,
-    0x718b_cd58_8215_4aef,
-    0x7b54_a41d_c25a_59b5,
-    0x9c30_d539_2af2_6013,
-    0xc5d1_b023_2860_85f1,
-    0xca41_7918_b8db_38ef,
-    0x8e79_dcb0_603a_180f,
 ];
 const LANES: usize = 8;
 const STRIPE: usize = 8 * LANES;
-/// Stripes after which the lanes are mixed; within a round each stripe has keys of its own.
-const ROUND: usize = KEYS.len() - LANES;
 
-/// A 64-bit check of `bytes` that depends on every byte and its place. Built like XXH3: eight
-/// lanes that a compiler turns into vector code, so that reading memory is most of its time.
+/// A 64-bit check of `bytes` that depends on every byte and its place.
+///
+/// Eight lanes of 64-bit words, each with a sum and a sum of its sums, as in Fletcher's checksum:
+/// additions only, so that a compiler turns it into vector code and reading memory is most of its
+/// time. A change within one word always shows in the sum, a moved word in the sum of sums.
 pub fn check(bytes: &[u8]) -> u64 {
-    let mut lanes = [0; LANES];
-    lanes.copy_from_slice(&KEYS[..LANES]);
-    let mut rounds = bytes.chunks_exact(STRIPE * ROUND);
-    for round in &mut rounds {
-        for (n, stripe) in round.chunks_exact(STRIPE).enumerate() {
-            accumulate(&mut lanes, stripe, n);
-        }
-        for (lane, key) in lanes.iter_mut().zip(&KEYS[ROUND..]) {
-            *lane = (*lane ^ (*lane >> 47) ^ key).wrapping_mul(0x9e37_79b1);
-        }
+    if bytes.len() <= STRIPE {
+        return check_short(bytes);
     }
-    let mut stripes = rounds.remainder().chunks_exact(STRIPE);
-    let mut n = 0;
+    let (mut sums, mut moments) = ([0u64; LANES], [0u64; LANES]);
+    let mut stripes = bytes.chunks_exact(STRIPE);
     for stripe in &mut stripes {
-        accumulate(&mut lanes, stripe, n);
-        n += 1;
+        for lane in 0..LANES {
+            sums[lane] = sums[lane].wrapping_add(word(&stripe[8 * lane..8 * lane + 8]));
+            moments[lane] = moments[lane].wrapping_add(sums[lane]);
+        }
     }
-    let rest = stripes.remainder();
-    if !rest.is_empty() {
-        let mut last = [0; STRIPE];
-        last[..rest.len()].copy_from_slice(rest);
-        accumulate(&mut lanes, &last, n.min(ROUND - 1));
+    let mut words = stripes.remainder().chunks_exact(8);
+    let mut lane = 0;
+    for rest in &mut words {
+        sums[lane] = sums[lane].wrapping_add(word(rest));
+        moments[lane] = moments[lane].wrapping_add(sums[lane]);
+        lane += 1;
     }
-    lanes
-        .iter()
-        .zip(&KEYS[LANES..])
-        .fold(bytes.len() as u64, |sum, (lane, key)| mix(sum ^ lane.wrapping_mul(*key)))
+    if !words.remainder().is_empty() {
+        sums[lane] = sums[lane].wrapping_add(word(words.remainder()));
+        moments[lane] = moments[lane].wrapping_add(sums[lane]);
+    }
+    let (sum_keys, moment_keys) = KEYS.split_at(LANES);
+    let fold = |lanes: &[u64; LANES], keys: &[u64]| {
+        lanes
+            .iter()
+            .zip(keys)
+            .fold(0u64, |all, (lane, key)| all.wrapping_add(lane.wrapping_mul(*key)))
+    };
+    let sum = mix(fold(&sums, sum_keys).wrapping_add(bytes.len() as u64));
+    sum ^ fold(&moments, moment_keys).rotate_left(32)
 }
 
-#[inline(always)]
-fn accumulate(lanes: &mut [u64; LANES], stripe: &[u8], n: usize) {
-    let keys = &KEYS[n..n + LANES];
-    for (i, lane) in lanes.iter_mut().enumerate() {
-        let mut word = [0; 8];
-        word.copy_from_slice(&stripe[8 * i..8 * i + 8]);
-        let word = u64::from_le_bytes(word);
-        let keyed = word ^ keys[i];
-        // The product alone would lose a word whose half is zero: the word itself is added too.
-        *lane = lane
-            .wrapping_add(word.rotate_left(32))
-            .wrapping_add((keyed & 0xffff_ffff).wrapping_mul(keyed >> 32));
+/// At most one word a lane: the keys alone tell places apart.
+fn check_short(bytes: &[u8]) -> u64 {
+    let mut keys = KEYS.iter();
+    let mut words = bytes.chunks_exact(8);
+    let mut sum = bytes.len() as u64;
+    for (bytes, key) in (&mut words).zip(&mut keys) {
+        sum = sum.wrapping_add(word(bytes).wrapping_mul(*key));
     }
+    if let (false, Some(key)) = (words.remainder().is_empty(), keys.next()) {
+        sum = sum.wrapping_add(word(words.remainder()).wrapping_mul(*key));
+    }
+    mix(sum)
+}
+
+/// Up to eight bytes, little-endian.
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
 }
 
 const fn mix(x: u64) -> u64 {
@@ -97,7 +101,7 @@ const fn mix(x: u64) -> u64 {
 
 /// The check value of a whole message from that of its body.
 const fn seal(body_check: u64, sequence: u64) -> u64 {
-    mix(body_check ^ mix(sequence ^ KEYS[0]))
+    mix(body_check ^ sequence.wrapping_mul(KEYS[0]))
 }
 
 /// Makes messages of one length.
@@ -145,12 +149,7 @@ impl Source {
 /// Reads all of a message; its sequence number if the check agrees.
 pub fn open(message: &[u8]) -> Option<u64> {
     let (head, body) = message.split_first_chunk::<HEADER>()?;
-    let mut words = head.chunks_exact(8).map(|w| {
-        let mut word = [0; 8];
-        word.copy_from_slice(w);
-        u64::from_le_bytes(word)
-    });
-    let (sum, sequence) = (words.next()?, words.next()?);
+    let (sum, sequence) = (word(&head[..8]), word(&head[8..]));
     (seal(check(body), sequence) == sum).then_some(sequence)
 }
 

@@ -464,14 +464,10 @@ impl Handler for RecvHandler {
     }
 
     fn on_channel_closed(&mut self, _cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
-        let reason = match end {
-            ChannelEnd::Connection(reason) => reason.to_string(),
-            _ => "the channel ended before the file".to_owned(),
-        };
+        // When the connection ended, its status follows and settles all files at once.
         let finishing = self.files.get(&channel).is_some_and(|f| f.stage == Stage::Finishing);
-        if !finishing {
-            let broken = matches!(end, ChannelEnd::Connection(_));
-            self.abandon(channel, None, &reason, broken);
+        if !finishing && !matches!(end, ChannelEnd::Connection(_)) {
+            self.abandon(channel, None, "the channel ended before the file", false);
             self.files.remove(&channel);
         }
     }

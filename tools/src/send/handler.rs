@@ -368,7 +368,8 @@ impl Handler for SendHandler {
                 Err((Some(Code(*code)), format!("refused: {}", Code(*code))))
             }
             ChannelEnd::TimedOut => Err((None, "the receiver did not answer".to_owned())),
-            ChannelEnd::Connection(reason) => Err((None, reason.to_string())),
+            // The status of the connection follows and settles all files at once.
+            ChannelEnd::Connection(_) => return,
             _ => Err((None, "the receiver ended it without an answer".to_owned())),
         };
         self.settle(cx, index, outcome);

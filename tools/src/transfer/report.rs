@@ -3,7 +3,7 @@
 
 use super::names::printable;
 use super::wire::{Code, Digest, hex};
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -105,6 +105,15 @@ impl Report {
             Style::Json | Style::Lines => eprintln!("{line}"),
             Style::Bars(bars) => bars.suspend(|| eprintln!("{line}")),
         }
+    }
+
+    /// Why the command stops; in words also for programs.
+    pub fn error(&self, failure: &Failure) {
+        if let Style::Json = self.style {
+            let (exit, reason) = (failure.exit as u8, &failure.text);
+            print_json("error", json!({"exit": exit, "reason": reason}));
+        }
+        self.say(&format!("error: {failure}"));
     }
 
     /// How many files and bytes there will be, when that is known.

@@ -87,6 +87,8 @@ pub struct Recv {
     pub address: String,
     pub fingerprint: String,
     pub dir: PathBuf,
+    /// The event with which it began.
+    pub listening: Value,
     events: Receiver<Value>,
     seen: Vec<Value>,
     errors: Arc<Mutex<String>>,
@@ -133,6 +135,7 @@ impl Recv {
             address: String::new(),
             fingerprint: String::new(),
             dir,
+            listening: Value::Null,
             events,
             seen: Vec::new(),
             errors,
@@ -143,6 +146,7 @@ impl Recv {
         let field = |name| listening[name].as_str().unwrap();
         field("address").clone_into(&mut recv.address);
         field("fingerprint").clone_into(&mut recv.fingerprint);
+        recv.listening = listening;
         Ok(recv)
     }
 

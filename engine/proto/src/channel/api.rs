@@ -257,6 +257,9 @@ impl Mux {
             if len as u64 > self.peer.max_message {
                 return Err(too_large(len, self.peer.max_message));
             }
+            if !self.peer.known {
+                channel.early = channel.early.max(len as u32);
+            }
             let mut writer = Writer::new(&mut prefix);
             let _ = writer.put_varint(len as u64);
             prefix_len = writer.written();
@@ -438,13 +441,10 @@ fn set_options(channel: &mut Channel, options: &ChannelOptions) {
 /// Nothing to send: no EOF by accident, and nothing whose arrival could be told.
 #[cold]
 fn empty_write(options: SendOptions) -> Result<(), ApiError> {
-    match options.receipt {
-        None => Ok(()),
-        Some(_) => {
-            let why = "is not possible for no bytes";
-            Err(ApiError::InvalidArgument { field: "receipt", why })
-        }
+    if options.receipt.is_none() {
+        return Ok(());
     }
+    Err(ApiError::InvalidArgument { field: "receipt", why: "is not possible for no bytes" })
 }
 
 #[cold]

@@ -22,9 +22,11 @@ use std::collections::VecDeque;
 
 /// Receive credit of CONTROL: the connection announces it in its transport parameters.
 pub const CONTROL_WINDOW: u64 = 64 * 1024;
-/// While more than this waits on our side of CONTROL the peer gets no new credit for it: every
-/// request makes an answer.
-const MAX_CONTROL_QUEUE: u64 = 256 * 1024;
+/// While we could send and still have more refusals than this unacknowledged, in bytes, the peer gets
+/// no new credit for CONTROL: it asks faster than it listens.
+const MAX_REFUSALS: u64 = 256 * 1024;
+/// More than this is no accident: there are only so many ids to ask for.
+const FAR_TOO_MANY_REFUSALS: u64 = 16 * 1024 * 1024;
 
 /// A message of CONTROL that concerns the connection, not a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(super) struct Control {
     message: Option<AuthMessage>,
     /// Channels whose frames wait until CONTROL is acknowledged up to an offset.
     awaiting: VecDeque<(u64, ChannelKey)>,
+    /// Bytes of answers that decline and are not acknowledged, as far as can be told.
+    refusals: u64,
 }
 
 impl Control {
@@ -74,6 +78,7 @@ impl Control {
             credit_pending: false,
             message: None,
             awaiting: VecDeque::new(),
+            refusals: 0,
         }
     }
 
@@ -118,11 +123,15 @@ impl Control {
     }
 
     /// Grants more when a quarter of the window is used up.
-    fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         let freed = self.recv.next - self.input.len() as u64;
         let limit = (freed + CONTROL_WINDOW).min(MAX_STREAM_OFFSET);
-        let queue = self.send.unacked() + self.staged.len() as u64;
-        if limit >= self.recv.limit + CONTROL_WINDOW / 4 && queue <= MAX_CONTROL_QUEUE {
+        if limit < self.recv.limit + CONTROL_WINDOW / 4 {
+            return;
+        }
+        // Credit is never withheld while we wait for the peer's: both sides would wait for ever.
+        let waiting = self.send.unsent() > 0 && self.sendable() == 0;
+        if self.refusals <= MAX_REFUSALS || waiting {
             self.recv.limit = limit;
             self.credit_pending = true;
         }
@@ -197,7 +206,8 @@ impl Mux {
 
     /// CONTROL was acknowledged a bit further.
     pub(super) fn control_acked(&mut self, offset: u64, len: u64) {
-        self.control.send.on_acked(offset, len, &mut self.pool);
+        let moved = self.control.send.on_acked(offset, len, &mut self.pool);
+        self.control.refusals = self.control.refusals.saturating_sub(moved);
         while let Some((end, key)) = self.control.awaiting.front().copied() {
             if end > self.control.send.base() {
                 break;
@@ -284,6 +294,9 @@ impl Mux {
             ControlMessage::ChannelRequest(request) if request.is_answer => {
                 self.on_answer(now, conn, &request, sink)
             }
+            ControlMessage::ChannelRequest(_) if self.control.refusals > FAR_TOO_MANY_REFUSALS => {
+                Err(PeerMisbehaved::Limit("requests while answers are not read"))
+            }
             ControlMessage::ChannelRequest(request) => self.on_request(now, conn, &request, sink),
             ControlMessage::AuthenticationRequest { credential } => {
                 let credential = credential.to_vec();
@@ -309,14 +322,14 @@ impl Mux {
     ) -> Result<(), PeerMisbehaved> {
         let id = request.channel;
         if id == CONTROL_CHANNEL || id == TRANSPORT_CHANNEL || self.table.is_own(id) {
-            self.answer_declined(request, Reason::PROTOCOL.0, "not an id of the opener");
+            self.write_refusal(id, Reason::PROTOCOL.0, "not an id of the opener");
             return Ok(());
         }
-        if let Some(slot) = self.table.slot_of(id) {
-            if !self.finalise(conn, slot, sink) {
-                self.answer_declined(request, Reason::PROTOCOL.0, "id in use");
-                return Ok(());
-            }
+        if let Some(slot) = self.table.slot_of(id)
+            && !self.finalise(conn, slot, sink)
+        {
+            self.write_refusal(id, Reason::PROTOCOL.0, "id in use");
+            return Ok(());
         }
         let since = request.options.since.unwrap_or(0);
         let lost = self.early.lost_frames(id, since);
@@ -400,21 +413,24 @@ impl Mux {
         true
     }
 
-    /// Declines without a channel.
-    fn answer_declined(&mut self, request: &ChannelRequestMessage<'_>, code: u32, text: &str) {
+    /// Answers that a request is declined. The name is left out: the id says it all.
+    fn write_refusal(&mut self, channel: u16, code: u32, text: &str) {
         let options = RequestOptions {
             has_map: true,
             declined: Some(code),
             reason: text,
             ..RequestOptions::default()
         };
-        self.write_request(&ChannelRequestMessage { is_answer: true, options, ..*request });
+        let before = self.control.end();
+        let answer = ChannelRequestMessage { name: "", channel, is_answer: true, options };
+        let after = self.write_request(&answer);
+        self.control.refusals += after - before;
     }
 
     /// Declines a channel that was offered. Its slot stays until the opener's RESET.
     pub(super) fn decline_slot(&mut self, slot: u32, code: u32, text: &str) {
         let channel = self.table.at(slot);
-        let name = channel.name.take();
+        channel.name = None;
         let id = channel.id;
         let over = channel.has(flag::RECV_DONE);
         if channel.any(flag::RESET) && !channel.has(flag::SEND_DONE) {
@@ -426,18 +442,7 @@ impl Mux {
         channel.clear(flag::RESET_PENDING);
         self.uncount(slot);
         self.drop_incoming(slot);
-        let options = RequestOptions {
-            has_map: true,
-            declined: Some(code),
-            reason: text,
-            ..RequestOptions::default()
-        };
-        self.write_request(&ChannelRequestMessage {
-            name: name.as_deref().unwrap_or(""),
-            channel: id,
-            is_answer: true,
-            options,
-        });
+        self.write_refusal(id, code, text);
         if over {
             self.free(slot);
         }
@@ -534,8 +539,14 @@ impl Mux {
         }
     }
 
-    /// Ends a channel for the application: what is queued is dropped and a RESET tells the peer.
+    /// Ends a channel for the application: what is queued is dropped and a RESET tells the peer,
+    /// even when our EOF was acknowledged already: it is what frees the id on the other side.
     fn forget_channel(&mut self, slot: u32, code: u32) {
+        let channel = self.table.at(slot);
+        if channel.has(flag::SEND_DONE) && !channel.has(flag::RESET) {
+            channel.clear(flag::SEND_DONE);
+            self.unacked_ends += 1;
+        }
         self.cancel_send(slot, code);
         self.drop_incoming(slot);
         self.table.at(slot).state = State::Closing;
@@ -561,7 +572,9 @@ impl Mux {
             self.refuse(key.slot, code);
             return Ok(());
         }
-        for (pn, frame) in held.frames(id) {
+        let mut frames: Vec<_> = held.frames(id).collect();
+        frames.sort_by_key(|(pn, _)| *pn);
+        for (pn, frame) in frames {
             if self.table.get(key).is_none() {
                 return Ok(());
             }
@@ -571,7 +584,7 @@ impl Mux {
             self.on_credit(pn, id, limit)?;
         }
         if let Some((pn, code)) = held.stop {
-            self.channel_stop(conn, pn, id, code, sink)?;
+            self.channel_stop(conn, pn, id, code, sink);
         }
         if let Some((pn, code, end)) = held.reset {
             self.channel_reset(conn, pn, id, code, end, sink)?;

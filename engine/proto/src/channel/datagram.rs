@@ -251,17 +251,16 @@ impl DatagramRecv {
         budget: &mut ReassemblyBudget,
         pool: &mut Pool,
     ) -> Result<Option<Vec<u8>>, PeerMisbehaved> {
-        let at = match self.partials.iter().rposition(|p| p.id == header.id) {
-            Some(at) => at,
-            None => {
-                if !self.admit(&header, body, budget, pool)? {
-                    return Ok(None);
-                }
-                self.start(&header, deadline, budget)
+        let at = if let Some(at) = self.partials.iter().rposition(|p| p.id == header.id) {
+            at
+        } else {
+            if !self.admit(header, body, budget, pool)? {
+                return Ok(None);
             }
+            self.start(header, deadline, budget)
         };
         let partial = &mut self.partials[at];
-        let complete = partial.add(&header, body, budget, pool);
+        let complete = partial.add(header, body, budget, pool);
         match complete {
             Ok(false) => Ok(None),
             Ok(true) => {
@@ -282,7 +281,7 @@ impl DatagramRecv {
     /// go first.
     fn admit(
         &mut self,
-        header: &DatagramHeader,
+        header: DatagramHeader,
         body: &[u8],
         budget: &mut ReassemblyBudget,
         pool: &mut Pool,
@@ -304,7 +303,7 @@ impl DatagramRecv {
 
     fn start(
         &mut self,
-        header: &DatagramHeader,
+        header: DatagramHeader,
         deadline: Instant,
         budget: &mut ReassemblyBudget,
     ) -> usize {
@@ -382,7 +381,7 @@ impl Partial {
     /// Adds a fragment; `true` when the message is complete in `data`.
     fn add(
         &mut self,
-        header: &DatagramHeader,
+        header: DatagramHeader,
         body: &[u8],
         budget: &mut ReassemblyBudget,
         pool: &mut Pool,
@@ -400,12 +399,12 @@ impl Partial {
             if self.size != 0 && body.len() > self.size {
                 return Err(Refusal::Misbehaved(BAD));
             }
-            self.check_size(whole * self.size + body.len(), budget)?;
+            check_size(whole * self.size + body.len(), budget)?;
         } else if self.size == 0 {
             if self.tail.len() > body.len() {
                 return Err(Refusal::Misbehaved(BAD));
             }
-            self.check_size(whole * body.len() + self.tail.len(), budget)?;
+            check_size(whole * body.len() + self.tail.len(), budget)?;
             self.charge(usize::from(self.count) * body.len(), budget)?;
             self.size = body.len();
             self.data = pool.block(usize::from(self.count) * self.size);
@@ -436,13 +435,6 @@ impl Partial {
         Ok(complete)
     }
 
-    fn check_size(&self, len: usize, budget: &ReassemblyBudget) -> Result<(), Refusal> {
-        if len as u64 > budget.max_message {
-            return Err(Refusal::Misbehaved(PeerMisbehaved::Limit("datagram size")));
-        }
-        Ok(())
-    }
-
     /// Copies a fragment to its place.
     fn put(&mut self, at: usize, body: &[u8]) {
         if at == self.data.len() {
@@ -456,8 +448,15 @@ impl Partial {
     }
 }
 
+fn check_size(len: usize, budget: &ReassemblyBudget) -> Result<(), Refusal> {
+    if len as u64 > budget.max_message {
+        return Err(Refusal::Misbehaved(PeerMisbehaved::Limit("datagram size")));
+    }
+    Ok(())
+}
+
 /// Whether message `id` is newer than `newest`, in serial-number arithmetic (RFC 1982).
 #[inline]
 pub(super) const fn is_newer(id: u32, newest: u32) -> bool {
-    (id.wrapping_sub(newest) as i32) > 0
+    id.wrapping_sub(newest).cast_signed() > 0
 }

@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 
 /// Packet number, extra bytes and length in front of each held body.
 const HEADER: usize = 8 + FRAME_EXTRA_LEN + 2;
-/// What an id with held frames costs besides them.
-const HELD_COST: u64 = 160;
 /// Held frames of a former life are kept for this long.
 const KEEP: Duration = Duration::from_secs(10);
 /// Room for copies of frames beyond what the credit allows.
@@ -39,10 +37,10 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Memory for which it counts. The sender of early data knows the cost of its frames but not
-    /// that of an id, so only what may be dropped counts for both.
-    fn cost(&self) -> u64 {
-        self.frames.len() as u64 + if self.evictable { HELD_COST } else { 0 }
+    /// What it counts for: what its frames cost of the early-data credit. The record of an id is
+    /// not counted, for the sender does not either; there are at most as many as ids.
+    const fn cost(&self) -> u64 {
+        self.frames.len() as u64
     }
 
     fn push(&mut self, pn: u64, frame: &RawFrame<'_>) {
@@ -53,7 +51,7 @@ impl Held {
         self.frames.extend_from_slice(frame.body);
     }
 
-    /// The held frames with their packet numbers, oldest first.
+    /// The held frames with their packet numbers, as they came.
     pub(super) fn frames(&self, channel: u16) -> impl Iterator<Item = (u64, RawFrame<'_>)> {
         let mut rest = self.frames.as_slice();
         core::iter::from_fn(move || {
@@ -82,8 +80,7 @@ pub(super) struct Early {
     /// Ids whose last life may still have frames of ours under way.
     dirty: IdSet,
     /// Ids for which something was dropped, and the newest packet of which it was.
-    evicted: IdSet,
-    evicted_pn: u64,
+    evicted: IdMap<u64>,
 }
 
 /// The peer sent more before its request than it was allowed to.
@@ -91,20 +88,21 @@ pub(super) struct Early {
 pub(super) struct TooMuch;
 
 impl Early {
-    /// Holds a frame of an id of the peer that nobody has asked for.
+    /// Holds a frame of an id of the peer that nobody has asked for, or that may belong to the next
+    /// life (`former`).
     pub(super) fn hold_unknown(
         &mut self,
         now: Instant,
         id: u16,
         pn: u64,
         budget: u64,
+        former: bool,
         add: impl FnOnce(&mut Held),
     ) -> Result<(), TooMuch> {
-        let evictable = self.former.contains(id);
+        let evictable = former || self.former.contains(id);
         let held = self.held.entry(id).or_insert_with(|| {
             if evictable {
                 self.order.push_back((now, id));
-                self.garbage += HELD_COST;
             }
             Held { evictable, ..Held::default() }
         });
@@ -114,7 +112,7 @@ impl Early {
         let added = held.cost() - before;
         if held.evictable {
             self.garbage += added;
-            self.evict(now, budget + SLACK);
+            self.evict(now, 2 * budget + SLACK);
             return Ok(());
         }
         self.unknown += added;
@@ -177,11 +175,11 @@ impl Early {
                 break;
             }
             self.order.pop_front();
-            if self.held.get(&id).is_some_and(|held| held.evictable) {
-                if let Some(held) = self.take(id, false) {
-                    self.evicted.insert(id);
-                    self.evicted_pn = self.evicted_pn.max(held.newest);
-                }
+            if self.held.get(&id).is_some_and(|held| held.evictable)
+                && let Some(held) = self.take(id, false)
+            {
+                let newest = self.evicted.entry(id).or_default();
+                *newest = held.newest.max(*newest);
             }
         }
     }
@@ -200,7 +198,7 @@ impl Early {
 
     /// A request came for `id`: whether frames of its new life may have been dropped.
     pub(super) fn lost_frames(&mut self, id: u16, since: u64) -> bool {
-        self.evicted.remove(id) && since <= self.evicted_pn
+        self.evicted.remove(&id).is_some_and(|newest| since <= newest)
     }
 
     /// A life of an id is over.

@@ -48,17 +48,15 @@ impl Mux {
                 self.stream_acked(conn, channel, offset, len.into(), eof, sink);
             }
             FrameRecord::DatagramEof { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.has(flag::RESET) {
-                        ch.set(flag::FIN_ACKED);
-                        self.send_done(conn, channel.slot, sink);
-                    }
-                }
-            }
-            FrameRecord::Reset { channel } => {
-                if self.table.get(channel).is_some() {
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.has(flag::RESET)
+                {
+                    ch.set(flag::FIN_ACKED);
                     self.send_done(conn, channel.slot, sink);
                 }
+            }
+            FrameRecord::Reset { channel } if self.table.get(channel).is_some() => {
+                self.send_done(conn, channel.slot, sink);
             }
             _ => {}
         }
@@ -169,11 +167,12 @@ impl Mux {
             FrameRecord::DatagramEof { channel } => self.stream_lost(channel, 0, 0, true),
             FrameRecord::Credit { channel: CONTROL_KEY } => self.control.credit_pending = true,
             FrameRecord::Credit { channel } => {
-                if let Some(ch) = self.table.get(channel) {
-                    if !ch.any(flag::RECV_DONE | flag::STOP) && ch.recv.end == NO_END {
-                        ch.set(flag::CREDIT_PENDING);
-                        self.activate_transport(channel.slot);
-                    }
+                if let Some(ch) = self.table.get(channel)
+                    && !ch.any(flag::RECV_DONE | flag::STOP)
+                    && ch.recv.end == NO_END
+                {
+                    ch.set(flag::CREDIT_PENDING);
+                    self.activate_transport(channel.slot);
                 }
             }
             FrameRecord::Reset { channel } => {

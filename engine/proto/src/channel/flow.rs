@@ -12,6 +12,8 @@ use crate::limits::{MAX_CHANNELS, MAX_STREAM_OFFSET, MIN_CHANNEL_WINDOW};
 use crate::time::{Duration, Instant};
 use std::collections::VecDeque;
 
+/// Longest length in front of a message.
+const MESSAGE_PREFIX: u64 = 8;
 /// Most channels that one side can have opened.
 const HALF: u32 = MAX_CHANNELS / 2;
 
@@ -43,7 +45,8 @@ impl Budget {
             own_reserved: config.max_channels.saturating_sub(HALF),
             orphaned: 0,
             total: config.receive_budget,
-            reassembly: config.reassembly_budget,
+            // The largest message comes with the length in front of it.
+            reassembly: config.reassembly_budget + MESSAGE_PREFIX,
             reassembly_used: 0,
             waiters: VecDeque::new(),
         }

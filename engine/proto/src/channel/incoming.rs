@@ -32,6 +32,11 @@ impl<S: Sink> Deliver for ToSink<'_, S> {
         self.messages += 1;
         self.sink.message(self.conn, self.key, ChannelKind::Messages, message);
     }
+
+    fn message_buffer(&mut self, buffer: &mut Vec<u8>, from: usize) {
+        self.messages += 1;
+        self.sink.message_buffer(self.conn, self.key, ChannelKind::Messages, buffer, from);
+    }
 }
 
 /// Remembers only that something came.
@@ -98,10 +103,11 @@ impl Mux {
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         let Some(slot) = self.table.slot_of(frame.channel) else {
-            return self.unknown_frame(now, pn, frame);
+            return self.unknown_frame(now, pn, frame, false);
         };
         let channel = self.table.at(slot);
         match channel.state {
+            State::Open if channel.awaits_next_life() => self.unknown_frame(now, pn, frame, true),
             State::Open if pn >= channel.since => {
                 if channel.kind == ChannelKind::Datagrams {
                     self.datagram_frame(now, conn, slot, frame, sink)
@@ -124,8 +130,13 @@ impl Mux {
                 }
                 Ok(())
             }
-            State::Closing if !channel.has(flag::UNANSWERED) && pn >= channel.since => {
-                // Only the end of what the peer sends is of interest.
+            State::Closing
+                if channel.has(flag::OURS)
+                    && !channel.has(flag::UNANSWERED)
+                    && pn >= channel.since =>
+            {
+                // Only the end of what the peer sends is of interest. What we declined ends with a
+                // RESET.
                 let eof = match channel.kind {
                     ChannelKind::Datagrams => frame.datagram().is_eof(),
                     _ => true,
@@ -143,14 +154,15 @@ impl Mux {
         }
     }
 
-    /// A frame of an id that is not in use: either it overtook its request, or it belongs to a life
-    /// that is over.
+    /// A frame of an id that is not in use, or whose life may be over for its opener: either it
+    /// overtook its request, or it belongs to the former life.
     #[cold]
     fn unknown_frame(
         &mut self,
         now: Instant,
         pn: u64,
         frame: &RawFrame<'_>,
+        former: bool,
     ) -> Result<(), PeerMisbehaved> {
         let id = frame.channel;
         if self.table.is_own(id) {
@@ -160,7 +172,7 @@ impl Mux {
         let budget = self.config.early_data;
         let add = |held: &mut _| Early::add_frame(held, pn, frame);
         self.early
-            .hold_unknown(now, id, pn, budget, add)
+            .hold_unknown(now, id, pn, budget, former, add)
             .map_err(|_| PeerMisbehaved::Credit("early data"))
     }
 
@@ -483,7 +495,14 @@ impl Mux {
         let channel = table.at(slot);
         let deadline = now + self.config.datagram_reassembly_timeout;
         let mut recv = channel.datagram_recv.take().unwrap_or_else(|| pool.datagram_recv());
-        let message = recv.receive(header, frame.body, deadline, reassembly, pool)?;
+        let result = recv.receive(header, frame.body, deadline, reassembly, pool);
+        let message = match result {
+            Ok(message) => message,
+            Err(e) => {
+                channel.datagram_recv = Some(recv);
+                return Err(e);
+            }
+        };
         if message.is_some() && channel.has(flag::LATEST) {
             recv.retain(|id| is_newer(id, header.id), reassembly, pool);
         }

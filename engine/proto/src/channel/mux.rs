@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::sched::Sched;
 use super::table::{Channel, State, Table, flag};
 use crate::config::{ChannelKind, ConnectionConfig};
-use crate::error::{CloseReason, PeerMisbehaved};
+use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle, Role};
 use crate::limits::{MAX_CHANNELS, MAX_DATAGRAM, MIN_PACKET, PACKET_OVERHEAD};
@@ -26,6 +26,8 @@ pub(super) struct PeerLimits {
     pub max_channels: u32,
     pub max_message: u64,
     pub max_datagram: u64,
+    /// `false` while these are only our guess.
+    pub known: bool,
 }
 
 /// All channels of one connection, the CONTROL stream included.
@@ -165,6 +167,7 @@ impl Mux {
                 max_channels: MAX_CHANNELS,
                 max_message: config.max_message as u64,
                 max_datagram: MAX_DATAGRAM as u64,
+                known: false,
             },
             ready: false,
             discarding: false,
@@ -201,15 +204,26 @@ impl Mux {
         }
     }
 
-    /// Takes the peer's limits.
+    /// Takes the peer's limits. A channel on which a longer message was sent before they were known
+    /// is reset.
     pub fn set_peer(&mut self, params: &TransportParams) {
         self.peer = PeerLimits {
             early_data: params.early_data,
             max_channels: params.max_channels.min(MAX_CHANNELS),
             max_message: params.max_message.min(self.config.max_message as u64),
             max_datagram: params.max_datagram.min(MAX_DATAGRAM as u64),
+            known: true,
         };
         self.control.raise_limit(params.control_window);
+        for slot in 0..self.table.slots() {
+            let channel = self.table.at(slot);
+            let longest = core::mem::take(&mut channel.early);
+            if u64::from(longest) > self.peer.max_message {
+                // A message was accepted that the peer does not take: the channel cannot go on.
+                channel.ended(Reason::LOCAL_LIMIT.0, false);
+                self.cancel_send(slot, Reason::LOCAL_LIMIT.0);
+            }
+        }
         self.wake_early();
     }
 
@@ -253,7 +267,7 @@ impl Mux {
             let channel = self.table.at(slot);
             match channel.state {
                 State::Offered => {
-                    self.decline_slot(slot, crate::error::Reason::APP.0, "");
+                    self.decline_slot(slot, Reason::APP.0, "");
                 }
                 State::Open => {
                     let (unconsumed, debt) = (channel.recv.unconsumed, channel.recv.debt);
@@ -287,7 +301,8 @@ impl Mux {
         self.unacked > 0 || self.unacked_ends > 0 || self.control.has_unacked()
     }
 
-    /// What became of the reliable data of channels.
+    /// What became of the reliable data of channels, while they exist: ask before
+    /// [`Self::close_all`].
     pub fn report(&self) -> DeliveryReport {
         if let Some(report) = self.final_report {
             return report;

@@ -138,6 +138,7 @@ impl Mux {
             let offset = self.control.send.next();
             let body = packet.stream(CONTROL_KEY, CONTROL_CHANNEL, offset, len);
             self.control.send.take_new(body);
+            self.control.renew();
         }
     }
 
@@ -274,7 +275,7 @@ impl Mux {
         class: usize,
         packet: &mut Packet<'_, R>,
     ) -> bool {
-        let quantum = (self.packet_payload / 16).max(64) as i32;
+        let quantum = (self.packet_payload / 16).max(64) as u32;
         loop {
             let queue = &mut self.sched.class(class).fresh;
             let Some(slot) = queue.front().copied() else { return true };
@@ -286,9 +287,12 @@ impl Mux {
             }
             if !channel.has(flag::TURN) {
                 channel.set(flag::TURN);
-                channel.deficit = quantum * i32::from(channel.weight);
+                channel.deficit =
+                    channel.deficit.saturating_add_unsigned(quantum * u32::from(channel.weight));
             }
-            let turn = if channel.kind == ChannelKind::Datagrams {
+            let turn = if channel.deficit <= 0 && !alone {
+                Turn::Over
+            } else if channel.kind == ChannelKind::Datagrams {
                 self.datagram_turn(now, slot, alone, packet)
             } else {
                 self.stream_turn(slot, alone, packet)
@@ -304,6 +308,7 @@ impl Mux {
                 continue;
             }
             channel.clear(flag::IN_FRESH);
+            channel.deficit = 0;
             if turn == Turn::Early && !channel.has(flag::IN_EARLY) {
                 channel.set(flag::IN_EARLY);
                 self.sched.early.push_back(slot);
@@ -362,7 +367,7 @@ impl Mux {
                 self.early_used += cost;
             }
             if !alone {
-                channel.deficit -= len as i32;
+                channel.deficit = channel.deficit.saturating_sub_unsigned(len as u32);
                 if channel.deficit <= 0 {
                     return Turn::Over;
                 }
@@ -404,7 +409,7 @@ impl Mux {
                             self.early_used += cost;
                         }
                         if !alone {
-                            channel.deficit -= len as i32;
+                            channel.deficit = channel.deficit.saturating_sub_unsigned(len as u32);
                             if channel.deficit <= 0 {
                                 break Turn::Over;
                             }

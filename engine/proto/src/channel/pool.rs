@@ -39,6 +39,8 @@ pub(super) struct Pool {
     datagram_recvs: Vec<Box<DatagramRecv>>,
 }
 
+// What is kept and handed out are the boxes themselves.
+#[allow(clippy::unnecessary_box_returns)]
 impl Pool {
     /// An empty block that holds at least `min(want, MAX_BLOCK)` bytes.
     pub(super) fn block(&mut self, want: usize) -> Vec<u8> {

@@ -27,6 +27,10 @@ pub(super) trait Deliver {
     fn bytes(&mut self, bytes: &[u8]);
     /// A whole message.
     fn message(&mut self, message: &[u8]);
+    /// A whole message: the bytes of a buffer that may be taken, from `from` on.
+    fn message_buffer(&mut self, buffer: &mut Vec<u8>, from: usize) {
+        self.message(buffer.get(from..).unwrap_or(&[]));
+    }
 }
 
 /// What delivery depends on, and what comes of it.
@@ -210,9 +214,14 @@ impl RecvState {
         out.bytes(bytes);
     }
 
-    /// Delivers one message out of the buffer and settles who pays for it from now on.
+    /// Delivers one message out of the buffer.
     fn hand_message<D: Deliver>(&mut self, message: &[u8], cx: &mut RecvContext<'_>, out: &mut D) {
-        let len = message.len() as u64;
+        self.settle_message(message.len() as u64, cx);
+        out.message(message);
+    }
+
+    /// Settles who pays from now on for a message of `len` bytes that was put together.
+    fn settle_message(&mut self, len: u64, cx: &mut RecvContext<'_>) {
         let paid = u64::from(core::mem::take(&mut self.reserved));
         if !cx.manual {
             cx.released += paid;
@@ -224,7 +233,6 @@ impl RecvState {
         } else {
             self.unconsumed += len;
         }
-        out.message(message);
     }
 
     /// Bytes that follow on what was delivered, with nothing buffered.
@@ -295,8 +303,10 @@ impl RecvState {
         buf.data.extend_from_slice(tail);
         self.next += missing;
         let prefix = buf.prefix_len();
-        if let Some(buf) = self.buf.take() {
-            self.hand_message(buf.unread().get(prefix..).unwrap_or(&[]), cx, out);
+        if let Some(mut buf) = self.buf.take() {
+            let from = buf.head + prefix;
+            self.settle_message(buf.data.len().saturating_sub(from) as u64, cx);
+            out.message_buffer(&mut buf.data, from);
             cx.pool.give_recv_buf(buf);
         }
         if rest.is_empty() { Ok(()) } else { self.in_order(rest, cx, out) }

@@ -20,7 +20,8 @@ pub(super) struct Class {
 /// All queues of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Sched {
-    classes: [Class; PRIORITIES],
+    /// As many as were needed since the connection was last idle.
+    classes: Vec<Class>,
     /// Bit n: class n has an entry.
     ready: u8,
     /// Channels with a CREDIT, RESET or STOP to send.
@@ -45,16 +46,23 @@ impl Sched {
     /// Appends a channel with new data.
     #[inline]
     pub(super) fn push_fresh(&mut self, class: u8, slot: u32) {
+        self.mark(class).fresh.push_back(slot);
+    }
+
+    /// The queues of a class that is about to have an entry.
+    #[inline]
+    fn mark(&mut self, class: u8) -> &mut Class {
         let class = class as usize % PRIORITIES;
-        self.classes[class].fresh.push_back(slot);
+        if class >= self.classes.len() {
+            self.classes.resize_with(class + 1, Class::default);
+        }
         self.ready |= 1 << class;
+        &mut self.classes[class]
     }
 
     /// Appends a channel with lost data.
     pub(super) fn push_lost(&mut self, class: u8, slot: u32) {
-        let class = class as usize % PRIORITIES;
-        self.classes[class].lost.push_back(slot);
-        self.ready |= 1 << class;
+        self.mark(class).lost.push_back(slot);
     }
 
     /// The first class at or behind `from` that has an entry.
@@ -64,7 +72,7 @@ impl Sched {
         (rest != 0).then(|| rest.trailing_zeros() as usize)
     }
 
-    /// The queues of a class.
+    /// The queues of a class that has an entry.
     #[inline]
     pub(super) fn class(&mut self, class: usize) -> &mut Class {
         &mut self.classes[class]
@@ -81,9 +89,8 @@ impl Sched {
 
     /// Memory that idle queues hold is given back.
     pub(super) fn shrink(&mut self) {
-        for class in &mut self.classes {
-            class.lost.shrink_to_fit();
-            class.fresh.shrink_to_fit();
+        if self.ready == 0 {
+            self.classes = Vec::new();
         }
         self.transport.shrink_to_fit();
         self.held.shrink_to_fit();

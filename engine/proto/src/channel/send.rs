@@ -135,12 +135,12 @@ impl SendBuf {
     /// Appends a copy.
     #[inline]
     pub(super) fn push_copy(&mut self, data: &[u8], pool: &mut Pool) {
-        if let Some(Segment { bytes: Bytes::Block(block), .. }) = self.segments.back_mut() {
-            if block.capacity() - block.len() >= data.len() {
-                block.extend_from_slice(data);
-                self.end += data.len() as u64;
-                return;
-            }
+        if let Some(Segment { bytes: Bytes::Block(block), .. }) = self.segments.back_mut()
+            && block.capacity() - block.len() >= data.len()
+        {
+            block.extend_from_slice(data);
+            self.end += data.len() as u64;
+            return;
         }
         self.push_blocks(data, pool);
     }

@@ -64,10 +64,11 @@ impl Mux {
         final_offset: u64,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+        if let Some(former) = self.may_be_early(id) {
+            let budget = self.config.early_data;
             return self
                 .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                .hold_unknown(now, id, pn, budget, former, |held| {
                     held.reset = held.reset.max(Some((pn, code, final_offset)));
                 })
                 .map_err(|_| PeerMisbehaved::Credit("early data"));
@@ -76,6 +77,18 @@ impl Mux {
             return self.channel_reset(conn, pn, id, code, final_offset, &mut Discard::default());
         }
         self.channel_reset(conn, pn, id, code, final_offset, sink)
+    }
+
+    /// Whether a signal for an id of the peer may have overtaken the request; if so, whether the id
+    /// had a life before.
+    fn may_be_early(&mut self, id: u16) -> Option<bool> {
+        if self.table.is_own(id) {
+            return None;
+        }
+        match self.table.slot_of(id) {
+            None => Some(false),
+            Some(slot) => self.table.at(slot).awaits_next_life().then_some(true),
+        }
     }
 
     /// A RESET for an id that is in use.
@@ -127,18 +140,21 @@ impl Mux {
         code: u32,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        if !self.table.is_own(id) && self.table.slot_of(id).is_none() {
+        if let Some(former) = self.may_be_early(id) {
+            let budget = self.config.early_data;
             return self
                 .early
-                .hold_unknown(now, id, pn, self.config.early_data, |held| {
+                .hold_unknown(now, id, pn, budget, former, |held| {
                     held.stop = held.stop.max(Some((pn, code)));
                 })
                 .map_err(|_| PeerMisbehaved::Credit("early data"));
         }
         if self.discarding {
-            return self.channel_stop(conn, pn, id, code, &mut Discard::default());
+            self.channel_stop(conn, pn, id, code, &mut Discard::default());
+        } else {
+            self.channel_stop(conn, pn, id, code, sink);
         }
-        self.channel_stop(conn, pn, id, code, sink)
+        Ok(())
     }
 
     /// A STOP for an id that is in use.
@@ -149,21 +165,21 @@ impl Mux {
         id: u16,
         code: u32,
         sink: &mut S,
-    ) -> Result<(), PeerMisbehaved> {
-        let Some(slot) = self.table.slot_of(id) else { return Ok(()) };
+    ) {
+        let Some(slot) = self.table.slot_of(id) else { return };
         let channel = self.table.at(slot);
         let key = ChannelKey { slot, life: channel.life };
         match channel.state {
             State::Requested => {
                 let held = self.early.known(id);
                 held.stop = held.stop.max(Some((pn, code)));
-                return Ok(());
+                return;
             }
             State::Open | State::Offered if pn >= channel.since => {}
-            _ => return Ok(()),
+            _ => return,
         }
         if channel.any(flag::RESET | flag::SEND_DONE) {
-            return Ok(());
+            return;
         }
         let told = channel.state == State::Open && !channel.has(flag::READY_PENDING);
         channel.ended(code, true);
@@ -172,7 +188,6 @@ impl Mux {
             sink.stopped(conn, key, code);
         }
         self.withdrawn(conn, slot, sink);
-        Ok(())
     }
 
     /// An offered channel that the opener both reset and stopped is pointless: it is declined, and

@@ -102,9 +102,10 @@ pub(super) struct Channel {
     pub kind: ChannelKind,
     pub priority: u8,
     pub weight: u8,
-    /// Bytes that it may still send in its turn.
+    /// Bytes that it may still send in its turn; below zero when its last datagram was longer.
     pub deficit: i32,
-    /// Early-data credit that it uses while it is not answered.
+    /// Early-data credit that it uses while it is not answered. Before the peer's limits are known:
+    /// the longest message sent.
     pub early: u32,
     /// `datagrams`: milliseconds after which an unsent message is dropped; 0 = never.
     pub expires_ms: u32,
@@ -181,6 +182,13 @@ impl Channel {
     #[inline]
     pub(super) const fn is_known(&self) -> bool {
         matches!(self.state, State::Requested | State::Offered | State::Open)
+    }
+
+    /// Whether the peer, who opened it, may see it as over and its id as free: all that the peer
+    /// sent has arrived, and so may have our own end.
+    #[inline]
+    pub(super) const fn awaits_next_life(&self) -> bool {
+        self.has(flag::RECV_DONE | flag::END_SENT) && !self.has(flag::OURS)
     }
 
     /// Stream offset of the next byte that was never sent.
@@ -280,6 +288,8 @@ const NONE: u32 = u32::MAX;
 /// All channels of one connection but CONTROL. Slots never move, and memory grows in small pieces.
 #[derive(Debug)]
 pub(super) struct Table {
+    // Boxed, so that growing does not move channels.
+    #[allow(clippy::vec_box)]
     chunks: Vec<Box<[Channel; CHUNK]>>,
     first_free: u32,
     ids: IdMap<u32>,

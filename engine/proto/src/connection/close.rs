@@ -18,11 +18,12 @@ pub(crate) struct Closing {
     retransmit_at: Option<Instant>,
     interval: Duration,
     last_sent: Option<Instant>,
-    left: u8,
+    /// What is due answers a late packet; the repetition has a rhythm of its own.
+    answers: bool,
 }
 
-/// How often CLOSE is repeated without an answer.
-const ATTEMPTS: u8 = 8;
+/// Longest pause between two repetitions.
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 /// Late packets are answered at most this often.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -37,16 +38,18 @@ impl Closing {
             retransmit_at: None,
             interval: pto.max(Duration::from_millis(5)),
             last_sent: None,
-            left: ATTEMPTS,
+            answers: false,
         }
     }
 
     pub(crate) fn on_sent(&mut self, now: Instant) {
         self.due = false;
         self.last_sent = Some(now);
-        self.left = self.left.saturating_sub(1);
-        self.retransmit_at = (self.left > 0 && !self.acknowledged).then(|| now + self.interval);
-        self.interval = self.interval.mul(2);
+        if core::mem::take(&mut self.answers) {
+            return;
+        }
+        self.retransmit_at = (!self.acknowledged).then(|| now + self.interval);
+        self.interval = self.interval.mul(2).min(MAX_INTERVAL);
     }
 
     pub(crate) fn on_acknowledged(&mut self) {
@@ -57,8 +60,9 @@ impl Closing {
 
     /// A packet arrived that shows that the peer does not know yet.
     pub(crate) fn on_late_packet(&mut self, now: Instant) {
-        if self.last_sent.is_none_or(|t| now.since(t) >= ANSWER_INTERVAL) {
+        if !self.due && self.last_sent.is_none_or(|t| now.since(t) >= ANSWER_INTERVAL) {
             self.due = true;
+            self.answers = true;
         }
     }
 
@@ -70,6 +74,7 @@ impl Closing {
         if self.retransmit_at.is_some_and(|t| t <= now) {
             self.retransmit_at = None;
             self.due = true;
+            self.answers = false;
         }
     }
 }

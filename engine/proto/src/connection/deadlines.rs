@@ -134,6 +134,9 @@ impl Connection {
         if !self.mux.has_unacked_reliable() {
             self.mux.shrink();
         }
+        if self.recovery.is_idle() {
+            self.pending.shrink();
+        }
     }
 
     fn run_transfer_timers<S: Sink>(&mut self, now: Instant, sink: &mut S) {

@@ -49,6 +49,19 @@ struct Pending {
     ticket_ranges: Vec<core::ops::Range<usize>>,
 }
 
+impl Pending {
+    /// Everything sent was acknowledged: what was kept for sending again goes.
+    fn shrink(&mut self) {
+        if self.ticket_ranges.is_empty() {
+            self.tickets = Vec::new();
+            self.ticket_ranges = Vec::new();
+        }
+        self.path_responses.shrink_to_fit();
+        self.new_ids.shrink_to_fit();
+        self.retire_ids.shrink_to_fit();
+    }
+}
+
 /// Plain counters.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {

@@ -137,10 +137,10 @@ impl Connection {
                 self.mux.on_reset(now, conn, pn, channel, code, final_offset, sink)?;
             }
             TransportFrame::ChannelStop { channel, code } => {
-                self.mux.on_stop(now, conn, pn, channel, code, sink)?
+                self.mux.on_stop(now, conn, pn, channel, code, sink)?;
             }
             TransportFrame::Close { reason, text, .. } => {
-                facts.close = Some(CloseReason::new(reason, text))
+                facts.close = Some(CloseReason::new(reason, text));
             }
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
@@ -190,9 +190,10 @@ impl Connection {
             }
             (
                 Fate::Acked,
-                FrameRecord::NewConnectionId { .. } | FrameRecord::RetireConnectionId { .. },
+                FrameRecord::NewConnectionId { .. }
+                | FrameRecord::RetireConnectionId { .. }
+                | FrameRecord::Crypto { .. },
             ) => {}
-            (Fate::Acked, FrameRecord::Crypto { .. }) => {}
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
             (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
         })?;

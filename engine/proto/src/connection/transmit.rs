@@ -66,14 +66,7 @@ impl Connection {
         }
     }
 
-    fn transmit_on(
-        &self,
-        path: &Path,
-        len: usize,
-        segment: usize,
-        ecn: Ecn,
-        probe: bool,
-    ) -> Transmit {
+    fn transmit_on(path: &Path, len: usize, segment: usize, ecn: Ecn, probe: bool) -> Transmit {
         Transmit {
             socket: path.socket,
             remote: path.remote,
@@ -93,6 +86,7 @@ impl Connection {
         shared: &mut Shared,
     ) -> Option<Transmit> {
         let size = self.recovery.packet_size();
+        self.sync_packet_size();
         let mut budget = match self.recovery.send_budget(now) {
             Budget::Bytes(bytes) => bytes,
             Budget::Pacing(until) => {
@@ -120,7 +114,12 @@ impl Connection {
                 self.pending.ping = true;
             }
             let more = packets + 1 < max_segments;
-            let written = self.write_packet(now, packet, fill, more, shared);
+            let mut written = self.write_packet(now, packet, fill, more, shared);
+            if written.bytes == 0 && owed {
+                // What waited turned out not to be sendable: the probe goes out all the same.
+                self.pending.ping = true;
+                written = self.write_packet(now, packet, fill, more, shared);
+            }
             if written.bytes == 0 {
                 break;
             }
@@ -135,7 +134,7 @@ impl Connection {
             }
         }
         (len > 0)
-            .then(|| self.transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
+            .then(|| Self::transmit_on(&self.path, len, size.min(len), self.recovery.ecn(), false))
     }
 
     /// Writes one packet of the data space into `packet` (whole size given), sealed. `pad`: when
@@ -310,7 +309,7 @@ impl Connection {
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
         let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::SizeProbe));
-        (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, true))
+        (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
     /// PATH_CHALLENGE packets that are due, on the path that they are about.
@@ -348,7 +347,7 @@ impl Connection {
         if on_current {
             self.path.on_sent(len);
         }
-        (len > 0).then(|| self.transmit_on(&path, len, len, Ecn::NotEct, false))
+        (len > 0).then(|| Self::transmit_on(&path, len, len, Ecn::NotEct, false))
     }
 
     /// After the end: CLOSE when it is due, CLOSE_ACK when the peer closed.
@@ -363,27 +362,25 @@ impl Connection {
         if !due && !answers {
             return None;
         }
-        let size = self.recovery.packet_size();
-        if self.path.allowance() < size as u64 {
-            return None;
-        }
+        // An address that is not proven yet may still be told that all is over.
+        let size = self.path.allowance().min(self.recovery.packet_size() as u64) as usize;
         let packet = buf.get_mut(..size)?;
+        let end = size.checked_sub(TAG_LEN).filter(|end| *end > SHORT_HEADER_LEN)?;
         let pn = self.recovery.begin_packet();
-        let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
-        if self.received.has_pending() {
-            self.received.write(now, &mut w);
-        }
+        let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..end]);
         self.pending.new_ids.clear();
         self.pending.ticket_ranges.clear();
         self.write_pending(&mut w, shared);
         let mut payload = w.written();
         if self.closing.as_ref().is_some_and(|c| c.rejection) {
             let recovery = &mut self.recovery;
-            let room = &mut packet[SHORT_HEADER_LEN + payload..size - TAG_LEN - 160];
-            payload += self.mux.fill(now, room, &mut |record| recovery.record(record));
+            let room = packet.get_mut(SHORT_HEADER_LEN + payload..end.saturating_sub(160));
+            if let Some(room) = room {
+                payload += self.mux.fill(now, room, &mut |record| recovery.record(record));
+            }
         }
         if due && let Some(closing) = &mut self.closing {
-            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..size - TAG_LEN]);
+            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..end]);
             let frame = TransportFrame::Close {
                 reason: closing.reason.reason,
                 discarded: closing.discarded,
@@ -395,9 +392,18 @@ impl Connection {
                 closing.on_sent(now);
             }
         }
+        if payload == 0 {
+            self.recovery.abandon_packet(pn);
+            return None;
+        }
+        if self.received.has_pending() {
+            let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN + payload..end]);
+            self.received.write(now, &mut w);
+            payload += w.written();
+        }
         let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
         self.path.on_sent(len);
-        (len > 0).then(|| self.transmit_on(&self.path, len, len, Ecn::NotEct, false))
+        (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }
 
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.

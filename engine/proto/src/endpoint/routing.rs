@@ -68,8 +68,8 @@ impl Endpoint {
             self.shared.counters.malformed += 1;
             return Routed::Here;
         };
-        let Some(slot) = self.find(&header.dcid) else {
-            return self.unknown_short(now, meta, packet, &header.dcid, sink);
+        let Some(slot) = self.find(header.dcid) else {
+            return self.unknown_short(now, meta, packet, header.dcid, sink);
         };
         let Some(token) = reset_token(packet).copied() else { return Routed::Here };
         let Some(conn) = &mut self.slots[slot as usize].conn else { return Routed::Here };
@@ -87,19 +87,19 @@ impl Endpoint {
     }
 
     /// The live connection that one of our ids names.
-    fn find(&mut self, id: &ConnectionId) -> Option<u32> {
+    fn find(&mut self, id: ConnectionId) -> Option<u32> {
         if let Some((cached, slot)) = self.cached
-            && cached == *id
+            && cached == id
         {
             return Some(slot);
         }
-        let parts = self.shared.codec.decode(id)?;
+        let parts = self.shared.codec.decode(&id)?;
         let entry = self.slots.get(parts.slot as usize)?;
         if (entry.generation & 0xFFF) as u16 != parts.generation {
             return None;
         }
         entry.conn.as_ref().filter(|c| c.is_live_id(parts.sequence))?;
-        self.cached = Some((*id, parts.slot));
+        self.cached = Some((id, parts.slot));
         Some(parts.slot)
     }
 
@@ -108,13 +108,13 @@ impl Endpoint {
         now: Instant,
         meta: &RxMeta,
         packet: &[u8],
-        id: &ConnectionId,
+        id: ConnectionId,
         sink: &mut S,
     ) -> Routed {
         if reset_token(packet).copied().is_some_and(|token| self.try_reset(now, &token, sink)) {
             return Routed::Here;
         }
-        let shard = shard_of(id);
+        let shard = shard_of(&id);
         if shard != self.config.shard {
             return Routed::Shard(shard);
         }
@@ -127,7 +127,7 @@ impl Endpoint {
     pub fn reset_unknown(&mut self, now: Instant, meta: &RxMeta, packet: &[u8]) {
         if let Some(header) = ShortHeader::parse(packet) {
             self.shared.counters.unknown_id += 1;
-            self.shared.stateless_reset(now, meta, packet, &header.dcid);
+            self.shared.stateless_reset(now, meta, packet, header.dcid);
         }
     }
 
@@ -213,12 +213,12 @@ impl Endpoint {
     fn target(&mut self, meta: &RxMeta, packet: &LongPacket<'_>, total: usize) -> Target {
         let header = match packet {
             LongPacket::Sealed(header) => header,
-            LongPacket::Retry(retry) => return self.existing(meta, &retry.dcid),
+            LongPacket::Retry(retry) => return self.existing(meta, retry.dcid),
             LongPacket::VersionList(list) => {
                 return list
                     .dcid
                     .try_into()
-                    .map_or(Target::Nowhere, |id| self.existing(meta, &ConnectionId(id)));
+                    .map_or(Target::Nowhere, |id| self.existing(meta, ConnectionId(id)));
             }
         };
         let (Some(dcid), Some(scid)) = (header.destination(), header.source()) else {
@@ -230,15 +230,15 @@ impl Endpoint {
                 return Target::Slot(slot);
             }
             let listening = self.listeners.contains_key(&meta.socket);
-            if listening && total >= MIN_PACKET && self.find(&dcid).is_none() {
+            if listening && total >= MIN_PACKET && self.find(dcid).is_none() {
                 return Target::NewHost;
             }
         }
-        self.existing(meta, &dcid)
+        self.existing(meta, dcid)
     }
 
-    fn existing(&mut self, meta: &RxMeta, id: &ConnectionId) -> Target {
-        let shard = shard_of(id);
+    fn existing(&mut self, meta: &RxMeta, id: ConnectionId) -> Target {
+        let shard = shard_of(&id);
         match self.find(id) {
             Some(slot) => {
                 let conn = self.slots[slot as usize].conn.as_ref();

@@ -130,7 +130,7 @@ impl Shared {
         now: Instant,
         meta: &RxMeta,
         cause: &[u8],
-        id: &ConnectionId,
+        id: ConnectionId,
     ) {
         let len = RESET_LEN.min(cause.len().saturating_sub(1));
         if len < MIN_SHORT_PACKET {
@@ -149,7 +149,7 @@ impl Shared {
         let mut bytes = vec![0; len];
         self.rng.fill(&mut bytes);
         bytes[0] = 0x40 | (bytes[0] & 1);
-        bytes[len - RESET_TOKEN_LEN..].copy_from_slice(&self.reset.token(id));
+        bytes[len - RESET_TOKEN_LEN..].copy_from_slice(&self.reset.token(&id));
         self.counters.resets_sent += 1;
         self.answer(meta, bytes);
     }

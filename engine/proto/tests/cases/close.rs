@@ -132,7 +132,7 @@ fn both_sides_close_at_once() {
             link.loss = [0, 1_000][(seed % 2) as usize];
             link.jitter = ms(seed % 7);
         });
-        let bulk = || Flow::of(200_000, Size::Fixed(5_000));
+        let bulk = || Flow::of(40, Size::Fixed(5_000));
         pair.host().policy.answer = Box::new(move |_, _| bulk());
         pair.open(CLIENT, "bulk", ChannelKind::Messages, bulk());
         pair.w.run_for(ms(10 * (seed % 20)));

@@ -71,13 +71,13 @@ fn data_before_the_reader_exists_is_bounded() {
     pair.connect();
     pair.host().policy.consume = Box::new(|_| false);
     pair.settle();
-    let before = alloc::live(pair.w.nodes[HOST].owner);
+    let before = pair.w.heap(HOST);
     for i in 0..20 {
         let flow = Flow::of(10_000_000, Size::Fixed(50_000));
         pair.open(CLIENT, &format!("unread/{i}"), ChannelKind::Bytes, flow);
     }
     pair.w.run_for(secs(20));
-    let held = alloc::live(pair.w.nodes[HOST].owner) - before;
+    let held = pair.w.heap(HOST) - before;
     // Delivered to the sink, not kept: what the endpoint holds is tables.
     assert!(held <= 20 * 65_536 + 200_000, "{held} bytes held");
     let got: u64 = pair.conn(HOST).channels.values().map(|c| c.received.bytes).sum();
@@ -203,7 +203,7 @@ fn keys_are_updated_under_loss() {
         pair.await_eof(HOST, "bulk", secs(300));
         pair.await_eof(CLIENT, "bulk", secs(300));
         pair.check_delivery();
-        assert!(phases.get().1 >= 8, "{} key updates", phases.get().1);
+        assert!(phases.get().1 >= 5, "{} key updates", phases.get().1);
         pair.finish();
     });
 }

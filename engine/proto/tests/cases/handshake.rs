@@ -469,7 +469,7 @@ fn crowd(clients: usize, max_handshakes: u32) -> usize {
 #[test]
 fn many_clients_at_once() {
     assert_eq!(crowd(200, 256), 200);
-    // More than the host takes at once are told so.
+    // Those that are too many for the host try again, or are told so.
     let connected = crowd(200, 64);
-    assert!((64..200).contains(&connected), "{connected} of 200 came through");
+    assert!(connected >= 64, "{connected} of 200 came through");
 }

@@ -1,5 +1,6 @@
 //! What one side sends on one channel, and the pump that hands it to the endpoint as it takes it.
 
+use super::alloc;
 use super::pattern;
 use super::rng::Rng;
 use trunkline_proto::config::ChannelKind;
@@ -177,6 +178,7 @@ impl Pump {
     /// Hands over as much as the endpoint takes.
     pub fn run(
         &mut self,
+        owner: usize,
         endpoint: &mut Endpoint,
         now: Instant,
         conn: ConnHandle,
@@ -192,11 +194,14 @@ impl Pump {
             let piece = self.next_piece();
             let token = self.flow.receipts.then_some(self.messages);
             let options = SendOptions { receipt: token, ..SendOptions::default() };
+            let paying = alloc::As::owner(owner);
             let result = if self.flow.shared {
-                endpoint.send_payload(now, conn, channel, Payload::from(piece.clone()), options)
+                let copy = Payload::from(piece.clone());
+                endpoint.send_payload(now, conn, channel, copy, options)
             } else {
                 endpoint.send(now, conn, channel, &piece, options)
             };
+            drop(paying);
             match result {
                 Ok(()) => {
                     self.bytes += piece.len() as u64;
@@ -219,6 +224,7 @@ impl Pump {
             return Pumped::Done;
         }
         self.done = true;
+        let _paying = alloc::As::owner(owner);
         let ended = match self.flow.end {
             End::Eof => endpoint.finish_channel(now, conn, channel),
             End::Reset(code) => endpoint.reset_channel(now, conn, channel, code),

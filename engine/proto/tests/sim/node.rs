@@ -143,6 +143,8 @@ pub struct Node {
     pub alive: bool,
     /// Origin of its time on the world's clock, in nanoseconds before zero.
     offset: u64,
+    /// What its number held before it was made: earlier worlds of the same thread.
+    heap_base: i64,
     keys: EndpointKeys,
     timer_runs: (Instant, u32),
     paced: BTreeSet<(Instant, ConnHandle, (u32, u32))>,
@@ -172,6 +174,7 @@ impl Node {
         let owner = id + 1;
         let trace = std::env::var_os("TRUNKLINE_TRACE").is_some();
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + id as u8)), 4_000);
+        let heap_base = alloc::live(owner);
         let local_now = Instant::from_nanos(now.as_nanos() + offset);
         let endpoint = endpoint(owner, local_now, &config, keys.clone(), seed.seed());
         Self {
@@ -185,6 +188,7 @@ impl Node {
             local: id.is_multiple_of(2).then_some(addr.ip()),
             alive: true,
             offset,
+            heap_base,
             keys,
             timer_runs: (Instant::ZERO, 0),
             paced: BTreeSet::new(),
@@ -238,6 +242,16 @@ impl Node {
     pub fn next_event(&self, now: Instant) -> Option<Instant> {
         let paced = self.paced.first().map(|entry| entry.0.max(now));
         self.next_timeout(now).into_iter().chain(paced).min()
+    }
+
+    /// Bytes of heap that the endpoint holds.
+    pub fn heap(&self) -> i64 {
+        alloc::live(self.owner) - self.heap_base
+    }
+
+    /// The most that it held since the peaks were reset.
+    pub fn heap_peak(&self) -> i64 {
+        alloc::peak(self.owner) - self.heap_base
     }
 
     pub fn received(&mut self, from: SocketAddr, len: usize) {
@@ -369,10 +383,7 @@ impl Node {
             return;
         }
         let Some(pump) = chan.pump.as_mut().filter(|p| !p.done) else { return };
-        let pumped = {
-            let _owner = alloc::As::owner(self.owner);
-            pump.run(&mut self.endpoint, local, conn, channel)
-        };
+        let pumped = pump.run(self.owner, &mut self.endpoint, local, conn, channel);
         match pumped {
             Pumped::Blocked => chan.blocked = true,
             Pumped::Wait(at) => {
@@ -481,8 +492,13 @@ impl Node {
                 }
             }
             OnRequest::Decline(code, text) => {
-                self.call(now, |ep, now, _| ep.decline_channel(now, conn, channel, code, &text))
-                    .unwrap_or_else(|e| panic!("{name}: declining {told}: {e}"));
+                let declined = self
+                    .call(now, |ep, now, _| ep.decline_channel(now, conn, channel, code, &text));
+                if let Err(e) = declined {
+                    let status = self.endpoint.status(conn);
+                    assert_ne!(status, Status::Connected, "{name}: declining {told}: {e}");
+                    return;
+                }
                 // Its key is stale now, and nothing more is told.
                 let chan = self.app.conn_mut(conn).chan_mut(channel);
                 chan.end = Some(ChannelEnd::Declined { code, text });

@@ -20,7 +20,7 @@ use trunkline_proto::time::Duration;
 /// Bytes of heap that one endpoint may hold at its peak: buffers of the data under way and tables.
 const PEAK_HEAP: i64 = 24 << 20;
 /// Bytes of heap that an endpoint may keep when its last connection is dead.
-const IDLE_HEAP: i64 = 512 << 10;
+const IDLE_HEAP: i64 = 8 << 10;
 /// Steps of one run.
 const MAX_STEPS: u64 = 600_000;
 
@@ -263,7 +263,9 @@ impl Scenario {
             if many && rng.chance(400) {
                 return OnRequest::Decline(rng.below(100) as u32, "not this one".into());
             }
-            OnRequest::Accept(Self::options(ChannelKind::Bytes, &mut rng))
+            let datagrams = name.starts_with("Datagrams");
+            let kind = if datagrams { ChannelKind::Datagrams } else { ChannelKind::Bytes };
+            OnRequest::Accept(Self::options(kind, &mut rng))
         });
     }
 
@@ -345,8 +347,9 @@ impl Scenario {
             }
             self.check_end(pair, node, conn);
             let n = &pair.w.nodes[node];
-            assert!(alloc::peak(n.owner) < PEAK_HEAP, "{}: {} bytes", n.name, alloc::peak(n.owner));
-            assert!(alloc::live(n.owner) < IDLE_HEAP, "{}: {} bytes", n.name, alloc::live(n.owner));
+            let (peak, now) = (n.heap_peak(), n.heap());
+            assert!(peak < PEAK_HEAP, "{}: {peak} bytes at the peak", n.name);
+            assert!(now < IDLE_HEAP, "{}: {now} bytes when all is over", n.name);
             let budget = 2_000 + 4 * (n.packets_in + n.packets_out);
             assert!(n.timer_calls < budget, "{}: {} timer runs", n.name, n.timer_calls);
         }

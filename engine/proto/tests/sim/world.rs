@@ -393,7 +393,7 @@ impl World {
 
     /// Bytes of heap that the endpoint of a node holds.
     pub fn heap(&self, node: NodeId) -> i64 {
-        alloc::live(self.nodes[node].owner)
+        self.nodes[node].heap()
     }
 
     /// The only connection of a node.

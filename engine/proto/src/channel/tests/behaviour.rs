@@ -72,7 +72,7 @@ fn empty_sends() {
     net.send(0, a, b"");
     net.settle();
     assert!(!net.seen(1, b).eof);
-    let receipt = SendOptions { receipt: Some(1) };
+    let receipt = SendOptions { receipt: Some(1), ..SendOptions::default() };
     assert!(net.sides[0].mux.send(net.now, a, b"", receipt).is_err());
     let (a, b) = net.connect(ChannelKind::Messages);
     net.send(0, a, b"");
@@ -309,7 +309,7 @@ fn receipts_come_when_all_is_acknowledged() {
     let mut net = net();
     let (a, _) = net.connect(ChannelKind::Messages);
     for token in 0..3 {
-        let options = SendOptions { receipt: Some(token) };
+        let options = SendOptions { receipt: Some(token), ..SendOptions::default() };
         net.sides[0].mux.send(net.now, a, &[1; 900], options).unwrap();
     }
     let packets: Vec<_> = std::iter::from_fn(|| net.packet(0)).collect();
@@ -356,10 +356,12 @@ fn strict_priorities() {
 fn weights_give_shares() {
     let mut net = net();
     let weights = [1u8, 16, 48, 255];
-    for weight in weights {
+    let keys = weights.map(|weight| {
         let options = ChannelOptions { weight, ..kind(ChannelKind::Bytes) };
-        let key = net.open(0, "w", &options);
-        net.settle();
+        net.open(0, "w", &options)
+    });
+    net.settle();
+    for key in keys {
         net.send(0, key, &vec![1; 1 << 20]);
     }
     let shares = shares(&mut net, 300);
@@ -528,12 +530,14 @@ fn more_than_granted_breaks_the_protocol() {
     let error = receive(&mut net.sides[1], net.now, 500, &payload);
     assert_eq!(error, Err(PeerMisbehaved::Credit("early data")));
     // On a channel of our own there is no early data.
+    let mut net = self::net();
     let (a, _) = net.connect(ChannelKind::Bytes);
     let info = net.sides[0].mux.info(a).unwrap();
     let payload = stream_frame(info.id, info.receive_limit, b"x");
     let error = receive(&mut net.sides[0], net.now, 500, &payload);
     assert_eq!(error, Err(PeerMisbehaved::Credit("a channel")));
     // Nor on CONTROL, nor before a request.
+    let mut net = self::net();
     let payload = stream_frame(0, crate::channel::CONTROL_WINDOW, b"x");
     assert!(receive(&mut net.sides[0], net.now, 501, &payload).is_err());
     let mut result = Ok(());

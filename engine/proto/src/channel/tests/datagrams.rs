@@ -203,8 +203,31 @@ fn early_datagrams_within_the_budget() {
     net.send(0, a, &[1; 900]);
     let second = net.sides[0].mux.send(net.now, a, &[1; 1500], SendOptions::default());
     assert!(matches!(second, Err(ApiError::Dropped(_))));
-    let receipt = net.sides[0].mux.send(net.now, a, b"x", SendOptions { receipt: Some(1) });
+    let receipt = net.sides[0].mux.send(net.now, a, b"x", SendOptions { receipt: Some(1), ..SendOptions::default() });
     assert!(matches!(receipt, Err(ApiError::InvalidArgument { .. })));
     net.settle();
     assert_eq!(net.sides[1].sink.by_name("x").messages.len(), 1);
+}
+
+#[test]
+fn weights_hold_for_datagrams_longer_than_a_turn() {
+    let mut net = net();
+    let keys = [4u8, 12].map(|weight| {
+        let kind = ChannelKind::Datagrams;
+        net.open(0, "w", &ChannelOptions { weight, kind, ..ChannelOptions::default() })
+    });
+    net.settle();
+    for key in keys {
+        for _ in 0..700 {
+            net.send(0, key, &[0; 1300]);
+        }
+    }
+    let mut counts = [0; 3];
+    for _ in 0..400 {
+        let (_, payload) = net.packet(0).unwrap();
+        for frame in Frames::new(&payload) {
+            counts[usize::from(frame.unwrap().channel)] += 1;
+        }
+    }
+    assert!((90..110).contains(&counts[1]) && counts[2] > 280, "{counts:?}");
 }

@@ -3,6 +3,7 @@
 
 use crate::channel::Mux;
 use crate::config::{ChannelKind, ChannelOptions, ConnectionConfig};
+use crate::endpoint::SendOptions;
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelEnd, ChannelRequest, Sink};
 use crate::ids::{ChannelKey, ConnHandle, Role};
@@ -35,6 +36,12 @@ impl Rng {
         self.next() % n.max(1)
     }
 
+    /// Mostly small numbers, below two to the power of `bits`.
+    pub(super) fn skewed(&mut self, bits: u64) -> u64 {
+        let bits = self.below(bits);
+        self.below(1 << bits)
+    }
+
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -42,7 +49,7 @@ impl Rng {
 
 /// Byte `at` of the stream with this seed.
 pub(super) fn pattern(seed: u64, at: u64) -> u8 {
-    (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed.wrapping_mul(0x85EB_CA6B)) >> 11) as u8
+    (Rng(seed ^ (at >> 3)).next() >> (8 * (at & 7))) as u8
 }
 
 pub(super) fn pattern_bytes(seed: u64, from: u64, len: usize) -> Vec<u8> {
@@ -288,7 +295,7 @@ impl Net {
     }
 
     pub(super) fn send(&mut self, side: usize, key: ChannelKey, data: &[u8]) {
-        self.sides[side].mux.send(self.now, key, data, Default::default()).unwrap();
+        self.sides[side].mux.send(self.now, key, data, SendOptions::default()).unwrap();
     }
 
     pub(super) fn finish(&mut self, side: usize, key: ChannelKey) {
@@ -446,7 +453,9 @@ impl Net {
 
     /// Steps until nothing happens any more, without checks in between.
     pub(super) fn settle_fast(&mut self, mut application: impl FnMut(&mut Self)) {
-        while self.advance(true) {
+        let mut idle = 0;
+        while idle < 3 {
+            idle = if self.advance(true) { 0 } else { idle + 1 };
             application(self);
             assert_eq!(self.sides[0].error.or(self.sides[1].error), None);
         }

@@ -2,6 +2,7 @@
 
 use super::net::{Net, Rng, Weather, pattern_bytes};
 use crate::config::{ChannelKind, ChannelOptions, ConnectionConfig};
+use crate::endpoint::SendOptions;
 use crate::event::ChannelEnd;
 use crate::ids::ChannelKey;
 
@@ -104,7 +105,7 @@ fn advance(net: &mut Net, plans: &mut [Plan], rng: &mut Rng) {
             }
             Some(len) => {
                 let data = pattern_bytes(plan.seed, plan.sent.len() as u64 * 31, len);
-                match mux.send(net.now, plan.key, &data, Default::default()) {
+                match mux.send(net.now, plan.key, &data, SendOptions::default()) {
                     Ok(()) => {
                         plan.sent.push(data);
                         plan.sends.pop();

@@ -1,0 +1,165 @@
+//! Opening, answering and ending channels.
+
+use super::QueuedEngine;
+use super::cells::ConnCell;
+use super::command::Command;
+use super::handler::{credit_step, kind_flags};
+use crate::handle::{Channel, Conn};
+use std::sync::atomic::Ordering;
+use trunkline_proto::config::ChannelOptions;
+use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::{ChannelKey, ConnHandle};
+use trunkline_proto::limits;
+use trunkline_proto::status::Status;
+
+impl QueuedEngine {
+    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`] or
+    /// [`Event::ChannelClosed`] follows.
+    ///
+    /// # Errors
+    /// A stale handle, a connection that has ended, unusable options, or too many channels.
+    pub fn open_channel(
+        &self,
+        conn: Conn,
+        name: &str,
+        options: &ChannelOptions,
+    ) -> Result<Channel, ApiError> {
+        options.validate()?;
+        if name.len() > limits::MAX_CHANNEL_NAME {
+            return Err(ApiError::InvalidArgument {
+                field: "name",
+                why: "must be at most 1024 bytes",
+            });
+        }
+        let (link, cell) = self.conn(conn)?;
+        usable(cell)?;
+        let (slot, life) = link.channels.take().ok_or(ApiError::LimitReached {
+            what: "channels",
+            limit: u64::from(limits::MAX_CHANNELS),
+        })?;
+        if let Some(cell) = link.channels.get(slot) {
+            let window = self.inner.shared.config.connection.channel_window;
+            cell.begin(conn.to_bits(), kind_flags(options.kind), credit_step(options, window));
+        }
+        let channel = Channel::new(conn, ChannelKey { slot, life });
+        let (name, options) = (name.to_owned(), *options);
+        Self::call(link, move |h, cx| h.open_channel(cx, channel, &name, &options))
+            .inspect_err(|_| link.channels.give_back(slot, life))?;
+        Ok(channel)
+    }
+
+    /// Accepts a channel that the peer asked for.
+    ///
+    /// # Errors
+    /// A stale handle, unusable options, or a full queue.
+    pub fn accept_channel(
+        &self,
+        channel: Channel,
+        options: &ChannelOptions,
+    ) -> Result<(), ApiError> {
+        options.validate()?;
+        let (_, cell) = self.channel(channel)?;
+        let window = self.inner.shared.config.connection.channel_window;
+        cell.credit_step.store(credit_step(options, window), Ordering::Relaxed);
+        let options = *options;
+        self.call_channel(channel, move |_, cx, real| {
+            let _ = cx.accept_channel(real, &options);
+        })
+    }
+
+    /// Declines a channel that the peer asked for.
+    ///
+    /// # Errors
+    /// A stale handle, or a full queue.
+    pub fn decline_channel(&self, channel: Channel, code: u32, text: &str) -> Result<(), ApiError> {
+        let text = text.to_owned();
+        self.call_channel(channel, move |_, cx, real| {
+            let _ = cx.decline_channel(real, code, &text);
+        })
+    }
+
+    /// Ends our direction after everything sent so far.
+    ///
+    /// # Errors
+    /// A stale handle, or a full queue.
+    pub fn finish(&self, channel: Channel) -> Result<(), ApiError> {
+        let (link, _) = self.channel(channel)?;
+        let ChannelKey { slot: cell, life } = channel.key();
+        link.push(Command::Finish { cell, life })
+    }
+
+    /// Cancels what we are sending.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn reset(&self, channel: Channel, code: u32) -> Result<(), ApiError> {
+        let (link, _) = self.channel(channel)?;
+        let key = channel.key();
+        Self::call(link, move |h, cx| h.reset(cx, key.slot, key.life, code))
+    }
+
+    /// Refuses the rest of what the peer sends.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn stop(&self, channel: Channel, code: u32) -> Result<(), ApiError> {
+        self.call_channel(channel, move |_, cx, real| {
+            let _ = cx.stop(real, code);
+        })
+    }
+
+    /// Sends now what waits to be sent together with more.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn flush(&self, channel: Channel) -> Result<(), ApiError> {
+        let (link, _) = self.channel(channel)?;
+        let ChannelKey { slot: cell, life } = channel.key();
+        link.push(Command::Flush { cell, life })
+    }
+
+    /// Keeps a number of the application with a channel.
+    ///
+    /// # Errors
+    /// A stale handle.
+    pub fn set_channel_user_data(&self, channel: Channel, value: u64) -> Result<(), ApiError> {
+        self.channel(channel).map(|(_, cell)| cell.user.store(value, Ordering::Release))
+    }
+
+    /// The number kept with a channel; 0 at first.
+    ///
+    /// # Errors
+    /// A stale handle.
+    pub fn channel_user_data(&self, channel: Channel) -> Result<u64, ApiError> {
+        self.channel(channel).map(|(_, cell)| cell.user.load(Ordering::Acquire))
+    }
+
+    /// A channel of this engine as one number: shard 8, place 24, life 32. 0 names nothing.
+    pub const fn channel_bits(channel: Channel) -> u64 {
+        let key = channel.key();
+        Conn::new(channel.conn().shard(), ConnHandle { slot: key.slot, generation: key.life })
+            .to_bits()
+    }
+
+    /// The channel that a number names.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`] for a stale number, or one that was never given out.
+    pub fn channel_from_bits(&self, bits: u64) -> Result<Channel, ApiError> {
+        let name = Conn::from_bits(bits);
+        let ConnHandle { slot, generation: life } = name.handle();
+        let cell = self.link(name)?.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
+        let conn = Conn::from_bits(cell.conn.load(Ordering::Relaxed));
+        let channel = Channel::new(conn, ChannelKey { slot, life });
+        self.channel(channel).map(|_| channel)
+    }
+}
+
+/// Whether a connection can still be sent on.
+pub(super) fn usable(cell: &ConnCell) -> Result<Status, ApiError> {
+    match cell.status() {
+        status @ (Status::Connecting | Status::FindingRoute | Status::Connected) => Ok(status),
+        Status::None => Err(ApiError::InvalidHandle),
+        _ => Err(ApiError::NoConnection("it has ended")),
+    }
+}

@@ -1,0 +1,244 @@
+//! Listening, connecting, and what can be done with a connection.
+
+use super::group::PollGroup;
+use super::{QueuedEngine, Runner, lock, with_manual_credit};
+use crate::config::{ConnectConfig, IpNet, ListenConfig, Reuse};
+use crate::engine::{Listener, listen_all};
+use crate::error::EngineError;
+use crate::handle::{Conn, ListenerId};
+use crate::handler::Context;
+use crate::shard::control::Control;
+use std::sync::atomic::Ordering;
+use trunkline_proto::endpoint::{ClientConfig, ConnInfo, ConnStats};
+use trunkline_proto::error::ApiError;
+use trunkline_proto::manager::ReuseKey;
+use trunkline_proto::status::Status;
+
+impl QueuedEngine {
+    /// Accepts connections at an address, on all shards. Each shows as [`Event::Incoming`] in the
+    /// default group.
+    ///
+    /// # Errors
+    /// Unusable settings, or the system's refusal of the address.
+    pub fn listen(&self, config: &ListenConfig) -> Result<Listener, EngineError> {
+        let mut config = config.clone();
+        if let Some(connection) = &mut config.connection {
+            with_manual_credit(connection);
+        }
+        match &self.inner.runner {
+            Runner::Threads(engine) => engine.listen(&config),
+            Runner::Local(local) => {
+                let (listener, answer) = listen_all(&self.inner.shared, &config)?;
+                if local.is_driven_here() {
+                    local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)))?;
+                    if let Ok(Err(e)) = answer.try_recv() {
+                        let context = format!("listen at {}", config.addr);
+                        return Err(EngineError::system(context, e));
+                    }
+                }
+                Ok(listener)
+            }
+        }
+    }
+
+    /// Accepts no more connections there. Those that exist live on unless `close_connections`.
+    pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
+        for link in self.inner.links.iter() {
+            let _ = link.port.control(Control::Unlisten { id, close_connections });
+        }
+    }
+
+    /// Replaces the list of sources whose ConnectionRequests are dropped.
+    pub fn set_deny(&self, nets: &[IpNet]) {
+        for link in self.inner.links.iter() {
+            let _ = link.port.control(Control::Deny(nets.to_vec()));
+        }
+    }
+
+    /// The local network has changed: connections are checked at once, and clients move theirs.
+    pub fn network_changed(&self) {
+        for link in self.inner.links.iter() {
+            let _ = link.port.control(Control::NetworkChanged);
+        }
+    }
+
+    /// Starts a connection, or finds one to share as [`ConnectConfig::reuse`] says; whoever shares
+    /// a connection shares its handle, and a close closes it for all. What happens to it shows in
+    /// `group`, or in the default group.
+    ///
+    /// # Errors
+    /// Unusable settings, too many connections, or none to share.
+    pub fn connect(
+        &self,
+        config: &ConnectConfig,
+        group: Option<&PollGroup>,
+    ) -> Result<Conn, ApiError> {
+        config.validate()?;
+        let shared = &self.inner.shared;
+        let identity = config.identity.as_ref().or(shared.config.identity.as_ref());
+        // Built here, where an error can be told; the shard finds it again.
+        let client = ClientConfig {
+            tls: shared.clients.get(&config.trust, identity, shared.key_log.clone())?,
+            server_name: config.server_name.clone(),
+            credential: config.credential.clone(),
+            connection: None,
+        };
+        client.validate()?;
+        let key = ReuseKey::new(&config.remotes, &client);
+        let mut reusable = lock(&self.inner.reusable);
+        if config.reuse != Reuse::ForceNew
+            && let Some(conn) = reusable.get(&key)
+            && self.is_live(*conn)
+        {
+            return Ok(*conn);
+        }
+        if config.reuse == Reuse::NeverNew {
+            return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
+        }
+        let conn = self.begin_connect(config, group.map_or(0, |g| g.index))?;
+        if reusable.len() >= 64 && reusable.len().is_power_of_two() {
+            reusable.retain(|_, conn| self.is_live(*conn));
+        }
+        reusable.insert(key, conn);
+        Ok(conn)
+    }
+
+    fn begin_connect(&self, config: &ConnectConfig, group: u32) -> Result<Conn, ApiError> {
+        let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
+        let link = &self.inner.links[next % self.inner.links.len()];
+        let (index, life) = link.conns.take().ok_or(ApiError::LimitReached {
+            what: "connections",
+            limit: u64::from(self.inner.shared.config.max_connections),
+        })?;
+        if let Some(cell) = link.conns.get(index) {
+            cell.begin(Status::Connecting);
+        }
+        let conn = link.conn_name(index, life);
+        let mut config = Box::new(config.clone());
+        config.reuse = Reuse::ForceNew;
+        if let Some(connection) = &mut config.connection {
+            with_manual_credit(connection);
+        }
+        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, group, &config));
+        if let Err(error) = pushed {
+            link.conns.give_back(index, life);
+            return Err(error);
+        }
+        Ok(conn)
+    }
+
+    fn is_live(&self, conn: Conn) -> bool {
+        matches!(self.status(conn), Status::Connecting | Status::FindingRoute | Status::Connected)
+    }
+
+    fn call_conn(
+        &self,
+        conn: Conn,
+        call: impl FnOnce(&mut Context<'_>, Conn) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let (link, _) = self.conn(conn)?;
+        Self::call(link, move |handler, cx| {
+            if let Ok(real) = handler.real_conn(conn) {
+                call(cx, real);
+            }
+        })
+    }
+
+    /// Host: takes a connection.
+    ///
+    /// # Errors
+    /// A stale handle, or a full queue.
+    pub fn accept(&self, conn: Conn) -> Result<(), ApiError> {
+        self.call_conn(conn, |cx, real| {
+            let _ = cx.accept(real);
+        })
+    }
+
+    /// Host: refuses a connection; the peer learns `code` (1000–2999) and `text`. The handle is
+    /// stale afterwards.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn reject(&self, conn: Conn, code: u32, text: &str) -> Result<(), ApiError> {
+        let (link, cell) = self.conn(conn)?;
+        if !cell.close() {
+            return Err(ApiError::InvalidHandle);
+        }
+        let text = text.to_owned();
+        Self::call(link, move |handler, cx| {
+            if let Ok(real) = handler.real_conn(conn) {
+                let _ = cx.reject(real, code, &text);
+            }
+        })
+        .inspect_err(|_| cell.reopen())
+    }
+
+    /// Closes a connection; with `linger`, what was sent reliably is delivered first, for at most
+    /// that long. The handle is stale at once; [`Event::Dead`] says in the end what was delivered.
+    ///
+    /// # Errors
+    /// A stale handle (a second close too), or a full queue.
+    pub fn close(
+        &self,
+        conn: Conn,
+        code: u32,
+        text: &str,
+        linger: Option<std::time::Duration>,
+    ) -> Result<(), ApiError> {
+        let (link, cell) = self.conn(conn)?;
+        if !cell.close() {
+            return Err(ApiError::InvalidHandle);
+        }
+        let text = text.to_owned();
+        let linger = linger.map(Into::into);
+        Self::call(link, move |handler, cx| handler.close(cx, conn, code, &text, linger))
+            .inspect_err(|_| cell.reopen())
+    }
+
+    /// The status; [`Status::None`] for a stale handle.
+    pub fn status(&self, conn: Conn) -> Status {
+        self.conn(conn).map_or(Status::None, |(_, cell)| cell.status())
+    }
+
+    /// What is known of a connection. Waits for its shard.
+    ///
+    /// # Errors
+    /// A stale handle, or a shard that does not answer.
+    pub fn info(&self, conn: Conn) -> Result<ConnInfo, ApiError> {
+        self.ask(conn, |cx: &Context<'_>, real| cx.info(real))?.ok_or(ApiError::InvalidHandle)
+    }
+
+    /// Counters and gauges of a connection. Waits for its shard.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn stats(&self, conn: Conn) -> Result<ConnStats, ApiError> {
+        self.ask(conn, |cx: &Context<'_>, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
+    }
+
+    /// Asks the peer for a sign of life; no answer within the configured time ends the connection.
+    ///
+    /// # Errors
+    /// A stale handle, or a full queue.
+    pub fn check(&self, conn: Conn) -> Result<(), ApiError> {
+        self.call_conn(conn, |cx, real| {
+            let _ = cx.check(real);
+        })
+    }
+
+    /// Keeps a number of the application with a connection.
+    ///
+    /// # Errors
+    /// A stale handle.
+    pub fn set_user_data(&self, conn: Conn, value: u64) -> Result<(), ApiError> {
+        self.conn(conn).map(|(_, cell)| cell.user.store(value, Ordering::Release))
+    }
+
+    /// The number kept with a connection; 0 at first.
+    ///
+    /// # Errors
+    /// A stale handle.
+    pub fn user_data(&self, conn: Conn) -> Result<u64, ApiError> {
+        self.conn(conn).map(|(_, cell)| cell.user.load(Ordering::Acquire))
+    }
+}

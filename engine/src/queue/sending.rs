@@ -1,0 +1,196 @@
+//! Handing messages to the shards.
+
+use super::QueuedEngine;
+use super::cells::{ChannelCell, LOSSY, MESSAGES};
+use super::channels::usable;
+use super::command::{Command, INLINE, Part};
+use super::link::ShardLink;
+use crate::buf::SendBuf;
+use crate::handle::Channel;
+use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::ChannelKey;
+use trunkline_proto::limits;
+use trunkline_proto::payload::Payload;
+use trunkline_proto::status::Status;
+
+impl QueuedEngine {
+    /// Sends a copy of `data`: the next bytes of a `bytes` channel, or one message.
+    ///
+    /// # Errors
+    /// [`ApiError::WouldBlock`] when a queue is full ([`Event::Writable`] follows);
+    /// [`ApiError::Dropped`] for an unreliable message that cannot go now;
+    /// [`ApiError::MessageTooLarge`]; a stale handle, or a connection that has ended.
+    #[inline]
+    pub fn send(&self, channel: Channel, data: &[u8]) -> Result<(), ApiError> {
+        let (link, cell) = self.channel(channel)?;
+        if data.len() > INLINE {
+            return self.send_copy(link, cell, channel, data, None);
+        }
+        ready(link, cell, channel)?;
+        link.admit(cell, data.len())?;
+        let key = channel.key();
+        let command = Command::small(key.slot, key.life, data);
+        link.push_data(channel, cell, data.len(), 0, command)
+    }
+
+    /// The same, with an [`Event::Receipt`] when the peer has acknowledged all of it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_with_receipt(
+        &self,
+        channel: Channel,
+        data: &[u8],
+        token: u64,
+    ) -> Result<(), ApiError> {
+        let (link, cell) = self.channel(channel)?;
+        self.send_copy(link, cell, channel, data, Some(token))
+    }
+
+    fn send_copy(
+        &self,
+        link: &ShardLink,
+        cell: &ChannelCell,
+        channel: Channel,
+        data: &[u8],
+        receipt: Option<u64>,
+    ) -> Result<(), ApiError> {
+        self.check_len(cell, data.len())?;
+        ready(link, cell, channel)?;
+        link.admit(cell, data.len())?;
+        let data = self.copy(data);
+        push_payload(link, cell, channel, data, receipt, true)
+    }
+
+    /// A copy in a buffer of the engine if that is worth it and one is free.
+    fn copy(&self, data: &[u8]) -> Payload {
+        let pool = &self.inner.shared.send_pool;
+        let fits = data.len() <= pool.buffer_bytes() && data.len() * 2 >= pool.buffer_bytes();
+        match fits.then(|| pool.take()).flatten() {
+            Some(mut buf) => {
+                buf[..data.len()].copy_from_slice(data);
+                buf.freeze(data.len())
+            }
+            None => Payload::from(data.to_vec()),
+        }
+    }
+
+    /// Sends without a copy; `data` is let go when all of it is acknowledged.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_payload(
+        &self,
+        channel: Channel,
+        data: Payload,
+        receipt: Option<u64>,
+    ) -> Result<(), ApiError> {
+        let (link, cell) = self.channel(channel)?;
+        self.check_len(cell, data.len())?;
+        ready(link, cell, channel)?;
+        link.admit(cell, data.len())?;
+        push_payload(link, cell, channel, data, receipt, false)
+    }
+
+    /// A buffer of the engine to write a payload into; `None` when all are in use or `len` is more
+    /// than one holds. Send it with [`SendBuf::freeze`] and [`send_payload`](Self::send_payload).
+    pub fn send_buf(&self, len: usize) -> Option<SendBuf> {
+        let pool = &self.inner.shared.send_pool;
+        if len > pool.buffer_bytes() { None } else { pool.take() }
+    }
+
+    /// Sends many short messages with few queue operations. Returns how many were taken, from the
+    /// front; the first that was not taken gives the error.
+    ///
+    /// # Errors
+    /// Of the first message that was not taken, beside the number of those before it: as
+    /// [`send`](Self::send).
+    pub fn send_many(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
+        let mut taken = 0;
+        while taken < messages.len() {
+            match self.send_some(&messages[taken..]) {
+                (0, Err(error)) => return (taken, Err(error)),
+                (some, result) => {
+                    taken += some;
+                    if let Err(error) = result {
+                        return (taken, Err(error));
+                    }
+                }
+            }
+        }
+        (taken, Ok(()))
+    }
+
+    /// One command for messages to the same shard.
+    fn send_some(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
+        const BYTES: usize = 16 << 10;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut result = Ok(());
+        let Some(shard) = messages.first().map(|(channel, _)| channel.conn().shard()) else {
+            return (0, Ok(()));
+        };
+        for (channel, data) in messages {
+            let fits = parts.is_empty() || bytes.len() + data.len() <= BYTES;
+            if channel.conn().shard() != shard || !fits {
+                break;
+            }
+            let admitted = self.channel(*channel).and_then(|(link, cell)| {
+                self.check_len(cell, data.len())?;
+                ready(link, cell, *channel)?;
+                link.admit(cell, data.len())
+            });
+            if let Err(error) = admitted {
+                result = Err(error);
+                break;
+            }
+            let ChannelKey { slot: cell, life } = channel.key();
+            parts.push(Part { cell, life, len: data.len() as u32 });
+            bytes.extend_from_slice(data);
+        }
+        let Some((channel, _)) = messages.first().filter(|_| !parts.is_empty()) else {
+            return (0, result);
+        };
+        let count = parts.len();
+        let Ok(link) = self.link(channel.conn()) else { return (0, result) };
+        match link.push_many(messages, parts, bytes) {
+            Ok(()) => (count, result),
+            Err(error) => (0, Err(error)),
+        }
+    }
+
+    fn check_len(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
+        let limit = if cell.has(LOSSY) {
+            limits::MAX_DATAGRAM
+        } else if cell.has(MESSAGES) {
+            self.inner.shared.config.connection.max_message
+        } else {
+            limits::MAX_MESSAGE
+        };
+        if len > limit { Err(ApiError::MessageTooLarge { len, limit }) } else { Ok(()) }
+    }
+}
+
+/// Whether a channel can be sent on now.
+#[inline]
+fn ready(link: &ShardLink, cell: &ChannelCell, channel: Channel) -> Result<(), ApiError> {
+    let status = usable(link.conn(channel.conn())?)?;
+    if status != Status::Connected && cell.has(LOSSY) {
+        return Err(ApiError::Dropped("not connected yet"));
+    }
+    Ok(())
+}
+
+fn push_payload(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    data: Payload,
+    receipt: Option<u64>,
+    copied: bool,
+) -> Result<(), ApiError> {
+    let len = data.len();
+    let ChannelKey { slot, life } = channel.key();
+    let command = Command::Data { cell: slot, life, data, receipt, copied };
+    link.push_data(channel, cell, len, len, command)
+}
