@@ -709,7 +709,7 @@ typedef union trunk_item_detail {
 // assignment moves the item: release one of the two. Of fixed size: it does not grow.
 typedef struct trunk_item {
     // What it is.
-    trunk_item_type type_;
+    trunk_item_type type;
     // TRUNK_ITEM_DATA, TRUNK_ITEM_REQUEST: what the channel carries.
     trunk_kind kind;
     // The connection that it is about.
