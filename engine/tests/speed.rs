@@ -5,15 +5,14 @@ mod common;
 
 use common::*;
 use std::time::{Duration, Instant};
-use trunkline::{
-    ApiError, Channel, ChannelKind, ChannelOptions, Event, QueuedEngine, Received,
-};
+use trunkline::{ApiError, Channel, ChannelKind, ChannelOptions, Event, QueuedEngine, Received};
 
 /// Seconds of processor time that this process has used.
 fn cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        after_name.split(' ').skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     ticks as f64 / 100.0
 }
 
@@ -34,8 +33,11 @@ fn run(length: usize, batch: usize, seconds: u64) {
             let start = Instant::now();
             while start.elapsed() < Duration::from_secs(seconds) {
                 for _ in 0..100 {
-                    let result =
-                        if batch == 1 { client.send(channel, &message) } else { client.send_many(&many).1 };
+                    let result = if batch == 1 {
+                        client.send(channel, &message)
+                    } else {
+                        client.send_many(&many).1
+                    };
                     match result {
                         Ok(()) => {}
                         Err(ApiError::WouldBlock(_)) => {

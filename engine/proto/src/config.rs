@@ -99,7 +99,7 @@ impl Default for ConnectionConfig {
             congestion: Congestion::Cubic,
             ecn: true,
             initial_packet: limits::MIN_PACKET,
-            max_packet: 1452,
+            max_packet: limits::MAX_PACKET,
             lan_rtt: Duration::from_millis(1),
             max_channels: limits::MAX_CHANNELS,
             channel_window: 1 << 20,

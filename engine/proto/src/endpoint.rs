@@ -10,6 +10,8 @@
 mod application;
 mod routing;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(crate) use shared::Shared;
@@ -23,19 +25,20 @@ use crate::event::Sink;
 use crate::ids::{ConnHandle, ConnectionId};
 use crate::time::Instant;
 use crate::wheel::TimerWheel;
-use routing::InitialKey;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Slots that connection ids can name.
 const MAX_SLOTS: u32 = 1 << 20;
-/// Largest packet written as a farewell of a connection that is gone.
+/// Room for the farewell of a connection that is gone.
 const FAREWELL: usize = 1500;
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
     conn: Option<Box<Connection>>,
+    /// Its entry in the table of ConnectionRequests; 0 = none.
+    request: u64,
     /// In the queue of connections that may have something to send.
     ready: bool,
     /// In the list of connections that this batch has touched.
@@ -58,15 +61,16 @@ pub struct Endpoint {
     live: u32,
     handshakes: u32,
     listeners: BTreeMap<u16, Listener>,
-    initials: BTreeMap<InitialKey, u32>,
+    /// Which connection answers which ConnectionRequest, by a keyed hash of who asked.
+    requests: BTreeMap<u64, u32>,
     shared: Shared,
     wheel: TimerWheel,
     ready: VecDeque<u32>,
     touched: Vec<u32>,
     deferred: Deferred,
     scratch: Vec<u32>,
-    /// The last connection id that was looked up.
-    cached: Option<(ConnectionId, u32)>,
+    /// The last connection id that was looked up, with its slot and sequence number.
+    cached: Option<(ConnectionId, u32, u8)>,
 }
 
 impl Endpoint {
@@ -91,7 +95,7 @@ impl Endpoint {
             live: 0,
             handshakes: 0,
             listeners: BTreeMap::new(),
-            initials: BTreeMap::new(),
+            requests: BTreeMap::new(),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
             touched: Vec::new(),
@@ -130,9 +134,9 @@ impl Endpoint {
     }
 
     fn insert(&mut self, handle: ConnHandle, conn: Connection) {
-        self.slots[handle.slot as usize].conn = Some(Box::new(conn));
         self.live += 1;
-        self.handshakes += 1;
+        self.handshakes += u32::from(conn.is_counted_as_handshake());
+        self.slots[handle.slot as usize].conn = Some(Box::new(conn));
         self.touch(handle.slot);
     }
 
@@ -141,21 +145,24 @@ impl Endpoint {
         let entry = &mut self.slots[slot as usize];
         let Some(mut conn) = entry.conn.take() else { return };
         entry.touched = false;
+        let request = core::mem::take(&mut entry.request);
+        if request != 0 {
+            self.requests.remove(&request);
+        }
         if conn.owes_farewell() {
-            let mut bytes = vec![0; FAREWELL.max(conn.packet_size())];
+            let mut bytes = vec![0; FAREWELL];
             if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
                 bytes.truncate(transmit.len);
                 self.shared.push_outbox(transmit, bytes);
             }
         }
-        for token in conn.peer_tokens() {
-            self.shared.forget_token(&token);
+        if let Some(token) = conn.peer_token() {
+            self.shared.forget_token(&token, slot);
         }
         if conn.is_counted_as_handshake() {
             self.handshakes -= 1;
         }
-        self.initials.retain(|_, s| *s != slot);
-        self.cached = None;
+        self.cached = self.cached.filter(|(_, cached, _)| *cached != slot);
         self.wheel.set(slot, None);
         self.free.push(slot);
         self.live -= 1;
@@ -172,6 +179,10 @@ impl Endpoint {
         if !entry.touched {
             entry.touched = true;
             self.touched.push(slot);
+        }
+        if !entry.ready {
+            entry.ready = true;
+            self.ready.push_back(slot);
         }
     }
 
@@ -199,6 +210,7 @@ impl Endpoint {
 
     /// Ends a receive batch: acknowledgements that are due become sendable, endings are told.
     pub fn end_batch<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        self.deferred.replay(sink);
         for i in 0..self.touched.len() {
             let slot = self.touched[i];
             if let Some(conn) = &mut self.slots[slot as usize].conn {
@@ -242,15 +254,6 @@ impl Endpoint {
         while self.shared.has_outbox() {
             if let Some(transmit) = self.shared.pop_outbox(buf) {
                 return Some(transmit);
-            }
-        }
-        // Application calls touch connections without a sink at hand.
-        for i in 0..self.touched.len() {
-            let slot = self.touched[i];
-            let entry = &mut self.slots[slot as usize];
-            if !entry.ready {
-                entry.ready = true;
-                self.ready.push_back(slot);
             }
         }
         while let Some(slot) = self.ready.pop_front() {

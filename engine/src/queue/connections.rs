@@ -15,7 +15,7 @@ use trunkline_proto::manager::ReuseKey;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
-    /// Accepts connections at an address, on all shards. Each shows as [`Event::Incoming`] in the
+    /// Accepts connections at an address, on all shards. Each shows as [`Event::Incoming`](crate::Event::Incoming) in the
     /// default group.
     ///
     /// # Errors
@@ -174,7 +174,7 @@ impl QueuedEngine {
     }
 
     /// Closes a connection; with `linger`, what was sent reliably is delivered first, for at most
-    /// that long. The handle is stale at once; [`Event::Dead`] says in the end what was delivered.
+    /// that long. The handle is stale at once; [`Event::Dead`](crate::Event::Dead) says in the end what was delivered.
     ///
     /// # Errors
     /// A stale handle (a second close too), or a full queue.

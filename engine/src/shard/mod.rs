@@ -326,14 +326,24 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn empty_mailbox(&mut self) -> u64 {
+        let mut taken = 0;
         for _ in 0..CONTROLS_A_TURN {
             let Some(control) = self.port.controls.pop() else { break };
+            if matches!(control, Control::Shutdown { .. } | Control::Stop) {
+                // What was posted before the end still counts: it may be data to deliver.
+                taken += self.take_commands(usize::MAX);
+            }
             self.obey(control);
         }
+        taken + self.take_commands(COMMANDS_A_TURN)
+    }
+
+    fn take_commands(&mut self, most: usize) -> u64 {
         let commands = self.mailbox.clone();
+        let most = most.min(commands.commands.capacity());
         let mut taken = 0;
         let next = || {
-            if taken == COMMANDS_A_TURN {
+            if taken == most {
                 return None;
             }
             let command = commands.commands.pop();

@@ -8,7 +8,7 @@ use crate::io::{DriverConfig, Faults, MioDriver, SimConfig, SimDriver, SimNetwor
 use crate::security::{Identity, Trust};
 use crate::shard::local::LocalShard;
 use std::net::SocketAddr;
-use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use trunkline_proto::event::{ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::status::Status;
 
@@ -286,7 +286,9 @@ fn packets_that_land_on_the_wrong_shard_are_forwarded() {
     }
     let connect =
         ConnectConfig::new(front.local_addr().unwrap(), Trust::Pins(vec![identity.peer_id()]));
-    let local = EngineConfig { driver: crate::io::DriverChoice::Mio, ..EngineConfig::default() };
+    let connection = ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() };
+    let driver = crate::io::DriverChoice::Mio;
+    let local = EngineConfig { driver, connection, ..EngineConfig::default() };
     let mut client = LocalShard::new(local, Taker::default()).unwrap();
     let options = ChannelOptions { kind: ChannelKind::Messages, ..ChannelOptions::default() };
     client

@@ -2,6 +2,7 @@
 
 use super::mux::Mux;
 use super::outgoing::EARLY_FRAME_COST;
+use super::recv::NO_END;
 use super::table::{Channel, State, flag};
 use crate::config::{ChannelKind, ChannelOptions};
 use crate::endpoint::SendOptions;
@@ -121,7 +122,7 @@ impl Mux {
         if self.early.is_dirty(id) {
             self.await_ack(end, key);
         }
-        self.accepted.push_back(key);
+        self.pending.push_back(key);
         Ok(())
     }
 
@@ -390,7 +391,13 @@ impl Mux {
             return Err(ApiError::WrongChannel("the peer's direction is over"));
         }
         channel.ended(code, false);
+        let all_known = channel.recv.end != NO_END;
         self.refuse(key.slot, code);
+        if all_known {
+            // The peer may be done and have nothing to answer.
+            self.table.at(key.slot).set(flag::RECV_DONE);
+            self.pending.push_back(key);
+        }
         Ok(())
     }
 

@@ -517,13 +517,16 @@ impl Mux {
     ) {
         let id = self.table.at(key.slot).id;
         self.early.take(id, true);
-        self.refund_early(key.slot);
+        // Its early-data credit stays used until the peer has our RESET and drops what it holds.
         self.forget_channel(key.slot, Reason::TIMEOUT.0);
+        if self.table.at(key.slot).has(flag::SEND_DONE) {
+            self.refund_early(key.slot);
+            self.wake_early();
+        }
         let channel = self.table.at(key.slot);
         channel.set(flag::STOP | flag::STOP_PENDING | flag::UNANSWERED);
         channel.stop_code = Reason::TIMEOUT.0;
         self.activate_transport(key.slot);
-        self.wake_early();
         if !self.discarding {
             sink.channel_closed(conn, key, &ChannelEnd::TimedOut);
         }

@@ -225,7 +225,12 @@ impl Mux {
             return;
         }
         channel.set(flag::SEND_DONE);
+        let given_up = channel.state == State::Closing && channel.early > 0;
         self.unacked_ends -= 1;
+        if given_up {
+            self.refund_early(slot);
+            self.wake_early();
+        }
         self.end(conn, slot, sink);
     }
 

@@ -173,7 +173,7 @@ impl Mux {
         let add = |held: &mut _| Early::add_frame(held, pn, frame);
         self.early
             .hold_unknown(now, id, pn, budget, former, add)
-            .map_err(|_| PeerMisbehaved::Credit("early data"))
+            .map_err(|_| PeerMisbehaved::Credit("early data before its request"))
     }
 
     /// A datagram of a channel that the application has not answered yet.

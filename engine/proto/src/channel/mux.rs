@@ -73,8 +73,8 @@ pub struct Mux {
     pub(super) requests: VecDeque<(Instant, ChannelKey)>,
     /// Channels with a reassembly, in the order of their timers.
     pub(super) reassemblies: VecDeque<(Instant, ChannelKey)>,
-    /// Accepted channels of which the sink does not know yet.
-    pub(super) accepted: VecDeque<ChannelKey>,
+    /// Channels of which the sink has to be told something: accepted, or ended by our own call.
+    pub(super) pending: VecDeque<ChannelKey>,
     /// Channels whose sends gave `WouldBlock`.
     pub(super) blocked: Vec<ChannelKey>,
     /// Some of them because the connection's buffer is full.
@@ -194,7 +194,7 @@ impl Mux {
             peer_count: 0,
             requests: VecDeque::new(),
             reassemblies: VecDeque::new(),
-            accepted: VecDeque::new(),
+            pending: VecDeque::new(),
             blocked: Vec::new(),
             all_blocked: false,
             room_made: false,
@@ -383,7 +383,7 @@ impl Mux {
     /// When [`Self::on_timeout`] has work: small writes waited long enough, an unanswered request
     /// or a partial datagram is given up, or an event waits to be told.
     pub fn timeout(&self) -> Option<Instant> {
-        if !self.accepted.is_empty() || self.room_made {
+        if !self.pending.is_empty() || self.room_made {
             return Some(Instant::ZERO);
         }
         let requests = self.requests.front().filter(|_| self.ready).map(|(at, _)| *at);
@@ -458,7 +458,7 @@ impl Mux {
         }
         self.requests = VecDeque::new();
         self.reassemblies = VecDeque::new();
-        self.accepted = VecDeque::new();
+        self.pending = VecDeque::new();
         self.blocked = Vec::new();
         self.all_blocked = false;
         self.room_made = false;
@@ -471,11 +471,16 @@ impl Mux {
     /// The connection is idle: memory kept for the next burst is given back.
     pub fn shrink(&mut self) {
         self.pool.release();
+        if self.table.count() == 0 {
+            // Nothing names a slot any more but stale entries of the queues.
+            self.sched = Sched::default();
+            self.table.release();
+        }
         self.sched.shrink();
         self.control.shrink(&mut self.pool);
         self.requests.shrink_to_fit();
         self.reassemblies.shrink_to_fit();
-        self.accepted.shrink_to_fit();
+        self.pending.shrink_to_fit();
         self.blocked.shrink_to_fit();
     }
 }

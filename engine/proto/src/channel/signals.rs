@@ -71,7 +71,7 @@ impl Mux {
                 .hold_unknown(now, id, pn, budget, former, |held| {
                     held.reset = held.reset.max(Some((pn, code, final_offset)));
                 })
-                .map_err(|_| PeerMisbehaved::Credit("early data"));
+                .map_err(|_| PeerMisbehaved::Credit("early data before its request"));
         }
         if self.discarding {
             return self.channel_reset(conn, pn, id, code, final_offset, &mut Discard::default());
@@ -147,7 +147,7 @@ impl Mux {
                 .hold_unknown(now, id, pn, budget, former, |held| {
                     held.stop = held.stop.max(Some((pn, code)));
                 })
-                .map_err(|_| PeerMisbehaved::Credit("early data"));
+                .map_err(|_| PeerMisbehaved::Credit("early data before its request"));
         }
         if self.discarding {
             self.channel_stop(conn, pn, id, code, &mut Discard::default());
@@ -205,17 +205,18 @@ impl Mux {
         }
     }
 
-    /// Tells the sink about accepted channels and delivers what was held for them. Called by
-    /// [`Mux::on_timeout`], whose timer is due at once after an acceptance.
+    /// Tells the sink about accepted channels, delivers what was held for them, and ends those that
+    /// were refused when all had come. Called by [`Mux::on_timeout`], whose timer is due at once.
     pub fn deliver<S: Sink>(
         &mut self,
         now: Instant,
         conn: ConnHandle,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        while let Some(key) = self.accepted.pop_front() {
+        while let Some(key) = self.pending.pop_front() {
             let Some(channel) = self.table.get(key) else { continue };
             if channel.state != State::Open || !channel.has(flag::READY_PENDING) {
+                self.end(conn, key.slot, sink);
                 continue;
             }
             channel.clear(flag::READY_PENDING);
@@ -241,9 +242,11 @@ impl Mux {
             sink.stopped(conn, key, code);
         }
         if channel.has(flag::RECV_DONE) {
-            // Reset before it was accepted; a clean end would wait in `recv`.
+            // Reset before it was accepted, or refused since; a clean end would wait in `recv`.
             self.early.take(id, true);
-            sink.reset(conn, key, code);
+            if !channel.has(flag::STOP) {
+                sink.reset(conn, key, code);
+            }
             self.end(conn, slot, sink);
             return Ok(());
         }

@@ -4,8 +4,10 @@
 
 mod behaviour;
 mod bounds;
+mod chaos;
 mod datagrams;
 mod hostile;
 mod lives;
 mod net;
 mod random;
+mod speed;

@@ -20,6 +20,8 @@ pub(crate) struct Closing {
     last_sent: Option<Instant>,
     /// What is due answers a late packet; the repetition has a rhythm of its own.
     answers: bool,
+    /// The peer did not acknowledge in time: it is told nothing more.
+    given_up: bool,
 }
 
 /// Longest pause between two repetitions.
@@ -39,6 +41,7 @@ impl Closing {
             interval: pto.max(Duration::from_millis(5)),
             last_sent: None,
             answers: false,
+            given_up: false,
         }
     }
 
@@ -60,10 +63,20 @@ impl Closing {
 
     /// A packet arrived that shows that the peer does not know yet.
     pub(crate) fn on_late_packet(&mut self, now: Instant) {
-        if !self.due && self.last_sent.is_none_or(|t| now.since(t) >= ANSWER_INTERVAL) {
+        if !self.due
+            && !self.given_up
+            && self.last_sent.is_none_or(|t| now.since(t) >= ANSWER_INTERVAL)
+        {
             self.due = true;
             self.answers = true;
         }
+    }
+
+    /// Fin-wait is over. A handle that the application keeps must not keep packets going.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
+        self.due = false;
+        self.retransmit_at = None;
     }
 
     pub(crate) const fn timeout(&self) -> Option<Instant> {

@@ -10,6 +10,10 @@ use crate::ids::Role;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
 
+/// After a pause this long memory kept for the next burst is given back. The keep-alive of one side
+/// puts off that of the other, so its timer alone would not do.
+const QUIET: Duration = Duration::from_secs(1);
+
 impl Connection {
     /// A packet of the peer proved that it lives.
     pub(super) fn heard(&mut self, now: Instant) {
@@ -17,7 +21,11 @@ impl Connection {
             self.status,
             Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
         ) {
-            self.timers.connected = Some(now + self.config.connected_timeout);
+            let connected = now + self.config.connected_timeout;
+            if self.timers.connected.is_some_and(|last| connected.since(last) >= QUIET) {
+                self.shrink();
+            }
+            self.timers.connected = Some(connected);
             self.timers.keep_alive = Some(now + self.keep_alive());
             self.awaiting_answer = false;
         }
@@ -30,7 +38,7 @@ impl Connection {
 
     /// The next moment at which [`Self::handle_timeout`] has work.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        if self.status == Status::Dead {
+        if self.status == Status::Dead || (self.keys_used_up && self.is_transferring()) {
             return Some(Instant::ZERO);
         }
         let mut next = self.timers.next();
@@ -79,12 +87,19 @@ impl Connection {
             self.handshake = None;
         }
         self.run_liveness(now, sink);
+        if self.keys_used_up && self.is_transferring() {
+            let text = "no further packet may be sealed with the keys";
+            self.fail(now, CloseReason::new(Reason::BAD_CRYPTO, text), sink);
+        }
         if take_due(&mut self.timers.linger, now) && self.status == Status::Linger {
             let undelivered = self.mux.report().undelivered_bytes;
             let text = format!("{undelivered} bytes undelivered");
             self.flushed(now, Some(CloseReason::new(Reason::LINGER_EXPIRED, &text)), sink);
         }
         if take_due(&mut self.timers.fin_wait, now) {
+            if let Some(closing) = &mut self.closing {
+                closing.give_up();
+            }
             if !self.told && self.status.is_open_to_application() {
                 self.apply(Trigger::Close, None, sink);
             }
@@ -119,7 +134,7 @@ impl Connection {
         }
         if take_due(&mut self.timers.keep_alive, now) && self.is_transferring() {
             // A ping that is lost is repeated by the recovery's probe timer.
-            if !self.awaiting_answer {
+            if !self.awaiting_answer || self.recovery.is_idle() {
                 self.pending.ping = true;
             }
             self.timers.keep_alive = Some(now + self.keep_alive());
@@ -141,14 +156,10 @@ impl Connection {
 
     fn run_transfer_timers<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         if self.recovery.timeout().is_some_and(|t| t <= now) {
-            let (recovery, mux, pending) = (&mut self.recovery, &mut self.mux, &mut self.pending);
-            let retransmits = &mut self.counters.retransmits;
-            let outcome = recovery.on_timeout(now, |fate, record| {
-                lost(fate, record, mux, pending, retransmits);
+            let Self { recovery, mux, pending, ids, counters, .. } = self;
+            recovery.on_timeout(now, |fate, record| {
+                lost(fate, record, mux, pending, ids, &mut counters.retransmits);
             });
-            if outcome.mtu_changed.is_some() {
-                self.sync_packet_size();
-            }
         }
         self.received.on_timeout(now);
         // Channels of a connection that the application closed tell it nothing more.
@@ -176,8 +187,7 @@ impl Connection {
         let previous = migration.previous;
         self.migration = None;
         if let (false, Some(previous)) = (self.path.validated, previous) {
-            self.path = previous;
-            self.recovery.on_path_change(now);
+            self.go_to(now, previous);
         }
     }
 

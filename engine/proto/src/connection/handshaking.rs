@@ -210,17 +210,21 @@ impl Connection {
             counters: Counters::default(),
             told: role == Role::Client,
             awaiting_answer: false,
-            counted: true,
+            counted: role == Role::Host,
             control_waits: false,
+            keys_used_up: false,
             config,
         }
     }
 
     // ---- packets
 
-    /// Every byte of a datagram counts for what may be sent back before the address is proven.
-    pub(crate) fn on_handshake_datagram(&mut self, bytes: usize) {
-        if let Some(handshake) = &mut self.handshake {
+    /// Every byte of a datagram counts for what may be sent back before the address is proven: to
+    /// where it came from, and nowhere else.
+    pub(crate) fn on_handshake_datagram(&mut self, meta: &RxMeta, bytes: usize) {
+        if meta.remote == self.path.remote
+            && let Some(handshake) = &mut self.handshake
+        {
             handshake.machine.on_datagram_bytes(bytes);
         }
     }
@@ -335,8 +339,7 @@ impl Connection {
             self.pending.ticket_ranges.push(0..e.tickets.len());
             self.pending.tickets = e.tickets;
         }
-        let spare = self.ids.issue();
-        self.pending.new_ids.push(spare);
+        self.pending.new_ids.extend(self.ids.issue());
     }
 
     /// The peer uses the 1-RTT keys: it has everything of our flights.

@@ -11,6 +11,8 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+#[cfg(test)]
+mod test_support;
 mod timers;
 mod transmit;
 
@@ -25,6 +27,7 @@ use crate::recovery::{Fate, ReceivedPackets, Recovery};
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
 use crate::wire::control;
+use crate::wire::ranges::RangeSet;
 use crate::wire::record::FrameRecord;
 use close::Closing;
 use handshaking::{Authentication, Handshaking, PeerInfo};
@@ -32,21 +35,51 @@ pub(crate) use handshaking::{ClientSide, HostSide};
 use ids::IdSet;
 use path::Migration;
 pub(crate) use path::Path;
+pub(crate) use receive::Taken;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use timers::Timers;
+#[cfg(test)]
+use transmit::Alone;
 
 /// Frames of the connection itself that wait for the next packet.
 #[derive(Debug, Default)]
 struct Pending {
     ping: bool,
     close_ack: bool,
-    path_responses: Vec<[u8; 8]>,
+    /// Answers to PATH_CHALLENGE, each with the path that it must go on if that is another one.
+    path_responses: Vec<([u8; 8], Option<Path>)>,
     new_ids: Vec<u64>,
     retire_ids: Vec<u64>,
     /// Post-handshake CRYPTO of the host (session tickets): bytes, and ranges to send.
     tickets: Vec<u8>,
     ticket_ranges: Vec<core::ops::Range<usize>>,
+    tickets_acked: RangeSet,
+}
+
+impl Pending {
+    /// A piece of the tickets was lost: it is sent again unless another copy has arrived.
+    fn ticket_lost(&mut self, start: usize, len: u16) {
+        let range = start..start + usize::from(len);
+        let known = self.ticket_ranges.contains(&range);
+        if range.end <= self.tickets.len() && !known && !self.tickets_acked.contains(start as u64) {
+            self.ticket_ranges.push(range);
+        }
+    }
+
+    /// A piece of the tickets has arrived; once all have, they are forgotten.
+    fn ticket_acked(&mut self, start: u64, len: u16) {
+        let all = self.tickets.len() as u64;
+        if all == 0 {
+            return;
+        }
+        self.tickets_acked.insert(start..(start + u64::from(len)).min(all));
+        if self.tickets_acked.covered() >= all {
+            self.tickets = Vec::new();
+            self.ticket_ranges = Vec::new();
+            self.tickets_acked = RangeSet::default();
+        }
+    }
 }
 
 impl Pending {
@@ -101,6 +134,8 @@ pub(crate) struct Connection {
     counted: bool,
     /// CONTROL has more behind a message that has not taken effect.
     control_waits: bool,
+    /// Nothing more may be sealed: the cipher's limit is reached and the peer lets no update happen.
+    keys_used_up: bool,
 }
 
 impl Connection {
@@ -120,8 +155,13 @@ impl Connection {
         self.ids.is_live(sequence)
     }
 
-    pub(crate) fn peer_tokens(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
-        self.ids.tokens()
+    /// The reset token of the id that the peer is sent to at present.
+    pub(crate) const fn peer_token(&self) -> Option<[u8; 16]> {
+        self.ids.token()
+    }
+
+    pub(crate) const fn remote(&self) -> SocketAddr {
+        self.path.remote
     }
 
     /// Handle checks of application calls: gone handles are invalid, and what needs a live
@@ -296,12 +336,11 @@ impl Connection {
         if self.keys.is_none() || self.usable().is_err() {
             return;
         }
-        if self.role == Role::Client
-            && let Some(old) = self.ids.switch()
-        {
-            self.pending.retire_ids.push(old.sequence);
-            if let Some(token) = old.token {
-                shared.forget_token(&token);
+        if self.role == Role::Client {
+            let before = self.ids.token();
+            // A peer that leaves too many of our retirements unanswered gets no more of them.
+            if self.ids.switch(&mut self.pending.retire_ids) == Ok(true) {
+                self.token_changed(before, shared);
             }
             self.recovery.on_path_change(now);
         }
@@ -324,9 +363,8 @@ impl Connection {
                 self.apply(Trigger::Problem, Some(&reason), sink);
             }
             Status::Linger | Status::FinWait => {
-                if let Some(closing) = &mut self.closing {
-                    closing.reason = reason.clone();
-                }
+                // The last word; who only timed out cannot hear it.
+                self.closing = Some(Box::new(self.new_closing(reason.clone())));
                 self.apply(Trigger::Problem, Some(&reason), sink);
             }
             _ => {}
@@ -343,6 +381,9 @@ impl Connection {
             return;
         }
         if self.status.on(Trigger::PeerClosed).is_none() {
+            if let Some(closing) = &mut self.closing {
+                closing.on_acknowledged();
+            }
             return;
         }
         let mut closing = self.new_closing(reason.clone());
@@ -429,6 +470,16 @@ impl Connection {
         }
     }
 
+    /// Another id of the peer is in use.
+    fn token_changed(&mut self, before: Option<[u8; 16]>, shared: &mut Shared) {
+        if let Some(token) = before {
+            shared.forget_token(&token, self.handle.slot);
+        }
+        if let Some(token) = self.ids.token() {
+            shared.remember_token(token, self.handle.slot);
+        }
+    }
+
     /// A host that the application does not know and that is over: nothing is told.
     pub(crate) const fn is_dead(&self) -> bool {
         matches!(self.status, Status::Dead)
@@ -455,10 +506,6 @@ impl Connection {
     fn sync_packet_size(&mut self) {
         self.mux.set_packet_payload(self.recovery.packet_size() - crate::limits::PACKET_OVERHEAD);
     }
-
-    pub(crate) fn packet_size(&self) -> usize {
-        self.recovery.packet_size()
-    }
 }
 
 /// Routes a record whose packet was lost (or is sent again as a probe) to its owner.
@@ -467,15 +514,21 @@ fn lost(
     record: &FrameRecord,
     mux: &mut Mux,
     pending: &mut Pending,
+    ids: &IdSet,
     retransmits: &mut u64,
 ) {
     match *record {
-        FrameRecord::NewConnectionId { sequence } => pending.new_ids.push(sequence),
-        FrameRecord::RetireConnectionId { sequence } => pending.retire_ids.push(sequence),
-        FrameRecord::Crypto { offset, len } => {
-            let start = offset as usize;
-            pending.ticket_ranges.push(start..start + usize::from(len));
+        FrameRecord::NewConnectionId { sequence } => {
+            if ids.is_local(sequence) && !pending.new_ids.contains(&sequence) {
+                pending.new_ids.push(sequence);
+            }
         }
+        FrameRecord::RetireConnectionId { sequence } => {
+            if ids.is_retiring(sequence) && !pending.retire_ids.contains(&sequence) {
+                pending.retire_ids.push(sequence);
+            }
+        }
+        FrameRecord::Crypto { offset, len } => pending.ticket_lost(offset as usize, len),
         FrameRecord::Ack { .. } | FrameRecord::Close => {}
         _ => {
             if fate == Fate::Lost || fate == Fate::Probe {

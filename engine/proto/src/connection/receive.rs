@@ -30,9 +30,19 @@ struct PacketFacts {
     close_ack: bool,
 }
 
+/// What became of a short packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was opened.
+    Opened,
+    /// It was dropped, and counted: a copy, or too early.
+    Dropped,
+    /// It could not be authenticated. It may be a stateless reset.
+    Forged,
+}
+
 impl Connection {
-    /// Takes one short packet whose id names this connection. Returns `false` when it could not be
-    /// authenticated: the endpoint then looks for a stateless reset.
+    /// Takes one short packet whose id names this connection.
     pub(crate) fn receive_short<S: Sink>(
         &mut self,
         now: Instant,
@@ -41,26 +51,26 @@ impl Connection {
         packet: &mut [u8],
         shared: &mut Shared,
         sink: &mut S,
-    ) -> bool {
+    ) -> Taken {
         let Some(keys) = &mut self.keys else {
             shared.counters.early_packets += 1;
-            return true;
+            return Taken::Dropped;
         };
         let size = packet.len();
         let pn = expand_pn(self.received.largest().unwrap_or(0), header.pn);
         if !self.replay.check(pn) {
             self.counters.packets_rejected += 1;
-            return true;
+            return Taken::Dropped;
         }
         let opened = match keys.open(now, pn, header.key_phase, packet) {
             Ok(opened) => opened.payload,
             Err(crate::crypto::OpenError::Forged) => {
                 self.counters.packets_rejected += 1;
-                return false;
+                return Taken::Forged;
             }
             Err(crate::crypto::OpenError::Misbehaved(e)) => {
                 self.misbehaved(now, e, sink);
-                return true;
+                return Taken::Opened;
             }
         };
         self.replay.insert(pn);
@@ -74,6 +84,7 @@ impl Connection {
             self.path.on_received(size);
         }
         let mut facts = PacketFacts::default();
+        let answers = self.pending.path_responses.len();
         // Channels of a connection that the application closed tell it nothing more.
         let result = if self.status.is_open_to_application() {
             receive_frames(self, now, pn, opened, &mut facts, shared, sink)
@@ -82,14 +93,22 @@ impl Connection {
         };
         if let Err(e) = result {
             self.misbehaved(now, e, sink);
-            return true;
+            return Taken::Opened;
         }
         self.received.on_packet(now, pn, facts.ack_eliciting, meta.ecn);
         if !same_path && newest && facts.moves_path && self.role == Role::Host {
             self.move_path(now, meta, size, shared);
         }
+        if meta.remote != self.path.remote || meta.socket != self.path.socket {
+            // PATH_RESPONSE goes where the challenge came from (RFC 9000 §8.2.2).
+            let mut path = Path::new(meta.socket, meta.remote, meta.local, false);
+            path.on_received(size);
+            for (_, on) in self.pending.path_responses.iter_mut().skip(answers) {
+                *on = Some(path);
+            }
+        }
         self.after_packet(now, facts, sink);
-        true
+        Taken::Opened
     }
 
     pub(super) fn misbehaved<S: Sink>(&mut self, now: Instant, e: PeerMisbehaved, sink: &mut S) {
@@ -129,6 +148,12 @@ impl Connection {
     ) -> Result<(), PeerMisbehaved> {
         let conn = self.handle;
         match *frame {
+            TransportFrame::Ack(_) | TransportFrame::Close { .. } | TransportFrame::CloseAck => {}
+            // The rest concerns a connection that goes on.
+            _ if !self.is_transferring() => return Ok(()),
+            _ => {}
+        }
+        match *frame {
             TransportFrame::Ping => {}
             TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
             TransportFrame::Credit { channel, limit } => self.mux.on_credit(pn, channel, limit)?,
@@ -145,7 +170,7 @@ impl Connection {
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
                 if self.pending.path_responses.len() < MAX_PATH_CHALLENGES {
-                    self.pending.path_responses.push(data);
+                    self.pending.path_responses.push((data, None));
                 }
             }
             TransportFrame::PathResponse(data) => self.on_path_response(data),
@@ -153,13 +178,15 @@ impl Connection {
                 self.on_new_connection_id(sequence, retire_prior_to, id, token, shared)?;
             }
             TransportFrame::RetireConnectionId { sequence } => {
-                if self.ids.retire_local(sequence)? {
-                    let next = self.ids.issue();
-                    self.pending.new_ids.push(next);
+                self.ids.retire_local(sequence)?;
+                let Self { ids, pending, .. } = self;
+                pending.new_ids.retain(|s| ids.is_local(*s));
+                while let Some(next) = ids.issue() {
+                    pending.new_ids.push(next);
                 }
             }
             TransportFrame::AckFrequency { threshold, max_delay } => {
-                self.received.set_frequency(threshold, max_delay);
+                self.received.set_frequency(pn, threshold, max_delay);
             }
             TransportFrame::Crypto { offset, data } => {
                 if self.role == Role::Host {
@@ -180,7 +207,7 @@ impl Connection {
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         let conn = self.handle;
-        let Self { recovery, mux, pending, received, closing, counters, .. } = self;
+        let Self { recovery, mux, pending, received, closing, counters, ids, .. } = self;
         let summary = recovery.on_ack(now, ack, |fate, record| match (fate, record) {
             (Fate::Acked, FrameRecord::Ack { largest }) => received.on_ack_of_ack(*largest),
             (Fate::Acked, FrameRecord::Close) => {
@@ -188,14 +215,15 @@ impl Connection {
                     closing.on_acknowledged();
                 }
             }
-            (
-                Fate::Acked,
-                FrameRecord::NewConnectionId { .. }
-                | FrameRecord::RetireConnectionId { .. }
-                | FrameRecord::Crypto { .. },
-            ) => {}
+            (Fate::Acked, FrameRecord::NewConnectionId { .. }) => {}
+            (Fate::Acked, FrameRecord::RetireConnectionId { sequence }) => {
+                ids.on_retired(*sequence);
+            }
+            (Fate::Acked, FrameRecord::Crypto { offset, len }) => {
+                pending.ticket_acked(*offset, *len);
+            }
             (Fate::Acked, _) => mux.on_acked(now, conn, record, sink),
-            (_, _) => lost(fate, record, mux, pending, &mut counters.retransmits),
+            (_, _) => lost(fate, record, mux, pending, ids, &mut counters.retransmits),
         })?;
         if let (Some(largest), Some(keys)) = (summary.largest_newly_acked, &mut self.keys) {
             keys.on_acked(largest);
@@ -205,9 +233,6 @@ impl Connection {
         }
         if summary.newly_acked_packets > 0 {
             self.mux.set_rtt(self.recovery.rtt().smoothed());
-            if summary.mtu_changed.is_some() {
-                self.sync_packet_size();
-            }
             if let Some(keys) = &mut self.keys {
                 keys.set_pto(self.recovery.pto());
             }
@@ -224,10 +249,12 @@ impl Connection {
         shared: &mut Shared,
     ) -> Result<(), PeerMisbehaved> {
         let new = PeerConnectionId { sequence, id, token: Some(token) };
-        if self.ids.add_peer(new, retire_prior_to, &mut self.pending.retire_ids)? {
-            shared.remember_token(token, self.handle.slot);
+        let before = self.ids.token();
+        let result = self.ids.add_peer(new, retire_prior_to, &mut self.pending.retire_ids);
+        if self.ids.token() != before {
+            self.token_changed(before, shared);
         }
-        Ok(())
+        result
     }
 
     // ---- authentication messages on CONTROL
@@ -304,9 +331,8 @@ impl Connection {
             .and_then(|m| m.previous)
             .filter(|p| p.remote == meta.remote && p.socket == meta.socket);
         if let Some(previous) = back {
-            self.path = previous;
             self.migration = None;
-            self.recovery.on_path_change(now);
+            self.go_to(now, previous);
             return;
         }
         let pto = self.recovery.pto();
@@ -316,14 +342,24 @@ impl Connection {
         } else {
             self.migration.as_ref().and_then(|m| m.previous)
         };
-        self.path = Path::new(meta.socket, meta.remote, meta.local, false);
-        self.path.on_received(size);
+        let mut path = Path::new(meta.socket, meta.remote, meta.local, false);
+        path.on_received(size);
         tracing::debug!(conn = ?self.handle, from = %old.remote, to = %meta.remote, "peer moved");
-        self.recovery.on_path_change(now);
+        self.go_to(now, path);
         let challenge = Challenge::new(now, self.path, shared.rng.u64().to_be_bytes(), pto);
         let previous_challenge =
             previous.map(|p| Challenge::new(now, p, shared.rng.u64().to_be_bytes(), pto));
         self.migration = Some(Box::new(Migration { previous, challenge, previous_challenge }));
+    }
+
+    /// Packets go there from now on. What is known of the old path says nothing about the new one,
+    /// unless only the port differs: a NAT forgot us (RFC 9000 §9.4).
+    pub(super) fn go_to(&mut self, now: Instant, path: Path) {
+        let same_host = self.path.remote.ip() == path.remote.ip();
+        self.path = path;
+        if !same_host {
+            self.recovery.on_path_change(now);
+        }
     }
 
     fn on_path_response(&mut self, data: [u8; 8]) {

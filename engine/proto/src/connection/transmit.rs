@@ -1,6 +1,7 @@
 //! Writing packets: which frames go into the next packet, and trains of packets.
 
 use super::{Connection, Path};
+use crate::crypto::SealError;
 use crate::endpoint::{Ecn, Shared, Transmit};
 use crate::limits::{MIN_PACKET, SHORT_HEADER_LEN, TAG_LEN};
 use crate::recovery::{Budget, PacketFlags};
@@ -11,8 +12,15 @@ use crate::wire::packet::ShortHeader;
 use crate::wire::record::FrameRecord;
 use crate::wire::transport::TransportFrame;
 
+/// A packet with one frame for a path that may not be sent a full one.
+const SMALL_ALONE: usize = 64;
+/// Packets that are smaller than this are not begun on a path that may be sent no more.
+const MIN_UNPROVEN: usize = 100;
 /// Most bytes of CRYPTO in one frame.
 const CRYPTO_CHUNK: usize = 1000;
+
+/// A packet of a train is padded to full size by at most one of so many parts of it.
+const MAX_PADDING: usize = 8;
 
 /// What a packet may carry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +33,7 @@ enum Fill {
 
 /// A packet that goes out alone and unmarked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Alone {
+pub(super) enum Alone {
     SizeProbe,
     Path,
     Close,
@@ -54,7 +62,7 @@ impl Connection {
         }
         self.keys.as_ref()?;
         if self.is_transferring() {
-            if let Some(transmit) = self.transmit_path(now, buf, shared) {
+            if let Some(transmit) = self.transmit_path(now, buf) {
                 return Some(transmit);
             }
             if let Some(transmit) = self.transmit_probe(now, buf) {
@@ -85,8 +93,12 @@ impl Connection {
         max_segments: usize,
         shared: &mut Shared,
     ) -> Option<Transmit> {
-        let size = self.recovery.packet_size();
         self.sync_packet_size();
+        let allowance = usize::try_from(self.path.allowance()).unwrap_or(usize::MAX);
+        let size = self.recovery.packet_size().min(buf.len()).min(allowance);
+        if size < MIN_UNPROVEN {
+            return None;
+        }
         let mut budget = match self.recovery.send_budget(now) {
             Budget::Bytes(bytes) => bytes,
             Budget::Pacing(until) => {
@@ -110,15 +122,13 @@ impl Connection {
                 break;
             }
             let fill = if owed || budget >= size as u64 { Fill::Data } else { Fill::ControlOnly };
-            if (owed && !self.mux.wants_to_send()) || self.wants_ping() {
-                self.pending.ping = true;
-            }
+            self.pending.ping |= owed && !self.mux.wants_to_send() || self.wants_ping();
             let more = packets + 1 < max_segments;
             let mut written = self.write_packet(now, packet, fill, more, shared);
-            if written.bytes == 0 && owed {
-                // What waited turned out not to be sendable: the probe goes out all the same.
+            if owed && written.bytes == 0 {
+                // Nothing of what waits fits: a probe must go all the same.
                 self.pending.ping = true;
-                written = self.write_packet(now, packet, fill, more, shared);
+                written = self.write_packet(now, packet, Fill::ControlOnly, more, shared);
             }
             if written.bytes == 0 {
                 break;
@@ -174,7 +184,7 @@ impl Connection {
             return Written::default();
         }
         let mut end = SHORT_HEADER_LEN + payload;
-        if written.full && pad {
+        if written.full && pad && room - end <= packet.len() / MAX_PADDING {
             packet[end..room].fill(0);
             end = room;
         }
@@ -201,7 +211,7 @@ impl Connection {
 
     /// Writes the header, seals, and books the packet as sent. Returns its length.
     #[allow(clippy::too_many_arguments)]
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         now: Instant,
         packet: &mut [u8],
@@ -216,8 +226,8 @@ impl Connection {
         let total = end + TAG_LEN;
         ShortHeader { key_phase: keys.key_phase(), dcid: self.ids.peer(), pn: pn as u32 }
             .write(packet);
-        if keys.seal(pn, &mut packet[..total]).is_err() {
-            // The confidentiality limit: nothing more may be sealed with these keys.
+        if let Err(error) = keys.seal(pn, &mut packet[..total]) {
+            self.keys_used_up |= error == SealError::Exhausted;
             self.recovery.abandon_packet(pn);
             return 0;
         }
@@ -239,16 +249,15 @@ impl Connection {
             pending.ping = false;
             eliciting = true;
         }
-        while let Some(data) = pending.path_responses.last() {
+        while let Some((data, _)) = pending.path_responses.last() {
             if TransportFrame::PathResponse(*data).write(w).is_err() {
                 break;
             }
             pending.path_responses.pop();
             eliciting = true;
         }
-        let local = self.ids.local();
         while let Some(&sequence) = pending.new_ids.last() {
-            if local.contains(&sequence) {
+            if self.ids.is_local(sequence) {
                 let (id, token) = shared.issue_id(self.handle, sequence);
                 let frame =
                     TransportFrame::NewConnectionId { sequence, retire_prior_to: 0, id, token };
@@ -302,7 +311,10 @@ impl Connection {
             return None;
         }
         let size = self.recovery.mtu_probe(now)?;
-        let packet = buf.get_mut(..size)?;
+        let Some(packet) = buf.get_mut(..size) else {
+            self.recovery.on_probe_too_large(now, size);
+            return None;
+        };
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
         TransportFrame::Ping.write(&mut w).ok()?;
@@ -312,14 +324,17 @@ impl Connection {
         (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
-    /// PATH_CHALLENGE packets that are due, on the path that they are about.
-    fn transmit_path(
-        &mut self,
-        now: Instant,
-        buf: &mut [u8],
-        shared: &mut Shared,
-    ) -> Option<Transmit> {
-        let _ = shared;
+    /// Packets that belong to one path: answers to challenges that came from elsewhere, and
+    /// PATH_CHALLENGE packets that are due.
+    fn transmit_path(&mut self, now: Instant, buf: &mut [u8]) -> Option<Transmit> {
+        while let Some(at) = self.pending.path_responses.iter().position(|(_, on)| on.is_some()) {
+            if let (data, Some(path)) = self.pending.path_responses.swap_remove(at)
+                && let Some(t) =
+                    self.write_alone(now, buf, path, &TransportFrame::PathResponse(data))
+            {
+                return Some(t);
+            }
+        }
         let migration = self.migration.as_mut()?;
         let challenge = if migration.challenge.send_at <= now {
             &mut migration.challenge
@@ -327,20 +342,32 @@ impl Connection {
             migration.previous_challenge.as_mut().filter(|c| c.send_at <= now)?
         };
         challenge.on_sent(now);
-        let (data, mut path) = (challenge.data, challenge.path);
+        let (data, path) = (challenge.data, challenge.path);
+        self.write_alone(now, buf, path, &TransportFrame::PathChallenge(data))
+    }
+
+    /// Writes a packet with this frame only, for this path. It has full size, which proves the path
+    /// for packets of that size (RFC 9000 §8.2.1), as far as the path may be sent that much.
+    fn write_alone(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        mut path: Path,
+        frame: &TransportFrame<'_>,
+    ) -> Option<Transmit> {
         let on_current = path.remote == self.path.remote && path.socket == self.path.socket;
         if on_current {
             path = self.path;
         }
-        // A full-size packet proves the path for full-size packets (RFC 9000 §8.2.1).
-        let size = if path.allowance() >= MIN_PACKET as u64 { MIN_PACKET } else { 64 };
+        let full = path.allowance() >= MIN_PACKET as u64;
+        let size = if full { MIN_PACKET } else { SMALL_ALONE };
         if path.allowance() < size as u64 {
             return None;
         }
         let packet = buf.get_mut(..size)?;
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..size - TAG_LEN]);
-        TransportFrame::PathChallenge(data).write(&mut w).ok()?;
+        frame.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
         let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::Path));
@@ -363,13 +390,15 @@ impl Connection {
             return None;
         }
         // An address that is not proven yet may still be told that all is over.
-        let size = self.path.allowance().min(self.recovery.packet_size() as u64) as usize;
+        let room = buf.len().min(MIN_PACKET) as u64;
+        let size = self.path.allowance().min(room) as usize;
         let packet = buf.get_mut(..size)?;
         let end = size.checked_sub(TAG_LEN).filter(|end| *end > SHORT_HEADER_LEN)?;
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..end]);
         self.pending.new_ids.clear();
         self.pending.ticket_ranges.clear();
+        self.pending.path_responses.clear();
         self.write_pending(&mut w, shared);
         let mut payload = w.written();
         if self.closing.as_ref().is_some_and(|c| c.rejection) {

@@ -381,7 +381,7 @@ impl Endpoint {
         }
         for slot in 0..self.slots.len() as u32 {
             let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
-            if conn.info().remote == transmit.remote {
+            if conn.remote() == transmit.remote {
                 conn.transmit_failed(now, transmit.segment, too_large);
                 self.touch(slot);
             }

@@ -1,7 +1,7 @@
 //! From a datagram to its connection.
 
 use super::{Endpoint, Routed, RxMeta};
-use crate::connection::{Connection, HostSide};
+use crate::connection::{Connection, HostSide, Taken};
 use crate::crypto::shard_of;
 use crate::error::{CloseReason, Reason};
 use crate::event::Sink;
@@ -13,17 +13,6 @@ use crate::wire::packet::{
     DropReason, LongHeader, LongPacket, LongPrefix, MessageType, ShortHeader, is_long, is_short,
     reset_token,
 };
-use std::net::SocketAddr;
-
-/// Who asked: repeated ConnectionRequests find their connection by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct InitialKey {
-    remote: SocketAddr,
-    /// Source id; a restarted attempt keeps it.
-    client: ConnectionId,
-    /// Destination id; a restarted attempt takes a new one.
-    request: ConnectionId,
-}
 
 /// Where a long packet goes.
 enum Target {
@@ -71,35 +60,52 @@ impl Endpoint {
         let Some(slot) = self.find(header.dcid) else {
             return self.unknown_short(now, meta, packet, header.dcid, sink);
         };
-        let Some(token) = reset_token(packet).copied() else { return Routed::Here };
-        let Some(conn) = &mut self.slots[slot as usize].conn else { return Routed::Here };
+        self.open_short(now, meta, header, packet, slot, sink);
+        Routed::Here
+    }
+
+    /// Gives a short packet to the connection that its id names.
+    fn open_short<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        header: ShortHeader,
+        packet: &mut [u8],
+        slot: u32,
+        sink: &mut S,
+    ) {
+        let Some(token) = reset_token(packet).copied() else { return };
+        let Some(conn) = &mut self.slots[slot as usize].conn else { return };
         if !conn.accepts_from(meta.remote) {
             self.shared.counters.rejected += 1;
-            return Routed::Here;
+            return;
         }
-        if conn.receive_short(now, meta, header, packet, &mut self.shared, sink) {
-            self.touch(slot);
-        } else {
-            self.shared.counters.rejected += 1;
-            self.try_reset(now, &token, sink);
+        match conn.receive_short(now, meta, header, packet, &mut self.shared, sink) {
+            Taken::Opened => self.touch(slot),
+            Taken::Dropped => {}
+            Taken::Forged => {
+                self.shared.counters.rejected += 1;
+                self.try_reset(now, &token, sink);
+            }
         }
-        Routed::Here
     }
 
     /// The live connection that one of our ids names.
     fn find(&mut self, id: ConnectionId) -> Option<u32> {
-        if let Some((cached, slot)) = self.cached
+        if let Some((cached, slot, sequence)) = self.cached
             && cached == id
         {
-            return Some(slot);
+            // The peer may have retired it since.
+            let conn = self.slots[slot as usize].conn.as_ref();
+            return conn.filter(|c| c.is_live_id(sequence)).map(|_| slot);
         }
         let parts = self.shared.codec.decode(&id)?;
         let entry = self.slots.get(parts.slot as usize)?;
-        if (entry.generation & 0xFFF) as u16 != parts.generation {
+        if self.shared.id_generation(entry.generation) != parts.generation {
             return None;
         }
         entry.conn.as_ref().filter(|c| c.is_live_id(parts.sequence))?;
-        self.cached = Some((id, parts.slot));
+        self.cached = Some((id, parts.slot, parts.sequence));
         Some(parts.slot)
     }
 
@@ -131,23 +137,30 @@ impl Endpoint {
         }
     }
 
-    /// Ends the connection whose peer's token this is.
+    /// Ends the connections whose peers' token this is.
     fn try_reset<S: Sink>(
         &mut self,
         now: Instant,
         token: &[u8; RESET_TOKEN_LEN],
         sink: &mut S,
     ) -> bool {
-        let Some(slot) = self.shared.token_owner(token) else { return false };
-        let Some(conn) = &mut self.slots[slot as usize].conn else { return false };
-        self.shared.counters.resets_received += 1;
-        conn.on_stateless_reset(now, sink);
-        self.touch(slot);
-        true
+        let mut from = 0;
+        while let Some(slot) = self.shared.token_owner(token, from) {
+            from = slot + 1;
+            if let Some(conn) = &mut self.slots[slot as usize].conn {
+                self.shared.counters.resets_received += 1;
+                conn.on_stateless_reset(now, sink);
+                self.touch(slot);
+            }
+        }
+        from > 0
     }
 
     // ---- long packets
 
+    /// All packets of a datagram are for one connection (RFC 9000 §12.2), the first that is for
+    /// any decides for which. Only the first packet can ask for a new one: it is the one that was
+    /// counted against the limits of its source.
     fn receive_long<S: Sink>(
         &mut self,
         now: Instant,
@@ -157,12 +170,14 @@ impl Endpoint {
     ) -> Routed {
         let total = data.len();
         let mut rest = data;
-        let mut counted = false;
-        while let Some(&first) = rest.first() {
-            if is_short(first) {
-                return self.receive_short(now, meta, rest, sink);
+        let mut owner = None;
+        let mut first = true;
+        while let Some(&byte) = rest.first() {
+            if is_short(byte) {
+                self.receive_coalesced(now, meta, rest, owner, sink);
+                break;
             }
-            if !is_long(first) {
+            if !is_long(byte) {
                 break; // padding
             }
             let (target, len) = match LongPacket::parse(rest) {
@@ -170,28 +185,28 @@ impl Endpoint {
                     (self.target(meta, &packet, total), Self::packet_len(&packet, rest.len()))
                 }
                 Err(reason) => {
-                    self.not_parsed(meta, rest, total, reason);
+                    self.not_parsed(meta, rest, first && total >= MIN_PACKET, reason);
                     break;
                 }
             };
             let (packet, after) = rest.split_at_mut(len);
             rest = after;
+            let is_first = core::mem::take(&mut first);
             let (slot, is_new) = match target {
-                Target::Slot(slot) => (slot, false),
-                Target::NewHost => match self.new_host(now, meta, packet) {
+                Target::Slot(slot) if owner.is_none_or(|o| o == slot) => (slot, false),
+                Target::NewHost if is_first => match self.new_host(now, meta, packet) {
                     Some(slot) => (slot, true),
                     None => break,
                 },
-                Target::OtherShard(shard) => return Routed::Shard(shard),
-                Target::Nowhere => {
+                Target::OtherShard(shard) if is_first => return Routed::Shard(shard),
+                _ => {
                     self.shared.counters.dropped_handshake_packets += 1;
                     continue;
                 }
             };
             let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
-            if !counted {
-                counted = true;
-                conn.on_handshake_datagram(total);
+            if owner.replace(slot).is_none() {
+                conn.on_handshake_datagram(meta, total);
             }
             let valid = conn.receive_long(now, meta, packet, &mut self.shared, sink);
             if is_new && !valid {
@@ -201,6 +216,28 @@ impl Endpoint {
             self.touch(slot);
         }
         Routed::Here
+    }
+
+    /// A short packet behind long ones.
+    fn receive_coalesced<S: Sink>(
+        &mut self,
+        now: Instant,
+        meta: &RxMeta,
+        packet: &mut [u8],
+        owner: Option<u32>,
+        sink: &mut S,
+    ) {
+        let header = ShortHeader::parse(packet).filter(|_| packet.len() >= MIN_SHORT_PACKET);
+        let Some(header) = header else {
+            self.shared.counters.malformed += 1;
+            return;
+        };
+        match self.find(header.dcid) {
+            Some(slot) if owner == Some(slot) => {
+                self.open_short(now, meta, header, packet, slot, sink);
+            }
+            _ => self.shared.counters.unknown_id += 1,
+        }
     }
 
     fn packet_len(packet: &LongPacket<'_>, rest: usize) -> usize {
@@ -225,12 +262,16 @@ impl Endpoint {
             return Target::Nowhere;
         };
         if header.message == MessageType::ConnectionRequest {
-            let key = InitialKey { remote: meta.remote, client: scid, request: dcid };
-            if let Some(&slot) = self.initials.get(&key) {
+            if total < MIN_PACKET {
+                // RFC 9000 §14.1
+                return Target::Nowhere;
+            }
+            let key = self.shared.request_key(meta.remote, scid, dcid);
+            if let Some(&slot) = self.requests.get(&key) {
                 return Target::Slot(slot);
             }
             let listening = self.listeners.contains_key(&meta.socket);
-            if listening && total >= MIN_PACKET && self.find(dcid).is_none() {
+            if listening && self.find(dcid).is_none() {
                 return Target::NewHost;
             }
         }
@@ -253,10 +294,10 @@ impl Endpoint {
         }
     }
 
-    fn not_parsed(&mut self, meta: &RxMeta, packet: &[u8], total: usize, reason: DropReason) {
+    fn not_parsed(&mut self, meta: &RxMeta, packet: &[u8], may_answer: bool, reason: DropReason) {
         self.shared.counters.malformed += 1;
         if let DropReason::Version(_) = reason
-            && total >= MIN_PACKET
+            && may_answer
             && self.listeners.contains_key(&meta.socket)
             && let Ok(prefix) = LongPrefix::parse(packet)
             && prefix.version != 0
@@ -306,10 +347,9 @@ impl Endpoint {
             Ok(conn) => {
                 self.shared.counters.accepted += 1;
                 self.insert(handle, conn);
-                self.initials.insert(
-                    InitialKey { remote: meta.remote, client: scid, request: dcid },
-                    handle.slot,
-                );
+                let request = self.shared.request_key(meta.remote, scid, dcid);
+                self.slots[handle.slot as usize].request = request;
+                self.requests.insert(request, handle.slot);
                 Some(handle.slot)
             }
             Err(error) => {

@@ -8,7 +8,11 @@ use crate::ids::{ConnHandle, ConnectionId};
 use crate::limits::{MIN_SHORT_PACKET, RESET_TOKEN_LEN};
 use crate::time::{Duration, Instant};
 use crate::wire::packet::{LongHeader, LongPrefix};
-use std::collections::{BTreeMap, VecDeque};
+use siphasher::sip::SipHasher13;
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::Hasher;
+use std::net::SocketAddr;
 
 /// Packets without a connection that may wait.
 const OUTBOX: usize = 64;
@@ -24,10 +28,17 @@ pub(crate) struct Shared {
     pub(crate) rng: Rng,
     pub(crate) codec: ConnIdCodec,
     pub(crate) counters: EndpointStats,
+    /// Added to generations inside ids: with the same keys a restarted endpoint must not take
+    /// packets of its former life for those of a new connection, but answer them with a reset.
+    life: u32,
     reset: ResetTokens,
     retry: RetryTokens,
-    /// Peers' reset tokens, and the slot of the connection that each would end.
-    tokens: BTreeMap<[u8; RESET_TOKEN_LEN], u32>,
+    /// Peers' reset tokens, each with the slot of a connection that it would end. They are kept as
+    /// keyed hashes, so that the time of a search tells nothing about them (RFC 9000 §10.3.1). One
+    /// token may have several owners: what a peer announces never changes whom another's ends.
+    tokens: BTreeSet<(u64, u64, u32)>,
+    token_hash: SipHasher24,
+    request_hash: SipHasher13,
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     reset_allowance: u64,
     reset_refilled: Instant,
@@ -41,13 +52,19 @@ impl core::fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(now: Instant, config: &EndpointConfig) -> Self {
+        let mut rng = Rng::from_seed(config.seed);
+        let token_hash = SipHasher24::new_with_keys(rng.u64(), rng.u64());
+        let request_hash = SipHasher13::new_with_keys(rng.u64(), rng.u64());
         Self {
-            rng: Rng::from_seed(config.seed),
+            life: rng.u64() as u32,
+            rng,
+            token_hash,
+            request_hash,
             codec: ConnIdCodec::new(&config.keys.id, config.shard, config.server),
             counters: EndpointStats::default(),
             reset: ResetTokens::new(&config.keys.reset),
             retry: RetryTokens::new(&config.keys.retry, RetryTokens::LIFETIME),
-            tokens: BTreeMap::new(),
+            tokens: BTreeSet::new(),
             outbox: VecDeque::new(),
             reset_allowance: RESETS_PER_S,
             reset_refilled: now,
@@ -60,31 +77,73 @@ impl Shared {
         conn: ConnHandle,
         sequence: u64,
     ) -> (ConnectionId, [u8; RESET_TOKEN_LEN]) {
+        let generation = self.id_generation(conn.generation);
         // The same id comes out when a lost NEW_CONNECTION_ID is written again.
         let salt = self.reset.token(&ConnectionId(
-            (u64::from(conn.slot) << 32 | u64::from(conn.generation) ^ sequence << 20)
-                .to_be_bytes(),
+            (u64::from(conn.slot) << 32 | u64::from(generation) ^ sequence << 20).to_be_bytes(),
         ));
-        let parts = IdParts {
-            slot: conn.slot,
-            generation: (conn.generation & 0xFFF) as u16,
-            sequence: sequence as u8,
-        };
+        let parts = IdParts { slot: conn.slot, generation, sequence: sequence as u8 };
         let id = self.codec.encode(salt[0], parts);
         (id, self.reset.token(&id))
     }
 
+    /// What ids say of a slot's generation.
+    pub(crate) const fn id_generation(&self, generation: u32) -> u16 {
+        (generation.wrapping_add(self.life) & 0xFFF) as u16
+    }
+
     pub(crate) fn remember_token(&mut self, token: [u8; RESET_TOKEN_LEN], slot: u32) {
-        self.tokens.insert(token, slot);
+        let (a, b) = self.hashed(&token);
+        self.tokens.insert((a, b, slot));
     }
 
-    pub(crate) fn forget_token(&mut self, token: &[u8; RESET_TOKEN_LEN]) {
-        self.tokens.remove(token);
+    pub(crate) fn forget_token(&mut self, token: &[u8; RESET_TOKEN_LEN], slot: u32) {
+        let (a, b) = self.hashed(token);
+        self.tokens.remove(&(a, b, slot));
     }
 
-    /// The connection that a stateless reset ending in `token` would end.
-    pub(crate) fn token_owner(&self, token: &[u8; RESET_TOKEN_LEN]) -> Option<u32> {
-        self.tokens.get(token).copied()
+    /// The first slot, from `from` on, whose connection a stateless reset ending in `token` ends.
+    pub(crate) fn token_owner(&self, token: &[u8; RESET_TOKEN_LEN], from: u32) -> Option<u32> {
+        if self.tokens.is_empty() {
+            return None;
+        }
+        let (a, b) = self.hashed(token);
+        self.tokens.range((a, b, from)..=(a, b, u32::MAX)).next().map(|found| found.2)
+    }
+
+    /// Tokens remembered.
+    #[cfg(test)]
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn hashed(&self, token: &[u8; RESET_TOKEN_LEN]) -> (u64, u64) {
+        let mut hasher = self.token_hash;
+        hasher.write(token);
+        hasher.finish128().as_u64()
+    }
+
+    /// Who asks for a connection: address, source id (which a restarted attempt keeps) and
+    /// destination id (of which it takes a new one), hashed with a key that nobody outside knows.
+    /// Never 0.
+    pub(crate) fn request_key(
+        &self,
+        remote: SocketAddr,
+        client: ConnectionId,
+        request: ConnectionId,
+    ) -> u64 {
+        let mut hasher = self.request_hash;
+        match remote {
+            SocketAddr::V4(v4) => hasher.write(&v4.ip().octets()),
+            SocketAddr::V6(v6) => {
+                hasher.write(&v6.ip().octets());
+                hasher.write_u32(v6.scope_id());
+            }
+        }
+        hasher.write_u16(remote.port());
+        hasher.write(&client.0);
+        hasher.write(&request.0);
+        hasher.finish().max(1)
     }
 
     pub(crate) const fn retry_tokens(&self) -> &RetryTokens {

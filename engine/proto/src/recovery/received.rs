@@ -26,6 +26,8 @@ pub struct ReceivedPackets {
     due: bool,
     threshold: u32,
     max_ack_delay: Duration,
+    /// One more than the number of the packet that asked for these; 0 = none did.
+    asked: u64,
     ecn: EcnCounts,
 }
 
@@ -40,13 +42,19 @@ impl ReceivedPackets {
             due: false,
             threshold: THRESHOLD,
             max_ack_delay,
+            asked: 0,
             ecn: EcnCounts::default(),
         }
     }
 
     /// The peer asks for other values (ACK_FREQUENCY): an ACK frame at the end of a batch once
-    /// `threshold` packets wait, or after `max_ack_delay`.
-    pub fn set_frequency(&mut self, threshold: u64, max_ack_delay: Duration) {
+    /// `threshold` packets wait, or after `max_ack_delay`. What the newest packet `pn` asked for
+    /// counts, in whatever order they arrive.
+    pub fn set_frequency(&mut self, pn: u64, threshold: u64, max_ack_delay: Duration) {
+        if pn < self.asked {
+            return;
+        }
+        self.asked = pn.saturating_add(1);
         self.threshold = u32::try_from(threshold).unwrap_or(u32::MAX).max(1);
         self.max_ack_delay = max_ack_delay;
     }
@@ -243,7 +251,9 @@ mod tests {
     #[test]
     fn frequency_can_be_asked_for() {
         let mut r = ReceivedPackets::new(DELAY);
-        r.set_frequency(10, Duration::from_millis(100));
+        r.set_frequency(7, 10, Duration::from_millis(100));
+        // Overtaken on its way.
+        r.set_frequency(6, 2, DELAY);
         for pn in 0..9 {
             r.on_packet(at(0), pn, true, Ecn::NotEct);
         }
@@ -252,7 +262,7 @@ mod tests {
         r.on_packet(at(0), 9, true, Ecn::NotEct);
         r.end_batch(at(0));
         assert!(r.ack_due(at(0)));
-        r.set_frequency(0, DELAY);
+        r.set_frequency(8, 0, DELAY);
         written(&mut r, at(0));
         r.on_packet(at(0), 10, true, Ecn::NotEct);
         r.end_batch(at(0));

@@ -545,7 +545,7 @@ fn more_than_granted_breaks_the_protocol() {
         let payload = stream_frame(77, n * 1000, &[0; 1000]);
         result = result.and(receive(&mut net.sides[1], net.now, 600 + n, &payload));
     }
-    assert_eq!(result, Err(PeerMisbehaved::Credit("early data")));
+    assert_eq!(result, Err(PeerMisbehaved::Credit("early data before its request")));
 }
 
 #[test]

@@ -203,7 +203,12 @@ fn early_datagrams_within_the_budget() {
     net.send(0, a, &[1; 900]);
     let second = net.sides[0].mux.send(net.now, a, &[1; 1500], SendOptions::default());
     assert!(matches!(second, Err(ApiError::Dropped(_))));
-    let receipt = net.sides[0].mux.send(net.now, a, b"x", SendOptions { receipt: Some(1), ..SendOptions::default() });
+    let receipt = net.sides[0].mux.send(
+        net.now,
+        a,
+        b"x",
+        SendOptions { receipt: Some(1), ..SendOptions::default() },
+    );
     assert!(matches!(receipt, Err(ApiError::InvalidArgument { .. })));
     net.settle();
     assert_eq!(net.sides[1].sink.by_name("x").messages.len(), 1);
@@ -214,7 +219,7 @@ fn weights_hold_for_datagrams_longer_than_a_turn() {
     let mut net = net();
     let keys = [4u8, 12].map(|weight| {
         let kind = ChannelKind::Datagrams;
-        net.open(0, "w", &ChannelOptions { weight, kind, ..ChannelOptions::default() })
+        net.open(0, "w", &ChannelOptions { kind, weight, ..ChannelOptions::default() })
     });
     net.settle();
     for key in keys {

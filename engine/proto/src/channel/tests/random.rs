@@ -30,6 +30,7 @@ fn sizes(rng: &mut Rng, kind: ChannelKind, most: u64) -> Vec<usize> {
 }
 
 fn run(seed: u64, weather: Weather, channels: u64, most: u64, config: ConnectionConfig) {
+    println!("seed {seed}");
     let mut net = Net::new(seed, weather, config);
     let mut rng = Rng(seed ^ 0xABCD);
     let mut plans = Vec::new();
