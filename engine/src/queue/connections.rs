@@ -29,7 +29,7 @@ impl QueuedEngine {
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
-                if local.may_drive() {
+                if local.is_driven_here() {
                     local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)))?;
                     if let Ok(Err(e)) = answer.try_recv() {
                         let context = format!("listen at {}", config.addr);
