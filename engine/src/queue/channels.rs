@@ -13,8 +13,8 @@ use trunkline_proto::limits;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
-    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`] or
-    /// [`Event::ChannelClosed`] follows.
+    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`](crate::Event::ChannelReady) or
+    /// [`Event::ChannelClosed`](crate::Event::ChannelClosed) follows.
     ///
     /// # Errors
     /// A stale handle, a connection that has ended, unusable options, or too many channels.
@@ -25,6 +25,11 @@ impl QueuedEngine {
         options: &ChannelOptions,
     ) -> Result<Channel, ApiError> {
         options.validate()?;
+        if options.unique {
+            // The handle is given out before the shard looks at the connection's channels.
+            let why = "is for the inline API";
+            return Err(ApiError::InvalidArgument { field: "unique", why });
+        }
         if name.len() > limits::MAX_CHANNEL_NAME {
             return Err(ApiError::InvalidArgument {
                 field: "name",

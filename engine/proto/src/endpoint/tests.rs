@@ -3,10 +3,12 @@
 
 use super::*;
 use crate::config::{ChannelKind, ChannelOptions};
+use crate::crypto::Rng;
 use crate::error::{CloseReason, Reason};
-use crate::event::{CloseReport, Incoming};
+use crate::event::{ChannelRequest, CloseReport, Incoming};
 use crate::handshake::test_support::{KeyKind, identity};
 use crate::handshake::{ClientAuth, ClientTls, HostTls, Trust};
+use crate::ids::ChannelKey;
 use crate::limits::{AMPLIFICATION_FACTOR, MIN_PACKET};
 use crate::status::Status;
 use crate::time::Duration;
@@ -18,6 +20,7 @@ struct Log {
     incoming: Vec<ConnHandle>,
     status: Vec<(ConnHandle, Status, Option<Reason>)>,
     dead: Vec<(ConnHandle, CloseReport)>,
+    requests: Vec<(ConnHandle, ChannelKey)>,
     order: Vec<&'static str>,
 }
 
@@ -28,6 +31,9 @@ impl Sink for Log {
     fn status(&mut self, conn: ConnHandle, _: Status, new: Status, reason: Option<&CloseReason>) {
         self.status.push((conn, new, reason.map(|r| r.reason)));
         self.order.push("status");
+    }
+    fn channel_request(&mut self, conn: ConnHandle, channel: ChannelKey, _: &ChannelRequest<'_>) {
+        self.requests.push((conn, channel));
     }
     fn dead(&mut self, conn: ConnHandle, report: &CloseReport) {
         self.dead.push((conn, report.clone()));
@@ -440,7 +446,7 @@ fn packets_fit_the_buffers_that_are_lent() {
     let (c, h) = net.connect();
     let options = ChannelOptions { kind: ChannelKind::Bytes, ..ChannelOptions::default() };
     let channel = net.client.ep.open_channel(net.now, c, "x", &options).unwrap();
-    net.client.ep.send(net.now, c, channel, &[7; 50_000], SendOptions::default()).unwrap();
+    net.client.ep.send(net.now, c, channel, &vec![7; 50_000], SendOptions::default()).unwrap();
     net.run(100);
     let size = net.client.ep.stats(c).unwrap().packet_size;
     assert!((1_500..=2_048).contains(&size), "{size}");
@@ -480,4 +486,133 @@ fn a_restarted_endpoint_answers_packets_of_its_former_life_with_a_reset() {
     assert_eq!(net.client.ep.status(c), Status::ClosedByPeer);
     assert_eq!(net.client.reason(c), Some(Reason::RESET));
     assert_eq!(net.client.ep.status(d), Status::Connected);
+}
+
+/// A frame that could stand in a packet, whatever it means.
+fn any_frame(rng: &mut Rng, out: &mut Vec<u8>) {
+    let below = |rng: &mut Rng, n: u64| rng.u64() % n;
+    let ids = [0, 1, 2, 3, 4, 5, 0x8000, 0x8001, 0xFFFE, rng.u64() as u16];
+    let id = ids[below(rng, 10) as usize];
+    let number = |rng: &mut Rng| match below(rng, 6) {
+        0 => 0,
+        1 => below(rng, 10),
+        2 => below(rng, 3_000),
+        3 => below(rng, 1 << 22),
+        4 => (1 << 48) - 1 - below(rng, 2),
+        _ => rng.u64() >> 2,
+    };
+    let varint = |out: &mut Vec<u8>, n: u64| out.extend((n | 3 << 62).to_be_bytes());
+    let mut body = Vec::new();
+    let channel = if below(rng, 2) == 0 { 0xFFFF } else { id };
+    if channel == 0xFFFF {
+        let kind = below(rng, 0x10) as u8;
+        body.push(kind);
+        match kind {
+            0x02 => {
+                for _ in 0..2 {
+                    varint(&mut body, number(rng));
+                }
+                body.push(below(rng, 2) as u8);
+                let ranges = below(rng, 4);
+                varint(&mut body, ranges);
+                for _ in 0..=2 * ranges {
+                    varint(&mut body, number(rng));
+                }
+                for _ in 0..3 {
+                    varint(&mut body, number(rng));
+                }
+            }
+            0x03 | 0x05 | 0x06 => {
+                body.extend(id.to_be_bytes());
+                if kind != 0x03 {
+                    body.extend((rng.u64() as u32).to_be_bytes());
+                }
+                if kind != 0x06 {
+                    varint(&mut body, number(rng));
+                }
+            }
+            0x04 | 0x0c => varint(&mut body, number(rng)),
+            0x07 => body.extend([0, 0, 3, 0xe8, 0, 0]),
+            0x09 | 0x0a => body.extend(rng.u64().to_be_bytes()),
+            0x0b | 0x0d => {
+                varint(&mut body, number(rng));
+                varint(&mut body, number(rng) % 4);
+                if kind == 0x0b {
+                    body.extend([below(rng, 5) as u8; 24]);
+                }
+            }
+            0x0e => {
+                varint(&mut body, number(rng));
+                body.extend([1; 20]);
+            }
+            _ => {}
+        }
+    } else {
+        body = vec![rng.u64() as u8; below(rng, 400) as usize];
+    }
+    let wrong = if below(rng, 60) == 0 { below(rng, 5) as u16 } else { 0 };
+    out.extend((body.len() as u16 + wrong).to_be_bytes());
+    out.extend(channel.to_be_bytes());
+    if channel != 0xFFFF {
+        out.extend(&number(rng).to_be_bytes()[2..]);
+    }
+    out.extend(body);
+}
+
+/// A peer with the right keys can end its own connection, and do nothing else.
+#[test]
+fn a_peer_that_sends_anything_harms_only_itself() {
+    let mut rng = Rng::from_seed([9; 32]);
+    let mut net = Net::new();
+    let (good, good_host) = net.connect();
+    let (mut survived, mut ended) = (0, 0);
+    for round in 0..150 {
+        let (c, h) = net.connect();
+        for kind in [ChannelKind::Bytes, ChannelKind::Messages, ChannelKind::Datagrams] {
+            let options = ChannelOptions { kind, no_delay: true, ..ChannelOptions::default() };
+            for _ in 0..2 {
+                let channel = net.client.ep.open_channel(net.now, c, "any", &options).unwrap();
+                let sent =
+                    net.client.ep.send(net.now, c, channel, &[1; 100], SendOptions::default());
+                sent.unwrap();
+            }
+        }
+        net.run(3);
+        for (conn, channel) in core::mem::take(&mut net.host.log.requests) {
+            let options = ChannelOptions::default();
+            let _ = net.host.ep.accept_channel(net.now, conn, channel, &options);
+            let _ = net.host.ep.send(net.now, conn, channel, &[2; 500], SendOptions::default());
+        }
+        if round % 3 == 0 {
+            net.host.ep.close(net.now, h, 1000, "", Some(Duration::from_secs(2))).unwrap();
+        }
+        for _ in 0..40 {
+            let mut payload = Vec::new();
+            for _ in 0..=rng.u64() % 4 {
+                any_frame(&mut rng, &mut payload);
+            }
+            let packet = net.client.inside(c).forge(net.now, &payload);
+            net.host.receive(net.now, net.client.addr, &packet);
+            let _ = net.host.transmit(net.now);
+            net.now += Duration::from_millis(1 + rng.u64() % 20);
+            net.host.timers(net.now);
+        }
+        match net.host.ep.status(h) {
+            Status::Connected => survived += 1,
+            _ => ended += 1,
+        }
+        let _ = net.host.ep.close(net.now, h, 1000, "", None);
+        let _ = net.client.ep.close(net.now, c, 1000, "", None);
+        for _ in 0..7 {
+            net.now += Duration::from_secs(1);
+            net.run(3);
+        }
+        assert_eq!(net.host.ep.connections().count(), 1, "round {round}");
+        assert_eq!(net.client.ep.connections().count(), 1, "round {round}");
+        assert_eq!(net.host.ep.shared.tokens(), 1);
+        assert_eq!(net.host.ep.requests.len(), 1);
+    }
+    assert!(ended > 50, "{survived} survived, {ended} ended");
+    assert_eq!(net.host.ep.status(good_host), Status::Connected);
+    assert_eq!(net.client.ep.status(good), Status::Connected);
 }
