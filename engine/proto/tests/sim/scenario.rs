@@ -172,6 +172,7 @@ impl Scenario {
             window: rng.chance(1_000).then_some(rng.between(256, 20_000)),
             no_delay: rng.chance(5_000),
             wait_for_answer: rng.chance(2_000),
+            unique: false,
             latest: datagrams && rng.chance(3_000),
             expires_ms: if datagrams && rng.chance(3_000) { 500 } else { 0 },
         }
