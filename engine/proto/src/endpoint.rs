@@ -10,6 +10,8 @@
 mod application;
 mod routing;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(crate) use shared::Shared;
@@ -123,10 +125,7 @@ impl Endpoint {
             });
         }
         let slot = self.free.pop().unwrap_or_else(|| {
-            // A restarted endpoint must not take packets of a former life for those of a new
-            // connection: it would not answer them with a reset.
-            let generation = self.shared.rng.u64() as u32 & 0xFFF;
-            self.slots.push(Slot { generation, ..Slot::default() });
+            self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
         let entry = &mut self.slots[slot as usize];

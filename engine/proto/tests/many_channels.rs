@@ -6,9 +6,10 @@ use sim::alloc;
 use sim::node::NodeConfig;
 use sim::pair::{CLIENT, HOST, Pair, options};
 use sim::{Flow, Size, ms, secs};
+use std::collections::BTreeSet;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::event::ChannelEnd;
-use trunkline_proto::limits::MAX_CHANNELS;
+use trunkline_proto::limits::{CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL, MAX_CHANNELS};
 
 const EACH: usize = MAX_CHANNELS as usize / 2;
 /// Bytes of heap that one endpoint may hold at most with all channels open and written to.
@@ -80,6 +81,13 @@ fn write_then_close_all(pair: &mut Pair, round: usize) {
     pair.check_delivery();
     for node in [CLIENT, HOST] {
         let handle = pair.handle(node);
+        // Every id of the other side's half was in use, in each round.
+        let conn = pair.conn(node);
+        let ids: BTreeSet<u16> = conn.channels.values().filter_map(|c| c.id).collect();
+        let first = [HOST_FIRST_CHANNEL, CLIENT_FIRST_CHANNEL][node];
+        assert_eq!(ids.len(), EACH);
+        assert_eq!(ids.first(), Some(&first), "round {round}");
+        assert_eq!(ids.last(), Some(&(first + EACH as u16 - 1)), "round {round}");
         let conn = pair.w.nodes[node].app.conn_mut(handle);
         conn.channels.clear();
         conn.by_name.clear();

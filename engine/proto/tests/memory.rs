@@ -59,7 +59,7 @@ fn an_idle_connection_stays_within_its_figure() {
 #[test]
 fn an_idle_channel_stays_within_its_figure() {
     let mut pair = Pair::connected(2);
-    let count = 10_000;
+    let count = 13_000;
     let open = |pair: &mut Pair, count: usize| {
         let before = pair.conn(CLIENT).channels.len();
         for i in before..before + count {
@@ -69,7 +69,8 @@ fn an_idle_channel_stays_within_its_figure() {
             let at = |n| p.conn(n).channels.len() == before + count;
             at(CLIENT) && at(HOST) && p.conn(CLIENT).channels.values().all(|c| c.ready)
         });
-        pair.w.run_for(secs(10));
+        // Until the timeout of the requests is forgotten.
+        pair.w.run_for(secs(20));
     };
     open(&mut pair, 500);
     let before = [pair.w.heap(CLIENT), pair.w.heap(HOST)];
@@ -85,7 +86,7 @@ fn an_idle_channel_stays_within_its_figure() {
 #[test]
 fn busy_connections_give_their_memory_back() {
     let mut pair = Pair::connected(3);
-    pair.w.run_for(secs(10));
+    pair.settle();
     let before = [pair.w.heap(CLIENT), pair.w.heap(HOST)];
     let round = |pair: &mut Pair, n: usize| {
         pair.host().policy.answer = Box::new(|_, _| Flow::of(500_000, Size::Fixed(20_000)));
@@ -100,6 +101,7 @@ fn busy_connections_give_their_memory_back() {
                 channels.len() == 50 * (n + 1) && channels.values().all(|c| c.end.is_some())
             })
         });
+        // Memory kept for the next burst is given back with the keep-alive.
         pair.w.run_for(secs(10));
     };
     round(&mut pair, 0);
@@ -110,8 +112,8 @@ fn busy_connections_give_their_memory_back() {
     for node in [CLIENT, HOST] {
         let (now, kept) = (pair.w.heap(node), after[node] - before[node]);
         println!("node {node}: {} → {} → {now} bytes of heap", before[node], after[node]);
-        assert!(kept < 300_000, "node {node} keeps {kept} bytes after a transfer");
-        assert!(now - after[node] < 50_000, "node {node} grows: {} → {now}", after[node]);
+        assert!(kept < 2_000, "node {node} keeps {kept} bytes after a transfer");
+        assert!(now - after[node] < 1_000, "node {node} grows: {} → {now}", after[node]);
     }
     pair.finish();
 }

@@ -13,8 +13,8 @@ use trunkline_proto::limits;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
-    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`] or
-    /// [`Event::ChannelClosed`] follows.
+    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`](crate::Event::ChannelReady) or
+    /// [`Event::ChannelClosed`](crate::Event::ChannelClosed) follows.
     ///
     /// # Errors
     /// A stale handle, a connection that has ended, unusable options, or too many channels.

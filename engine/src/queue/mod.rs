@@ -147,9 +147,10 @@ impl QueuedEngine {
             .collect();
         let links = Arc::new(links);
         let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
-        let window = config.connection.channel_window;
-        let handler =
-            |shard: u8| QueueHandler::new(links[usize::from(shard)].clone(), group.clone(), window);
+        let handler = |shard: u8| {
+            let link = links[usize::from(shard)].clone();
+            QueueHandler::new(shared.clone(), link, group.clone())
+        };
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
             let parts = Parts { shared: shared.clone(), handler: handler(0), mailbox };

@@ -132,9 +132,12 @@ impl Core {
 
     /// Takes over a listening socket of the engine.
     pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
-        let local = add.socket.local_addr()?;
-        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
-        self.listen_on(socket, local, add.id, &add.config)
+        let Some(socket) = add.socket else {
+            let awake = self.awaken(add.addr, add.id, &add.config);
+            return if awake > 0 { Ok(()) } else { Err(io::ErrorKind::AddrInUse.into()) };
+        };
+        let socket = self.sockets.add(socket, Purpose::Listen(add.id))?;
+        self.listen_on(socket, add.addr, add.id, &add.config)
     }
 
     /// Listens with a socket that the driver has already.
@@ -157,20 +160,26 @@ impl Core {
         config: &ListenerConfig,
     ) -> io::Result<()> {
         // Sockets of an earlier listener at this address still get part of the requests.
+        self.awaken(local, id, config);
+        self.endpoint
+            .listen(socket, config.clone())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+    }
+
+    /// Sockets at this address that listened once do so again. Returns how many there are.
+    fn awaken(&mut self, local: SocketAddr, id: ListenerId, config: &ListenerConfig) -> usize {
         let dormant: Vec<u16> = self
             .sockets
             .iter()
             .filter(|(_, e)| matches!(e.purpose, Purpose::Dormant(_)) && e.local == local)
             .map(|(n, _)| n)
             .collect();
-        for number in dormant {
-            if self.endpoint.listen(number, config.clone()).is_ok() {
-                self.sockets.awaken(number, id);
+        for number in &dormant {
+            if self.endpoint.listen(*number, config.clone()).is_ok() {
+                self.sockets.awaken(*number, id);
             }
         }
-        self.endpoint
-            .listen(socket, config.clone())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+        dormant.len()
     }
 
     pub(crate) fn unlisten(&mut self, id: ListenerId, close_connections: bool) {

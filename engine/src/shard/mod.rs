@@ -142,16 +142,22 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.attach_sockets();
         happened += self.empty_mailbox();
         happened += self.run_app_timers();
-        happened += self.run_timers();
-        if happened > 0 || std::mem::take(&mut self.owes_batch_end) {
-            self.end_turn();
+        // A second time for what the first brought: the shard does not sleep on it.
+        let mut told = 0;
+        for _ in 0..2 {
+            happened += self.run_timers();
+            if happened > told || std::mem::take(&mut self.owes_batch_end) {
+                told = happened;
+                self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
+                self.attach_sockets();
+            }
+            happened += self.transmit();
+            told = told.max(happened);
+            if !self.is_timer_due() {
+                break;
+            }
         }
-        self.attach_sockets();
-        happened += self.transmit();
-        // What the handler just did is settled before the shard sleeps.
-        if self.run_timers() > 0 {
-            self.end_turn();
-        }
+        self.more |= self.is_timer_due();
         self.retire_sockets();
         self.check_end();
         if happened > 0 {
@@ -161,10 +167,6 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             self.last_turn = Some(now);
         }
         Ok(happened)
-    }
-
-    fn end_turn(&mut self) {
-        self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
     }
 
     // ---- waiting
@@ -300,15 +302,17 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     // ---- timers and mailbox
 
+    fn is_timer_due(&self) -> bool {
+        self.core.endpoint.next_timeout().is_some_and(|at| at <= self.core.now)
+    }
+
     fn run_timers(&mut self) -> u64 {
-        let core = &mut self.core;
-        if core.endpoint.next_timeout().is_none_or(|at| at > core.now) {
+        if !self.is_timer_due() {
             return 0;
         }
+        let core = &mut self.core;
         let mut recorder = core.log.recorder(&[], 0);
         core.endpoint.handle_timeout(core.now, &mut recorder);
-        // Even without events there may be packets to send now.
-        self.more = true;
         self.handler.deliver(core, &[], Source::NONE)
     }
 
@@ -326,14 +330,24 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn empty_mailbox(&mut self) -> u64 {
+        let mut taken = 0;
         for _ in 0..CONTROLS_A_TURN {
             let Some(control) = self.port.controls.pop() else { break };
+            if matches!(control, Control::Shutdown { .. } | Control::Stop) {
+                // What was posted before the end still counts: it may be data to deliver.
+                taken += self.take_commands(usize::MAX);
+            }
             self.obey(control);
         }
+        taken + self.take_commands(COMMANDS_A_TURN)
+    }
+
+    fn take_commands(&mut self, most: usize) -> u64 {
         let commands = self.mailbox.clone();
+        let most = most.min(commands.commands.capacity());
         let mut taken = 0;
         let next = || {
-            if taken == COMMANDS_A_TURN {
+            if taken == most {
                 return None;
             }
             let command = commands.commands.pop();
@@ -348,8 +362,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn obey(&mut self, control: Control) {
         match control {
             Control::Listen(add) => self.listen(*add),
-            Control::Unlisten { id, close_connections } => {
+            Control::Unlisten { id, close_connections, done } => {
                 self.core.unlisten(id, close_connections);
+                let _ = done.try_send(());
             }
             Control::Deny(nets) => self.core.admission.set_deny(&nets),
             Control::Stats(reply) => {
@@ -523,6 +538,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             shard: self.core.shard,
             counts: self.core.counters.read(),
             driver: *self.driver.stats(),
+            endpoint: *self.core.endpoint.endpoint_stats(),
             connections,
             rtt_us: rtt.summary(),
             loop_us: self.core.loop_time.summary(),

@@ -6,6 +6,7 @@
 use crate::io::DriverStats;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
+use trunkline_proto::endpoint::EndpointStats;
 use trunkline_proto::time::Duration;
 
 /// A number that one thread writes and any thread reads.
@@ -159,6 +160,8 @@ pub struct ShardStats {
     pub counts: ShardCounts,
     /// Its driver's counters.
     pub driver: DriverStats,
+    /// What its endpoint did with datagrams.
+    pub endpoint: EndpointStats,
     /// Live connections.
     pub connections: usize,
     /// Smoothed round trips of the live connections, in microseconds.

@@ -370,6 +370,13 @@ impl Mux {
         self.table.peek(key).is_some_and(Channel::is_known).then_some(key)
     }
 
+    /// A channel of this name that the application knows and can still send on.
+    pub fn channel_by_name(&self, name: &str) -> Option<ChannelKey> {
+        let usable = |ch: &Channel| ch.is_known() && !ch.any(flag::FIN | flag::RESET);
+        let mut named = self.table.iter().filter(|(_, ch)| ch.name.as_deref() == Some(name));
+        named.find(|(_, ch)| usable(ch)).map(|(key, _)| key)
+    }
+
     /// All channels that the application knows, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = ChannelKey> + '_ {
         self.table.iter().filter(|(_, ch)| ch.is_known()).map(|(key, _)| key)
@@ -471,6 +478,11 @@ impl Mux {
     /// The connection is idle: memory kept for the next burst is given back.
     pub fn shrink(&mut self) {
         self.pool.release();
+        if self.table.count() == 0 {
+            // Nothing names a slot any more but stale entries of the queues.
+            self.sched = Sched::default();
+            self.table.release();
+        }
         self.sched.shrink();
         self.control.shrink(&mut self.pool);
         self.requests.shrink_to_fit();

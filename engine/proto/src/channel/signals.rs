@@ -205,8 +205,8 @@ impl Mux {
         }
     }
 
-    /// Tells the sink about accepted channels and delivers what was held for them. Called by
-    /// [`Mux::on_timeout`], whose timer is due at once after an acceptance.
+    /// Tells the sink about accepted channels, delivers what was held for them, and ends those that
+    /// were refused when all had come. Called by [`Mux::on_timeout`], whose timer is due at once.
     pub fn deliver<S: Sink>(
         &mut self,
         now: Instant,

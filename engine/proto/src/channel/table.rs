@@ -400,6 +400,15 @@ impl Table {
         }
     }
 
+    /// Gives the memory of all slots back; none is in use, and nothing may name one any more.
+    pub(super) fn release(&mut self) {
+        if self.count == 0 {
+            self.chunks = Vec::new();
+            self.first_free = NONE;
+            self.cache = (0, 0);
+        }
+    }
+
     /// The channel in a slot that this module or a queue of slots named.
     #[inline]
     pub(super) fn at(&mut self, slot: u32) -> &mut Channel {

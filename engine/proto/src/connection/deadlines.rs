@@ -10,6 +10,10 @@ use crate::ids::Role;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
 
+/// After a pause this long memory kept for the next burst is given back. The keep-alive of one side
+/// puts off that of the other, so its timer alone would not do.
+const QUIET: Duration = Duration::from_secs(1);
+
 impl Connection {
     /// A packet of the peer proved that it lives.
     pub(super) fn heard(&mut self, now: Instant) {
@@ -17,7 +21,11 @@ impl Connection {
             self.status,
             Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
         ) {
-            self.timers.connected = Some(now + self.config.connected_timeout);
+            let connected = now + self.config.connected_timeout;
+            if self.timers.connected.is_some_and(|last| connected.since(last) >= QUIET) {
+                self.shrink();
+            }
+            self.timers.connected = Some(connected);
             self.timers.keep_alive = Some(now + self.keep_alive());
             self.awaiting_answer = false;
         }

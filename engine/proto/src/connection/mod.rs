@@ -11,6 +11,8 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+#[cfg(test)]
+mod test_support;
 mod timers;
 mod transmit;
 
@@ -37,6 +39,8 @@ pub(crate) use receive::Taken;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use timers::Timers;
+#[cfg(test)]
+use transmit::Alone;
 
 /// Frames of the connection itself that wait for the next packet.
 #[derive(Debug, Default)]

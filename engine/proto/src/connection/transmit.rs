@@ -33,7 +33,7 @@ enum Fill {
 
 /// A packet that goes out alone and unmarked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Alone {
+pub(super) enum Alone {
     SizeProbe,
     Path,
     Close,
@@ -211,7 +211,7 @@ impl Connection {
 
     /// Writes the header, seals, and books the packet as sent. Returns its length.
     #[allow(clippy::too_many_arguments)]
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         now: Instant,
         packet: &mut [u8],

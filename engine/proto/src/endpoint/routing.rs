@@ -101,7 +101,7 @@ impl Endpoint {
         }
         let parts = self.shared.codec.decode(&id)?;
         let entry = self.slots.get(parts.slot as usize)?;
-        if (entry.generation & 0xFFF) as u16 != parts.generation {
+        if self.shared.id_generation(entry.generation) != parts.generation {
             return None;
         }
         entry.conn.as_ref().filter(|c| c.is_live_id(parts.sequence))?;
@@ -262,12 +262,16 @@ impl Endpoint {
             return Target::Nowhere;
         };
         if header.message == MessageType::ConnectionRequest {
+            if total < MIN_PACKET {
+                // RFC 9000 §14.1
+                return Target::Nowhere;
+            }
             let key = self.shared.request_key(meta.remote, scid, dcid);
             if let Some(&slot) = self.requests.get(&key) {
                 return Target::Slot(slot);
             }
             let listening = self.listeners.contains_key(&meta.socket);
-            if listening && total >= MIN_PACKET && self.find(dcid).is_none() {
+            if listening && self.find(dcid).is_none() {
                 return Target::NewHost;
             }
         }

@@ -28,6 +28,9 @@ pub(crate) struct Shared {
     pub(crate) rng: Rng,
     pub(crate) codec: ConnIdCodec,
     pub(crate) counters: EndpointStats,
+    /// Added to generations inside ids: with the same keys a restarted endpoint must not take
+    /// packets of its former life for those of a new connection, but answer them with a reset.
+    life: u32,
     reset: ResetTokens,
     retry: RetryTokens,
     /// Peers' reset tokens, each with the slot of a connection that it would end. They are kept as
@@ -53,6 +56,7 @@ impl Shared {
         let token_hash = SipHasher24::new_with_keys(rng.u64(), rng.u64());
         let request_hash = SipHasher13::new_with_keys(rng.u64(), rng.u64());
         Self {
+            life: rng.u64() as u32,
             rng,
             token_hash,
             request_hash,
@@ -73,18 +77,19 @@ impl Shared {
         conn: ConnHandle,
         sequence: u64,
     ) -> (ConnectionId, [u8; RESET_TOKEN_LEN]) {
+        let generation = self.id_generation(conn.generation);
         // The same id comes out when a lost NEW_CONNECTION_ID is written again.
         let salt = self.reset.token(&ConnectionId(
-            (u64::from(conn.slot) << 32 | u64::from(conn.generation) ^ sequence << 20)
-                .to_be_bytes(),
+            (u64::from(conn.slot) << 32 | u64::from(generation) ^ sequence << 20).to_be_bytes(),
         ));
-        let parts = IdParts {
-            slot: conn.slot,
-            generation: (conn.generation & 0xFFF) as u16,
-            sequence: sequence as u8,
-        };
+        let parts = IdParts { slot: conn.slot, generation, sequence: sequence as u8 };
         let id = self.codec.encode(salt[0], parts);
         (id, self.reset.token(&id))
+    }
+
+    /// What ids say of a slot's generation.
+    pub(crate) const fn id_generation(&self, generation: u32) -> u16 {
+        (generation.wrapping_add(self.life) & 0xFFF) as u16
     }
 
     pub(crate) fn remember_token(&mut self, token: [u8; RESET_TOKEN_LEN], slot: u32) {

@@ -47,6 +47,11 @@ pub struct HostTls {
 pub struct TlsFingerprint([u8; 32]);
 
 impl TlsFingerprint {
+    /// The digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Of a client with this identity and trust.
     pub fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);

@@ -6,34 +6,47 @@
 
 use crate::endpoint::{ClientConfig, Endpoint};
 use crate::error::ApiError;
-use crate::handshake::TlsFingerprint;
 use crate::ids::ConnHandle;
 use crate::status::Status;
 use crate::time::Instant;
+use ring::digest;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What two connects must have in common to share a connection: a connect never rides on a
 /// connection made with weaker trust, another identity or another credential (behaviours §5).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReuseKey {
-    remotes: Vec<SocketAddr>,
-    server_name: String,
-    credential: Vec<u8>,
-    tls: TlsFingerprint,
-}
+///
+/// A digest: it costs the same for any credential, and tells nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReuseKey([u8; 32]);
 
 impl ReuseKey {
     /// The key of a connect to any of `remotes` with `config`.
     pub fn new(remotes: &[SocketAddr], config: &ClientConfig) -> Self {
         let mut remotes = remotes.to_vec();
         remotes.sort_unstable();
-        Self {
-            remotes,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            tls: config.tls.fingerprint(),
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut part = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(&(remotes.len() as u64).to_be_bytes());
+        for remote in remotes {
+            match remote {
+                SocketAddr::V4(v4) => part(&v4.ip().octets()),
+                SocketAddr::V6(v6) => {
+                    part(&v6.ip().octets());
+                    part(&v6.scope_id().to_be_bytes());
+                }
+            }
+            part(&remote.port().to_be_bytes());
         }
+        part(config.server_name.as_bytes());
+        part(&config.credential);
+        part(config.tls.fingerprint().as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(hash.finish().as_ref());
+        Self(key)
     }
 }
 
@@ -62,6 +75,7 @@ pub struct Connected {
 #[derive(Debug, Default)]
 pub struct Manager {
     by_key: BTreeMap<ReuseKey, ConnHandle>,
+    by_conn: BTreeMap<(u32, u32), ReuseKey>,
 }
 
 impl Manager {
@@ -90,13 +104,18 @@ impl Manager {
             return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
         }
         let conn = endpoint.connect(now, socket, remotes, config)?;
-        self.by_key.insert(key, conn);
+        if let Some(old) = self.by_key.insert(key, conn) {
+            self.by_conn.remove(&(old.slot, old.generation));
+        }
+        self.by_conn.insert((conn.slot, conn.generation), key);
         Ok(Connected { conn, reused: false })
     }
 
     /// Forgets a connection that is over.
     pub fn forget(&mut self, conn: ConnHandle) {
-        self.by_key.retain(|_, c| *c != conn);
+        if let Some(key) = self.by_conn.remove(&(conn.slot, conn.generation)) {
+            self.by_key.remove(&key);
+        }
     }
 
     /// Number of connections remembered.
@@ -112,4 +131,45 @@ impl Manager {
 
 fn is_usable(endpoint: &Endpoint, conn: ConnHandle) -> bool {
     matches!(endpoint.status(conn), Status::Connecting | Status::FindingRoute | Status::Connected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::{ClientTls, Trust};
+    use crate::ids::PeerId;
+
+    fn config(name: &str, credential: &[u8], trust: &Trust) -> ClientConfig {
+        ClientConfig {
+            tls: ClientTls::new(None, trust, None).unwrap(),
+            server_name: name.into(),
+            credential: credential.to_vec(),
+            connection: None,
+        }
+    }
+
+    #[test]
+    fn only_equal_connects_have_equal_keys() {
+        let [a, b, c]: [SocketAddr; 3] =
+            ["192.0.2.1:1", "192.0.2.1:2", "[2001:db8::1]:1"].map(|a| a.parse().unwrap());
+        let pin = Trust::Pins(vec![PeerId([1; 32])]);
+        let other = Trust::Pins(vec![PeerId([2; 32])]);
+        let base = config("name", b"ticket", &pin);
+        let key = ReuseKey::new(&[a, b], &base);
+        assert_eq!(key, ReuseKey::new(&[b, a], &base.clone()), "the order means nothing");
+        let mut keys = vec![
+            key,
+            ReuseKey::new(&[a], &base),
+            ReuseKey::new(&[a, b, c], &base),
+            ReuseKey::new(&[c], &base),
+            ReuseKey::new(&[a, b], &config("nameticket", b"", &pin)),
+            ReuseKey::new(&[a, b], &config("name", b"Ticket", &pin)),
+            ReuseKey::new(&[a, b], &config("name", b"ticket", &other)),
+            ReuseKey::new(&[a, b], &config("name", b"ticket", &Trust::DangerousAny)),
+        ];
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
+    }
 }

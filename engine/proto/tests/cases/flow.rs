@@ -4,7 +4,7 @@ use crate::seeded;
 use crate::sim::link::Rate;
 use crate::sim::node::NodeConfig;
 use crate::sim::pair::{CLIENT, HOST, Pair, options};
-use crate::sim::{End, Flow, Size, alloc, ms, secs};
+use crate::sim::{End, Flow, Size, ms, secs};
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::endpoint::SendOptions;
 use trunkline_proto::limits::MAX_DATAGRAM;

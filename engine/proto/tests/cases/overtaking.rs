@@ -93,6 +93,34 @@ fn an_eof_that_overtakes_data() {
 }
 
 #[test]
+fn a_refusal_after_an_eof_that_overtook_data() {
+    // The EOF is acknowledged and never comes again; only what it overtook is missing.
+    let mut pair = Pair::connected(8);
+    pair.host().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
+    pair.open(CLIENT, "stream", ChannelKind::Bytes, Flow::silent());
+    pair.settle();
+    hold_back(&mut pair, 1, ms(60));
+    let data = Flow::of(900, Size::Fixed(300)).ending(End::Stay);
+    pair.send(CLIENT, "stream", data);
+    pair.w.run_for(ms(1));
+    pair.send(CLIENT, "stream", Flow::of(0, Size::Fixed(1)));
+    pair.w.run_for(ms(15));
+    let (h, key) = (pair.h, pair.key(HOST, "stream"));
+    pair.w.call(HOST, |ep, now, app| {
+        ep.stop_channel(now, h, key, 7).expect("stop");
+        app.conn_mut(h).chan_mut(key).stop_sent = true;
+    });
+    pair.run_until("both sides are through", secs(2), |p| {
+        [CLIENT, HOST].iter().all(|n| p.chan(*n, "stream").end.is_some())
+    });
+    let end = pair.chan(HOST, "stream").end.clone();
+    assert_eq!(end, Some(ChannelEnd::Reset { code: 7, by_peer: false }));
+    assert_eq!(pair.stats(CLIENT).channels, 0);
+    assert_eq!(pair.stats(HOST).channels, 0);
+    pair.finish();
+}
+
+#[test]
 fn an_eof_of_datagrams_that_overtakes_data() {
     let mut pair = Pair::connected(4);
     pair.open(CLIENT, "datagrams", ChannelKind::Datagrams, Flow::silent());

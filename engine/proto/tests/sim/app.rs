@@ -217,6 +217,13 @@ impl App {
         self.conns.get_mut(&conn).unwrap_or_else(|| panic!("{name}: no connection {conn:?}"))
     }
 
+    /// Says which channel a key stands for.
+    pub fn trace_channel(&self, what: &str, name: &str, channel: ChannelKey) {
+        if self.trace {
+            println!("{:>12} {} {what} {name}: {channel:?}", "", self.name);
+        }
+    }
+
     fn note(&mut self, event: Event) {
         self.events += 1;
         if self.trace {
@@ -319,6 +326,7 @@ impl Sink for App {
         request: &ChannelRequest<'_>,
     ) {
         let _owner = alloc::As::owner(alloc::TEST);
+        self.trace_channel("is asked for", request.name, channel);
         let c = self.live(conn, "a channel request");
         c.add_channel(channel, request.name, false, request.options, Some(request.id));
         self.note(Event::Request { conn, channel });

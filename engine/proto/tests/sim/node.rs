@@ -58,7 +58,8 @@ impl NodeConfig {
             listen: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
-            connection: ConnectionConfig::default(),
+            // Links carry what they are given unless a test says otherwise: Ethernet's packets.
+            connection: ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
             retry: RetryPolicy::Never,
             max_connections: 4096,
             max_handshakes: 2048,
@@ -361,6 +362,7 @@ impl Node {
         flow: Flow,
     ) -> Result<ChannelKey, ApiError> {
         let channel = self.call(now, |ep, now, _| ep.open_channel(now, conn, name, &options))?;
+        self.app.trace_channel("opens", name, channel);
         let chan = self.app.conn_mut(conn).add_channel(channel, name, true, options, None);
         chan.pump = Some(Pump::new(flow, pattern::key(name, true), options.kind));
         self.pump(now, conn, channel);

@@ -12,6 +12,9 @@ pub fn run(binary: &str, test: &str, first: u64, default: u64, mut run: impl FnM
     };
     for seed in first..first + count {
         let _repeat = Repeat { binary, test, seed };
+        if std::env::var_os("TRUNKLINE_TRACE").is_some() {
+            println!("== {test}, seed {seed}");
+        }
         run(seed);
     }
 }

@@ -369,12 +369,14 @@ impl World {
     pub fn drain(&mut self, limit: Duration) {
         for node in self.nodes.iter_mut().filter(|n| n.alive) {
             node.policy.close_ended = true;
-            node.close_where(self.now, |c| c.ended());
+            node.close_where(self.now, super::app::Conn::ended);
         }
         self.run_until("every connection is dead", limit, |w| {
             w.nodes.iter().filter(|n| n.alive).all(Node::is_empty)
         });
-        self.run_until("no packet and no timer is left", Duration::from_secs(10), |w| {
+        // A repeated ConnectionRequest that comes last of all starts an attempt of its own, which
+        // ends by its timeout.
+        self.run_until("no packet and no timer is left", Duration::from_secs(80), |w| {
             w.transmit();
             w.queue.is_empty()
                 && w.nodes.iter().filter(|n| n.alive).all(|n| n.next_timeout(w.now).is_none())

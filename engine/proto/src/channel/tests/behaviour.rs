@@ -66,6 +66,28 @@ fn small_messages_share_a_frame() {
 }
 
 #[test]
+fn a_unique_name_joins_the_channel_that_is_there() {
+    let mut net = net();
+    let options = ChannelOptions { unique: true, ..kind(ChannelKind::Bytes) };
+    let a = net.open(0, "one", &options);
+    assert_eq!(net.open(0, "one", &options), a, "while it is asked for");
+    net.settle();
+    assert_eq!(net.open(0, "one", &options), a, "once it is there");
+    assert_ne!(net.open(0, "two", &options), a);
+    assert_ne!(
+        net.open(0, "one", &kind(ChannelKind::Bytes)),
+        a,
+        "names are not unique by themselves"
+    );
+    net.sides[0].mux.finish(net.now, a).unwrap();
+    assert_ne!(
+        net.open(0, "one", &options),
+        a,
+        "one that cannot be sent on any more is not joined"
+    );
+}
+
+#[test]
 fn empty_sends() {
     let mut net = net();
     let (a, b) = net.connect(ChannelKind::Bytes);

@@ -97,7 +97,11 @@ fn every_byte_arrives_whatever_is_lost() {
         for (loss, reorder) in [(0, 0), (10_000, 0), (50_000, 50_000), (200_000, 0)] {
             let link = Link { loss, reorder, ..Link::default() };
             let mut sim = Sim::new(seed, link);
-            sim.flow(&ConnectionConfig::default(), 1_000_000, at_ms(1));
+            sim.flow(
+                &ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
+                1_000_000,
+                at_ms(1),
+            );
             sim.run_to_completion(at_ms(240_000));
             let flow = &sim.flows[0];
             assert_eq!(flow.delivered.covered(), 1_000_000);
@@ -300,7 +304,11 @@ fn a_black_hole_is_left() {
 fn an_outage_is_no_lasting_black_hole() {
     let outage = Some((at_ms(1_000), at_ms(1_400)));
     let mut sim = Sim::new(1, Link { mtu: 1_500, outage, ..Link::default() });
-    sim.flow(&ConnectionConfig::default(), ENDLESS, at_ms(1));
+    sim.flow(
+        &ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
+        ENDLESS,
+        at_ms(1),
+    );
     sim.run_until(at_ms(4_000));
     assert_eq!(sim.flows[0].recovery.packet_size(), 1_452);
 }
@@ -309,7 +317,11 @@ fn an_outage_is_no_lasting_black_hole() {
 fn the_search_is_repeated_after_ten_minutes() {
     let link = Link { mtu: 1_300, mtu_later: Some((at_ms(60_000), 1_500)), ..Link::default() };
     let mut sim = Sim::new(1, Link { bytes_per_s: 50_000, queue_bytes: 20_000, ..link });
-    sim.flow(&ConnectionConfig::default(), ENDLESS, at_ms(1));
+    sim.flow(
+        &ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
+        ENDLESS,
+        at_ms(1),
+    );
     sim.run_until(at_ms(590_000));
     assert!(sim.flows[0].recovery.packet_size() <= 1_300);
     sim.run_until(at_ms(680_000));
@@ -330,8 +342,16 @@ fn the_same_seed_gives_the_same_run() {
     let run = || {
         let link = Link { loss: 20_000, reorder: 10_000, ..Link::default() };
         let mut sim = Sim::new(9, link);
-        sim.flow(&ConnectionConfig::default(), ENDLESS, at_ms(1));
-        sim.flow(&ConnectionConfig::default(), ENDLESS, at_ms(77));
+        sim.flow(
+            &ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
+            ENDLESS,
+            at_ms(1),
+        );
+        sim.flow(
+            &ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() },
+            ENDLESS,
+            at_ms(77),
+        );
         sim.run_until(at_ms(3_000));
         (sim.flows[0].recovery.stats(), sim.flows[1].recovery.stats())
     };
