@@ -43,6 +43,12 @@ impl QueuedEngine {
         }
         let channel = Channel::new(conn, ChannelKey { slot, life });
         let (name, options) = (name.to_owned(), *options);
+        if options.unique {
+            // Only the shard knows whether there is one of that name.
+            let joined = self
+                .ask(conn, move |h, cx, real| h.join_channel(cx, real, channel, &name, &options));
+            return joined.inspect_err(|_| link.channels.give_back(slot, life))?;
+        }
         Self::call(link, move |h, cx| h.open_channel(cx, channel, &name, &options))
             .inspect_err(|_| link.channels.give_back(slot, life))?;
         Ok(channel)
