@@ -144,16 +144,11 @@ mod tests {
     #[test]
     fn derived_keys_depend_on_the_private_key_and_the_purpose() {
         let load = |made: &crate::handshake::test_support::Made| {
-            Identity::from_pem(
-                made.cert.pem().as_bytes(),
-                made.key.serialize_pem().as_bytes(),
-            )
-            .unwrap()
+            Identity::from_pem(made.cert.pem().as_bytes(), made.key.serialize_pem().as_bytes())
+                .unwrap()
         };
-        let (a, b) = (
-            make_certificate(KeyKind::Ed25519, "a"),
-            make_certificate(KeyKind::Ed25519, "a"),
-        );
+        let (a, b) =
+            (make_certificate(KeyKind::Ed25519, "a"), make_certificate(KeyKind::Ed25519, "a"));
         assert_eq!(load(&a).derive(b"x"), load(&a).derive(b"x"));
         assert_ne!(load(&a).derive(b"x"), load(&a).derive(b"y"));
         assert_ne!(load(&a).derive(b"x"), load(&b).derive(b"x"));
