@@ -169,6 +169,7 @@ impl Scenario {
             wait_for_answer: rng.chance(2_000),
             latest: datagrams && rng.chance(3_000),
             expires_ms: if datagrams && rng.chance(3_000) { 500 } else { 0 },
+            unique: false,
         }
     }
 
