@@ -98,7 +98,7 @@ fn client(addr: SocketAddr, trust: Trust, text: &str) -> Result<(), Box<dyn Erro
                 Received::Message(message) => {
                     println!("back: {}", String::from_utf8_lossy(&message.data));
                     assert_eq!(&*message.data, text.as_bytes());
-                    engine.close(conn, 1000, "done", Some(Duration::from_secs(5).into()))?;
+                    engine.close(conn, 1000, "done", Some(Duration::from_secs(5)))?;
                     engine.shutdown(Duration::from_secs(5))?;
                     return Ok(());
                 }

@@ -103,7 +103,8 @@ pub struct EngineConfig {
     pub driver: DriverChoice,
     /// Defaults of all connections.
     pub connection: ConnectionConfig,
-    /// Who we are as a client, unless a connect says otherwise.
+    /// Who we are as a client, unless a connect says otherwise. With it, peers of a host that was
+    /// restarted learn at once that their connections are gone.
     pub identity: Option<Identity>,
     /// Receive buffers of a shard, 64 KiB each. 256.
     pub rx_buffers: usize,

@@ -150,10 +150,14 @@ impl<H: Handler> Engine<H> {
         Ok(answers.0)
     }
 
-    /// Accepts no more connections there. Those that exist live on unless `close_connections`.
+    /// Accepts no more connections there. Those that exist live on unless `close_connections`; the
+    /// address is free when the last of them is gone.
     pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
-        for port in &self.shared.ports {
-            let _ = port.control(Control::Unlisten { id, close_connections });
+        let done = unlisten_all(&self.shared, id, close_connections);
+        for _ in 0..self.shards() {
+            if done.recv_timeout(ANSWER_WAIT).is_err() {
+                break;
+            }
         }
     }
 
@@ -204,7 +208,8 @@ impl<H: Handler> Engine<H> {
 
     /// Ends every connection: what was sent reliably is delivered first, for at most `linger`.
     /// Waits until all connections are gone or the limits have passed, ends the threads, and says
-    /// what became of each connection. A second call finds nothing left to report.
+    /// what became of each connection. A second call finds nothing left to report. Do not call it
+    /// from a handler, whose shard would wait for itself.
     pub fn shutdown(&self, linger: Duration) -> ShutdownReport {
         let (report, ends) = bounded(self.shards());
         let mut waiting: Vec<u8> = Vec::new();
@@ -260,16 +265,45 @@ pub(crate) fn listen_all(
     let listener = listener_config(config, shared.key_log.clone())?;
     let failed = |e| EngineError::system(format!("listen at {}", config.addr), e);
     let bytes = shared.config.socket_buffer_bytes;
-    let sockets = bind_listeners(config.addr, shared.ports.len(), bytes).map_err(failed)?;
-    let local_addr = sockets.first().ok_or(EngineError::Stopped)?.local_addr().map_err(failed)?;
+    let shards = shared.ports.len();
+    let mut sockets = match bind_listeners(config.addr, shards, bytes) {
+        Ok(sockets) => sockets.into_iter().map(Some).collect(),
+        // Perhaps by ourselves: the socket of a listener that was closed and has connections.
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Vec::new(),
+        Err(e) => return Err(failed(e)),
+    };
+    let local_addr = match sockets.first() {
+        Some(Some(first)) => first.local_addr().map_err(failed)?,
+        _ => config.addr,
+    };
+    sockets.resize_with(shards, || None);
     let id = shared.new_listener();
-    let (result, answers) = bounded(sockets.len());
+    let (result, answers) = bounded(shards);
     for (port, socket) in shared.ports.iter().zip(sockets) {
-        let add =
-            AddListener { id, socket, config: listener.clone(), result: Some(result.clone()) };
+        let add = AddListener {
+            id,
+            addr: local_addr,
+            socket,
+            config: listener.clone(),
+            result: Some(result.clone()),
+        };
         port.control(Control::Listen(Box::new(add))).map_err(|_| EngineError::Stopped)?;
     }
     Ok((Listener { id, local_addr }, answers))
+}
+
+/// Tells every shard to listen no more; each says when it is done.
+pub(crate) fn unlisten_all(
+    shared: &Shared,
+    id: ListenerId,
+    close_connections: bool,
+) -> Receiver<()> {
+    let (done, answers) = bounded(shared.ports.len());
+    for port in &shared.ports {
+        let done = done.clone();
+        let _ = port.control(Control::Unlisten { id, close_connections, done });
+    }
+    answers
 }
 
 impl<H: Handler> Drop for Engine<H> {

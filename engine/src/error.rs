@@ -1,5 +1,5 @@
 //! What can go wrong with an engine as a whole. Errors of single calls are
-//! [`ApiError`](trunkline_proto::error::ApiError).
+//! [`ApiError`].
 
 use crate::io::DriverError;
 use std::fmt;

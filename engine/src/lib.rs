@@ -1,4 +1,26 @@
-//! Trunkline: the engine.
+//! Trunkline: encrypted connections over UDP, each with up to 65,534 channels, on one shard for each
+//! processor core.
+//!
+//! Two ways to use it: [`Engine`] runs a [`Handler`] of the application on the threads of the shards
+//! (the fast path), [`QueuedEngine`] lets any thread send, and receive from poll groups. Either
+//! runs on pinned threads of its own or, as [`LocalShard`] and [`QueuedEngine::local`], on none:
+//! then the application polls.
+//!
+//! | module | what it has |
+//! | --- | --- |
+//! | [`engine`] | [`Engine`]: shards on threads |
+//! | [`handler`] | the inline API |
+//! | [`queue`] | the queued API, written as a handler |
+//! | [`config`], [`error`] | settings, and what can go wrong with a whole engine |
+//! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
+//! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
+//! | [`buf`] | pools and leases |
+//! | [`stats`], [`hw`], [`sys`] | counters, processors, system calls |
+//!
+//! The protocol itself is the crate `trunkline-proto`, which opens no socket and reads no clock.
+//!
+//! No call of this crate panics on anything that a peer sends. Handles are numbers: a stale one is
+//! an error ([`ApiError::InvalidHandle`]), never somebody else's connection.
 
 pub mod buf;
 pub mod config;

@@ -238,6 +238,9 @@ pub struct ChannelOptions {
     pub window: Option<u64>,
     /// Small writes never wait for more.
     pub no_delay: bool,
+    /// Opener only: when a channel of this name is already there, asked for by either side, that
+    /// one is given back instead of a new one. Finding it takes a look at every channel.
+    pub unique: bool,
     /// Opener only: hold data back until the peer has answered.
     pub wait_for_answer: bool,
     /// `datagrams` only: a message that arrives after a newer one is dropped.
@@ -254,6 +257,7 @@ impl Default for ChannelOptions {
             weight: 16,
             window: None,
             no_delay: false,
+            unique: false,
             wait_for_answer: false,
             latest: false,
             expires_ms: 0,

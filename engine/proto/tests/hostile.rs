@@ -355,7 +355,7 @@ fn spoofed_requests_draw_little_and_leave_nothing() {
                 if i % 4 != 0 {
                     data = own_request(&request, i % 4 == 3, &mut attacker.rng);
                 }
-                for _ in 0..1 + attacker.rng.below(3) {
+                for _ in 0..=attacker.rng.below(3) {
                     let from_it = from;
                     let meta = RxMeta { socket: 0, remote: from_it, local: None, ecn: Ecn::NotEct };
                     let mut copy = data.clone();

@@ -13,8 +13,8 @@ use trunkline_proto::limits;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
-    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`] or
-    /// [`Event::ChannelClosed`] follows.
+    /// Opens a channel. It can be sent on at once; [`Event::ChannelReady`](crate::Event::ChannelReady) or
+    /// [`Event::ChannelClosed`](crate::Event::ChannelClosed) follows.
     ///
     /// # Errors
     /// A stale handle, a connection that has ended, unusable options, or too many channels.
@@ -43,6 +43,12 @@ impl QueuedEngine {
         }
         let channel = Channel::new(conn, ChannelKey { slot, life });
         let (name, options) = (name.to_owned(), *options);
+        if options.unique {
+            // Only the shard knows whether there is one of that name.
+            let joined = self
+                .ask(conn, move |h, cx, real| h.join_channel(cx, real, channel, &name, &options));
+            return joined.inspect_err(|_| link.channels.give_back(slot, life))?;
+        }
         Self::call(link, move |h, cx| h.open_channel(cx, channel, &name, &options))
             .inspect_err(|_| link.channels.give_back(slot, life))?;
         Ok(channel)

@@ -3,7 +3,7 @@
 use super::group::PollGroup;
 use super::{QueuedEngine, Runner, lock, with_manual_credit};
 use crate::config::{ConnectConfig, IpNet, ListenConfig, Reuse};
-use crate::engine::{Listener, listen_all};
+use crate::engine::{Listener, listen_all, unlisten_all};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::handler::Context;
@@ -15,7 +15,7 @@ use trunkline_proto::manager::ReuseKey;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
-    /// Accepts connections at an address, on all shards. Each shows as [`Event::Incoming`] in the
+    /// Accepts connections at an address, on all shards. Each shows as [`Event::Incoming`](crate::Event::Incoming) in the
     /// default group.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl QueuedEngine {
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
-                if local.may_drive() {
+                if local.is_driven_here() {
                     local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)))?;
                     if let Ok(Err(e)) = answer.try_recv() {
                         let context = format!("listen at {}", config.addr);
@@ -41,10 +41,17 @@ impl QueuedEngine {
         }
     }
 
-    /// Accepts no more connections there. Those that exist live on unless `close_connections`.
+    /// Accepts no more connections there. Those that exist live on unless `close_connections`; the
+    /// address is free when the last of them is gone.
     pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
-        for link in self.inner.links.iter() {
-            let _ = link.port.control(Control::Unlisten { id, close_connections });
+        match &self.inner.runner {
+            Runner::Threads(engine) => engine.unlisten(id, close_connections),
+            Runner::Local(local) => {
+                let _ = unlisten_all(&self.inner.shared, id, close_connections);
+                if local.is_driven_here() {
+                    let _ = local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)));
+                }
+            }
         }
     }
 
@@ -174,7 +181,7 @@ impl QueuedEngine {
     }
 
     /// Closes a connection; with `linger`, what was sent reliably is delivered first, for at most
-    /// that long. The handle is stale at once; [`Event::Dead`] says in the end what was delivered.
+    /// that long. The handle is stale at once; [`Event::Dead`](crate::Event::Dead) says in the end what was delivered.
     ///
     /// # Errors
     /// A stale handle (a second close too), or a full queue.
@@ -197,7 +204,13 @@ impl QueuedEngine {
 
     /// The status; [`Status::None`] for a stale handle.
     pub fn status(&self, conn: Conn) -> Status {
-        self.conn(conn).map_or(Status::None, |(_, cell)| cell.status())
+        match self.conn(conn) {
+            Ok((link, cell)) if link.is_failed() && cell.status() != Status::None => {
+                Status::ProblemDetectedLocally
+            }
+            Ok((_, cell)) => cell.status(),
+            Err(_) => Status::None,
+        }
     }
 
     /// What is known of a connection. Waits for its shard.
@@ -205,7 +218,7 @@ impl QueuedEngine {
     /// # Errors
     /// A stale handle, or a shard that does not answer.
     pub fn info(&self, conn: Conn) -> Result<ConnInfo, ApiError> {
-        self.ask(conn, |cx: &Context<'_>, real| cx.info(real))?.ok_or(ApiError::InvalidHandle)
+        self.ask(conn, |_, cx, real| cx.info(real))?.ok_or(ApiError::InvalidHandle)
     }
 
     /// Counters and gauges of a connection. Waits for its shard.
@@ -213,7 +226,7 @@ impl QueuedEngine {
     /// # Errors
     /// As [`info`](Self::info).
     pub fn stats(&self, conn: Conn) -> Result<ConnStats, ApiError> {
-        self.ask(conn, |cx: &Context<'_>, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
+        self.ask(conn, |_, cx, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
     }
 
     /// Asks the peer for a sign of life; no answer within the configured time ends the connection.

@@ -7,7 +7,7 @@ use super::event::{Event, Message, Received};
 use super::link::ShardLink;
 use crate::handle::Channel;
 use crate::retained::{Block, Retained};
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -48,11 +48,15 @@ struct Inner {
     batches: ArrayQueue<Batch>,
     /// Batches that a receiver has begun and put back; they come first.
     begun: ArrayQueue<Batch>,
+    /// The same when `begun` is full: there are more receivers than places.
+    begun_too: SegQueue<Batch>,
     /// Bytes of messages in batches that are not finished.
     waiting: AtomicUsize,
     /// A shard keeps batches back because `batches` is full.
     kept_back: AtomicBool,
     sleepers: AtomicUsize,
+    /// Calls of [`PollGroup::wake`].
+    wakes: AtomicU64,
     sleep: Mutex<()>,
     awake: Condvar,
     dropped: AtomicU64,
@@ -82,9 +86,11 @@ impl PollGroup {
         let inner = Inner {
             batches: ArrayQueue::new(BATCHES),
             begun: ArrayQueue::new(BEGUN),
+            begun_too: SegQueue::new(),
             waiting: AtomicUsize::new(0),
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
+            wakes: AtomicU64::new(0),
             sleep: Mutex::new(()),
             awake: Condvar::new(),
             dropped: AtomicU64::new(0),
@@ -111,8 +117,9 @@ impl PollGroup {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
+        let wakes = self.inner.wakes.load(Ordering::SeqCst);
         loop {
-            if !self.sleep(deadline) {
+            if !self.sleep(deadline, wakes) {
                 return self.take(out, max);
             }
             let taken = self.take(out, max);
@@ -135,18 +142,23 @@ impl PollGroup {
     /// Ends the wait of every thread that receives from this group.
     pub fn wake(&self) {
         let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.wakes.fetch_add(1, Ordering::SeqCst);
         self.inner.awake.notify_all();
     }
 
-    /// `false` when the deadline has passed.
-    fn sleep(&self, deadline: Option<Instant>) -> bool {
+    /// `false` when the deadline has passed, or the group was woken since there were `wakes`.
+    fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.wakes.load(Ordering::SeqCst) != wakes {
+            return false;
+        }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let mut in_time = true;
         // Whoever adds a batch after this look sees a sleeper, and takes the lock to wake it.
-        if inner.batches.is_empty() && inner.begun.is_empty() {
+        let empty = inner.batches.is_empty() && inner.begun.is_empty();
+        if empty && inner.begun_too.is_empty() {
             match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
                 None => drop(inner.awake.wait(guard)),
                 Some(Duration::ZERO) => in_time = false,
@@ -157,21 +169,20 @@ impl PollGroup {
         in_time
     }
 
+    fn next_batch(&self) -> Option<Batch> {
+        let inner = &*self.inner;
+        inner.begun.pop().or_else(|| inner.begun_too.pop()).or_else(|| inner.batches.pop())
+    }
+
     fn take(&self, out: &mut Vec<Received>, max: usize) -> usize {
         let mut taken = 0;
         while taken < max {
-            let Some(mut batch) = self.inner.begun.pop().or_else(|| self.inner.batches.pop())
-            else {
-                break;
-            };
+            let Some(mut batch) = self.next_batch() else { break };
             taken += batch.take(out, max - taken);
             if batch.items.is_empty() {
                 self.finish(batch);
             } else if let Err(batch) = self.inner.begun.push(batch) {
-                // More receivers than places: this one takes all of it.
-                let mut batch = batch;
-                taken += batch.take(out, usize::MAX);
-                self.finish(batch);
+                self.inner.begun_too.push(batch);
             }
         }
         taken
@@ -536,6 +547,20 @@ mod tests {
         let (n, took) = receiver.join().unwrap();
         assert_eq!(n, 1);
         assert!(took < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_wake_ends_a_wait_without_anything() {
+        let (group, _writer, _link, _links) = rig(1000);
+        let receiver = {
+            let group = group.clone();
+            std::thread::spawn(move || group.recv_many(&mut Vec::new(), 10, None))
+        };
+        while group.inner.sleepers.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        group.wake();
+        assert_eq!(receiver.join().unwrap(), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler};
 use crate::retained::Retained;
+use crate::shard::shared::Shared;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
@@ -51,6 +52,7 @@ pub(super) struct ChannelSide {
 
 /// See the module.
 pub struct QueueHandler {
+    shared: Arc<Shared>,
     pub(super) link: Arc<ShardLink>,
     conns: Vec<ConnSide>,
     pub(super) channels: Vec<ChannelSide>,
@@ -79,9 +81,11 @@ fn at<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
 }
 
 impl QueueHandler {
-    pub(super) fn new(link: Arc<ShardLink>, group: PollGroup, default_window: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, link: Arc<ShardLink>, group: PollGroup) -> Self {
         let writer = Writer::new(group, link.clone());
         Self {
+            default_window: shared.config.connection.channel_window,
+            shared,
             link,
             conns: Vec::new(),
             channels: Vec::new(),
@@ -89,7 +93,6 @@ impl QueueHandler {
             writers: vec![writer],
             last: None,
             done: (NONE, 0),
-            default_window,
         }
     }
 
@@ -334,6 +337,27 @@ impl QueueHandler {
         }
     }
 
+    /// Opens a channel, or finds the one that has this name already: `channel` is given back then.
+    pub(super) fn join_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        channel: Channel,
+        name: &str,
+        options: &ChannelOptions,
+    ) -> Result<Channel, ApiError> {
+        let ChannelKey { slot: cell, life } = channel.key();
+        let real = cx
+            .open_channel(conn, name, options)
+            .inspect_err(|_| self.link.channels.give_back(cell, life))?;
+        if let Some((existing, _)) = self.channel_name(real) {
+            self.link.channels.give_back(cell, life);
+            return Ok(existing);
+        }
+        self.begin_channel(cell, life, channel.conn().slot(), real);
+        Ok(channel)
+    }
+
     /// Frees a channel; what still waited is lost with it.
     fn end_channel(&mut self, cell: u32) {
         let Some(side) = self.channels.get_mut(cell as usize) else { return };
@@ -567,7 +591,12 @@ impl Drop for QueueHandler {
     /// The shard has ended, as wanted or not: whoever waits for it must hear of that.
     fn drop(&mut self) {
         self.link.fail();
+        let shard = self.link.shard;
+        let failure = self.shared.failure(shard);
         for writer in &mut self.writers {
+            if let Some(message) = failure {
+                writer.event(Event::ShardFailed { shard, message: message.to_owned() });
+            }
             writer.hand_over();
         }
     }

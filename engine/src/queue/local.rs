@@ -15,9 +15,27 @@ use trunkline_proto::error::ApiError;
 
 type Queue = LocalShard<QueueHandler>;
 
+/// A shard that ends only in the process that made it: a forked child has its memory, but not its
+/// ring, and must not end the connections of its parent when it exits.
+struct Own {
+    engine: u64,
+    process: u32,
+    shard: Option<Queue>,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard.take()
+            && std::process::id() != self.process
+        {
+            std::mem::forget(shard);
+        }
+    }
+}
+
 thread_local! {
-    /// The shards that this thread drives, by the number of their engine.
-    static SHARDS: RefCell<Vec<(u64, Queue)>> = const { RefCell::new(Vec::new()) };
+    /// The shards that this thread drives.
+    static SHARDS: RefCell<Vec<Own>> = const { RefCell::new(Vec::new()) };
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -45,9 +63,9 @@ impl LocalRunner {
         }
     }
 
-    /// Whether the calling thread drives the shard, or nobody does yet.
-    pub(super) fn may_drive(&self) -> bool {
-        self.owner.get().is_none_or(|owner| *owner == std::thread::current().id())
+    /// Whether the calling thread drives the shard.
+    pub(super) fn is_driven_here(&self) -> bool {
+        self.owner.get() == Some(&std::thread::current().id())
     }
 
     /// Calls `f` with the shard, which is made by the first call.
@@ -59,19 +77,21 @@ impl LocalRunner {
         if *self.owner.get_or_init(|| me) != me {
             return Err(EngineError::WrongThread);
         }
-        let run = |shards: &RefCell<Vec<(u64, Queue)>>| {
+        let run = |shards: &RefCell<Vec<Own>>| {
             // A log subscriber that calls back is the only way to find it taken.
             let mut shards = shards
                 .try_borrow_mut()
                 .map_err(|_| ApiError::WouldBlock("the engine that is being polled"))?;
-            if !shards.iter().any(|(id, _)| *id == self.id) {
+            if !shards.iter().any(|own| own.engine == self.id) {
                 let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let Parts { shared, handler, mailbox } = parts.ok_or(EngineError::Stopped)?;
                 let driver = AnyDriver::open(&shared.config, shared.driver)?;
-                shards.push((self.id, LocalShard::build(shared, driver, handler, mailbox)?));
+                let shard = LocalShard::build(shared, driver, handler, mailbox)?;
+                let process = std::process::id();
+                shards.push(Own { engine: self.id, process, shard: Some(shard) });
             }
-            let (_, shard) =
-                shards.iter_mut().find(|(id, _)| *id == self.id).ok_or(EngineError::Stopped)?;
+            let own = shards.iter_mut().find(|own| own.engine == self.id);
+            let shard = own.and_then(|own| own.shard.as_mut()).ok_or(EngineError::Stopped)?;
             f(shard)
         };
         SHARDS.try_with(run).map_err(|_| EngineError::Stopped)?
@@ -79,17 +99,15 @@ impl LocalRunner {
 
     /// Ends the shard, if the calling thread drives it. Otherwise it ends with its thread.
     pub(super) fn end(&self) {
-        if self.owner.get() != Some(&std::thread::current().id()) {
+        if !self.is_driven_here() {
             return;
         }
         let _ = SHARDS.try_with(|shards| {
-            let shard = shards.try_borrow_mut().ok().and_then(|mut shards| {
-                let at = shards.iter().position(|(id, _)| *id == self.id)?;
+            let own = shards.try_borrow_mut().ok().and_then(|mut shards| {
+                let at = shards.iter().position(|own| own.engine == self.id)?;
                 Some(shards.swap_remove(at))
             });
-            if let Some((_, mut shard)) = shard {
-                shard.stop();
-            }
+            drop(own);
         });
     }
 }

@@ -17,7 +17,7 @@ impl QueuedEngine {
     /// Sends a copy of `data`: the next bytes of a `bytes` channel, or one message.
     ///
     /// # Errors
-    /// [`ApiError::WouldBlock`] when a queue is full ([`Event::Writable`] follows);
+    /// [`ApiError::WouldBlock`] when a queue is full ([`Event::Writable`](crate::Event::Writable) follows);
     /// [`ApiError::Dropped`] for an unreliable message that cannot go now;
     /// [`ApiError::MessageTooLarge`]; a stale handle, or a connection that has ended.
     #[inline]
@@ -33,7 +33,7 @@ impl QueuedEngine {
         link.push_data(channel, cell, data.len(), 0, command)
     }
 
-    /// The same, with an [`Event::Receipt`] when the peer has acknowledged all of it.
+    /// The same, with an [`Event::Receipt`](crate::Event::Receipt) when the peer has acknowledged all of it.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -81,7 +81,13 @@ impl<'a> Context<'a> {
         let local_addr = socket.local_addr().map_err(failed)?;
         let id = self.core.shared.new_listener();
         self.core
-            .listen(AddListener { id, socket, config: listener, result: None })
+            .listen(AddListener {
+                id,
+                addr: local_addr,
+                socket: Some(socket),
+                config: listener,
+                result: None,
+            })
             .map_err(failed)?;
         Ok(Listener { id, local_addr })
     }

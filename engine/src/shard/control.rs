@@ -4,7 +4,7 @@ use crate::config::{IpNet, ListenConfig};
 use crate::handle::{Conn, ListenerId};
 use crate::stats::ShardStats;
 use crossbeam::channel::Sender;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use trunkline_proto::endpoint::ListenerConfig;
 use trunkline_proto::event::CloseReport;
@@ -12,7 +12,9 @@ use trunkline_proto::event::CloseReport;
 /// A listening socket for one shard.
 pub(crate) struct AddListener {
     pub id: ListenerId,
-    pub socket: UdpSocket,
+    pub addr: SocketAddr,
+    /// `None`: the shard has one at this address that listens no more.
+    pub socket: Option<UdpSocket>,
     pub config: ListenerConfig,
     pub result: Option<Sender<std::io::Result<()>>>,
 }
@@ -31,6 +33,7 @@ pub(crate) enum Control {
     Unlisten {
         id: ListenerId,
         close_connections: bool,
+        done: Sender<()>,
     },
     Deny(Vec<IpNet>),
     Stats(Sender<Box<ShardStats>>),

@@ -2,7 +2,7 @@
 
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
-use super::log::EventLog;
+use super::log::{BlockPool, EventLog, block_pool};
 use super::shared::Shared;
 use super::sockets::{Family, Purpose, Sockets};
 use super::timers::AppTimers;
@@ -40,6 +40,7 @@ pub(crate) struct Core {
     pub timers: AppTimers,
     pub admission: Admission,
     pub log: EventLog,
+    pub blocks: BlockPool,
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
     /// one but its end.
     closed: Vec<u32>,
@@ -65,6 +66,7 @@ impl Core {
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             log: EventLog::default(),
+            blocks: block_pool(),
             closed: Vec::new(),
             loop_time: Durations::new(),
             ending: None,
@@ -132,9 +134,12 @@ impl Core {
 
     /// Takes over a listening socket of the engine.
     pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
-        let local = add.socket.local_addr()?;
-        let socket = self.sockets.add(add.socket, Purpose::Listen(add.id))?;
-        self.listen_on(socket, local, add.id, &add.config)
+        let Some(socket) = add.socket else {
+            let awake = self.awaken(add.addr, add.id, &add.config);
+            return if awake > 0 { Ok(()) } else { Err(io::ErrorKind::AddrInUse.into()) };
+        };
+        let socket = self.sockets.add(socket, Purpose::Listen(add.id))?;
+        self.listen_on(socket, add.addr, add.id, &add.config)
     }
 
     /// Listens with a socket that the driver has already.
@@ -157,20 +162,26 @@ impl Core {
         config: &ListenerConfig,
     ) -> io::Result<()> {
         // Sockets of an earlier listener at this address still get part of the requests.
+        self.awaken(local, id, config);
+        self.endpoint
+            .listen(socket, config.clone())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+    }
+
+    /// Sockets at this address that listened once do so again. Returns how many there are.
+    fn awaken(&mut self, local: SocketAddr, id: ListenerId, config: &ListenerConfig) -> usize {
         let dormant: Vec<u16> = self
             .sockets
             .iter()
             .filter(|(_, e)| matches!(e.purpose, Purpose::Dormant(_)) && e.local == local)
             .map(|(n, _)| n)
             .collect();
-        for number in dormant {
-            if self.endpoint.listen(number, config.clone()).is_ok() {
-                self.sockets.awaken(number, id);
+        for number in &dormant {
+            if self.endpoint.listen(*number, config.clone()).is_ok() {
+                self.sockets.awaken(*number, id);
             }
         }
-        self.endpoint
-            .listen(socket, config.clone())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+        dormant.len()
     }
 
     pub(crate) fn unlisten(&mut self, id: ListenerId, close_connections: bool) {

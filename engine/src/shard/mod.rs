@@ -142,16 +142,22 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.attach_sockets();
         happened += self.empty_mailbox();
         happened += self.run_app_timers();
-        happened += self.run_timers();
-        if happened > 0 || std::mem::take(&mut self.owes_batch_end) {
-            self.end_turn();
+        // A second time for what the first brought: the shard does not sleep on it.
+        let mut told = 0;
+        for _ in 0..2 {
+            happened += self.run_timers();
+            if happened > told || std::mem::take(&mut self.owes_batch_end) {
+                told = happened;
+                self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
+                self.attach_sockets();
+            }
+            happened += self.transmit();
+            told = told.max(happened);
+            if !self.is_timer_due() {
+                break;
+            }
         }
-        self.attach_sockets();
-        happened += self.transmit();
-        // What the handler just did is settled before the shard sleeps.
-        if self.run_timers() > 0 {
-            self.end_turn();
-        }
+        self.more |= self.is_timer_due();
         self.retire_sockets();
         self.check_end();
         if happened > 0 {
@@ -161,10 +167,6 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             self.last_turn = Some(now);
         }
         Ok(happened)
-    }
-
-    fn end_turn(&mut self) {
-        self.handler.call(&mut self.core, Source::NONE, H::on_batch_end);
     }
 
     // ---- waiting
@@ -240,12 +242,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let Some(socket) = self.core.sockets.of_driver(item.socket) else { return 0 };
         let meta =
             RxMeta { socket, remote: item.remote, local: item.local, ecn: ecn_from(item.ecn) };
-        let counters = self.core.counters.clone();
-        counters.datagrams_received.add(item.segments() as u64);
-        counters.bytes_received.add(item.len as u64);
         let (bytes, retainer) = self.driver.received(item);
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(bytes, socket);
+        let counters = &*core.counters;
+        counters.datagrams_received.add(item.segments() as u64);
+        counters.bytes_received.add(item.len as u64);
+        let mut recorder = core.log.recorder(&core.blocks, bytes, socket);
         for segment in bytes.chunks_mut(item.stride.max(1)) {
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
@@ -261,7 +263,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
                 match core.sockets.listener(socket).filter(|_| known) {
                     Some(listener) => {
-                        forward(&core.shared, &counters, to, &meta, listener, segment);
+                        forward(&core.shared, counters, to, &meta, listener, segment);
                     }
                     // A shard that does not exist: the peer knows us from another life.
                     None => core.endpoint.reset_unknown(core.now, &meta, segment),
@@ -280,7 +282,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let Some(socket) = core.sockets.of_listener(forwarded.listener) else { continue };
             let meta = RxMeta { socket, ..forwarded.meta };
             let data = &mut forwarded.data[..];
-            let mut recorder = core.log.recorder(data, socket);
+            let mut recorder = core.log.recorder(&core.blocks, data, socket);
             let routed = core.endpoint.receive(core.now, &meta, data, &mut recorder);
             if routed != Routed::Here && self.forged_log.allow(core.now) {
                 tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
@@ -293,22 +295,24 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn end_batch(&mut self) -> u64 {
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(&[], 0);
+        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
         core.endpoint.end_batch(core.now, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
 
     // ---- timers and mailbox
 
+    fn is_timer_due(&self) -> bool {
+        self.core.endpoint.next_timeout().is_some_and(|at| at <= self.core.now)
+    }
+
     fn run_timers(&mut self) -> u64 {
-        let core = &mut self.core;
-        if core.endpoint.next_timeout().is_none_or(|at| at > core.now) {
+        if !self.is_timer_due() {
             return 0;
         }
-        let mut recorder = core.log.recorder(&[], 0);
+        let core = &mut self.core;
+        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
         core.endpoint.handle_timeout(core.now, &mut recorder);
-        // Even without events there may be packets to send now.
-        self.more = true;
         self.handler.deliver(core, &[], Source::NONE)
     }
 
@@ -358,8 +362,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn obey(&mut self, control: Control) {
         match control {
             Control::Listen(add) => self.listen(*add),
-            Control::Unlisten { id, close_connections } => {
+            Control::Unlisten { id, close_connections, done } => {
                 self.core.unlisten(id, close_connections);
+                let _ = done.try_send(());
             }
             Control::Deny(nets) => self.core.admission.set_deny(&nets),
             Control::Stats(reply) => {

@@ -66,7 +66,10 @@ impl Shared {
         let counters = (0..config.shards).map(|_| Arc::default()).collect();
         let keys = EndpointKeys {
             id: random(&config, b"connection ids")?,
-            reset: random(&config, b"reset tokens")?,
+            reset: match &config.identity {
+                Some(identity) => identity.derive(b"trunkline reset tokens"),
+                None => random(&config, b"reset tokens")?,
+            },
             retry: random(&config, b"retry tokens")?,
         };
         Ok(Arc::new(Self {

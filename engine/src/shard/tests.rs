@@ -8,7 +8,7 @@ use crate::io::{DriverConfig, Faults, MioDriver, SimConfig, SimDriver, SimNetwor
 use crate::security::{Identity, Trust};
 use crate::shard::local::LocalShard;
 use std::net::SocketAddr;
-use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use trunkline_proto::event::{ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::status::Status;
 
@@ -249,6 +249,42 @@ fn requests_are_limited_for_each_source_and_denied_by_list() {
     assert!(pair.host.stats().counts.requests_denied > 0);
 }
 
+#[test]
+fn a_host_that_was_restarted_says_so() {
+    let identity = identity();
+    let config = EngineConfig { identity: Some(identity.clone()), ..EngineConfig::default() };
+    let network = SimNetwork::new(&SimConfig::default());
+    let host_addr: SocketAddr = "10.0.0.1:7470".parse().unwrap();
+    let client_addr: SocketAddr = "10.0.0.2:5000".parse().unwrap();
+    let start_host = || {
+        let mut driver = network.driver(&DriverConfig::default()).unwrap();
+        let socket = driver.bind(host_addr).unwrap();
+        let mut host = LocalShard::with_driver(config.clone(), driver, Taker::default()).unwrap();
+        host.listen_on(socket, &ListenConfig::new(host_addr, identity.clone())).unwrap();
+        host
+    };
+    let mut driver = network.driver(&DriverConfig::default()).unwrap();
+    let socket = driver.bind(client_addr).unwrap();
+    let mut client =
+        LocalShard::with_driver(EngineConfig::default(), driver, Taker::default()).unwrap();
+    client.connect_through(socket, client_addr).unwrap();
+    let connect = ConnectConfig::new(host_addr, Trust::Pins(vec![identity.peer_id()]));
+    client.with_context(|cx, _| cx.connect(&connect).unwrap()).unwrap();
+    let mut pair = SimPair { network: network.clone(), host: start_host(), client, connect };
+    pair.run(SECONDS(5), |p| p.client.handler_mut().unwrap().statuses == [Status::Connected]);
+    // What the dying host still says is lost.
+    network.set_faults(Faults { loss: 1.0, ..Faults::default() });
+    pair.host.driver_mut().remove_socket(0).unwrap();
+    pair.host = start_host();
+    network.set_faults(Faults::default());
+    let before = network.now();
+    pair.run(SECONDS(8), |p| {
+        p.client.handler_mut().unwrap().statuses.last() == Some(&Status::ClosedByPeer)
+    });
+    assert!(network.now() - before < SECONDS(5), "sooner than the timeout");
+    assert!(pair.host.stats().endpoint.resets_sent > 0);
+}
+
 /// A shard with a socket of its own, as if it were one of a group.
 fn member(
     shared: &Arc<Shared>,
@@ -263,7 +299,7 @@ fn member(
     let addr = socket.local_addr().unwrap();
     let config =
         control::listener_config(&ListenConfig::new(addr, identity.clone()), None).unwrap();
-    this.core.listen(AddListener { id, socket, config, result: None }).unwrap();
+    this.core.listen(AddListener { id, addr, socket: Some(socket), config, result: None }).unwrap();
     this.attach_sockets();
     (this, addr)
 }
@@ -286,7 +322,9 @@ fn packets_that_land_on_the_wrong_shard_are_forwarded() {
     }
     let connect =
         ConnectConfig::new(front.local_addr().unwrap(), Trust::Pins(vec![identity.peer_id()]));
-    let local = EngineConfig { driver: crate::io::DriverChoice::Mio, ..EngineConfig::default() };
+    let connection = ConnectionConfig { max_packet: 1452, ..ConnectionConfig::default() };
+    let driver = crate::io::DriverChoice::Mio;
+    let local = EngineConfig { driver, connection, ..EngineConfig::default() };
     let mut client = LocalShard::new(local, Taker::default()).unwrap();
     let options = ChannelOptions { kind: ChannelKind::Messages, ..ChannelOptions::default() };
     client

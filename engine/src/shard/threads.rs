@@ -14,6 +14,7 @@ use crossbeam::channel::Sender;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tracing::subscriber::NoSubscriber;
 
 /// Said by a shard's thread once it runs or cannot.
 pub(crate) type Started = Result<&'static str, EngineError>;
@@ -26,9 +27,18 @@ pub(crate) fn spawn<H: Handler>(
     mailbox: Arc<Mailbox<H::Command>>,
     started: Sender<Started>,
 ) -> Result<JoinHandle<()>, EngineError> {
+    // Whoever starts an engine with a log of its own gets the shards' lines too.
+    let log = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    let run = move || run(&shared, shard, handler, mailbox, &started);
     std::thread::Builder::new()
         .name(format!("trunk-shard-{shard}"))
-        .spawn(move || run(&shared, shard, handler, mailbox, &started))
+        .spawn(move || {
+            if log.is::<NoSubscriber>() {
+                run();
+            } else {
+                tracing::dispatcher::with_default(&log, run);
+            }
+        })
         .map_err(|e| EngineError::system("thread of a shard", e))
 }
 

@@ -50,6 +50,11 @@ impl Mux {
         if self.discarding {
             return Err(ApiError::NoConnection("closing"));
         }
+        if options.unique
+            && let Some(key) = self.channel_by_name(name)
+        {
+            return Ok(key);
+        }
         if self.own_count >= self.peer.max_channels {
             let limit = self.peer.max_channels.into();
             return Err(ApiError::LimitReached { what: "channels that the peer allows", limit });

@@ -351,6 +351,7 @@ impl Mux {
             self.peer_count += 1;
             let o = &request.options;
             let options = ChannelOptions {
+                unique: false,
                 kind: o.kind,
                 priority: o.priority,
                 weight: o.weight,

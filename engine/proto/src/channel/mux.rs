@@ -370,6 +370,15 @@ impl Mux {
         self.table.peek(key).is_some_and(Channel::is_known).then_some(key)
     }
 
+    /// A channel of this name that the application knows and can still send on.
+    pub fn channel_by_name(&self, name: &str) -> Option<ChannelKey> {
+        let usable = |ch: &Channel| {
+            matches!(ch.state, State::Requested | State::Open) && !ch.any(flag::FIN | flag::RESET)
+        };
+        let mut named = self.table.iter().filter(|(_, ch)| ch.name.as_deref() == Some(name));
+        named.find(|(_, ch)| usable(ch)).map(|(key, _)| key)
+    }
+
     /// All channels that the application knows, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = ChannelKey> + '_ {
         self.table.iter().filter(|(_, ch)| ch.is_known()).map(|(key, _)| key)

@@ -446,7 +446,7 @@ fn packets_fit_the_buffers_that_are_lent() {
     let (c, h) = net.connect();
     let options = ChannelOptions { kind: ChannelKind::Bytes, ..ChannelOptions::default() };
     let channel = net.client.ep.open_channel(net.now, c, "x", &options).unwrap();
-    net.client.ep.send(net.now, c, channel, &[7; 50_000], SendOptions::default()).unwrap();
+    net.client.ep.send(net.now, c, channel, &vec![7; 50_000], SendOptions::default()).unwrap();
     net.run(100);
     let size = net.client.ep.stats(c).unwrap().packet_size;
     assert!((1_500..=2_048).contains(&size), "{size}");

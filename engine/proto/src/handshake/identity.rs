@@ -3,7 +3,7 @@
 use crate::error::ApiError;
 use crate::ids::PeerId;
 use core::fmt;
-use ring::digest;
+use ring::{digest, hmac};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,6 +18,8 @@ const MAX_CHAIN_BYTES: usize = 60 * 1024;
 pub struct Identity {
     certified: Arc<CertifiedKey>,
     peer_id: PeerId,
+    /// Known only to who has the private key.
+    secret: Arc<hmac::Key>,
 }
 
 impl Identity {
@@ -49,13 +51,22 @@ impl Identity {
         if chain.iter().map(|c| c.len()).sum::<usize>() > MAX_CHAIN_BYTES {
             return Err(ApiError::Security("certificate chain longer than 60 KiB".into()));
         }
+        let secret = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, private_key.secret_der()));
         let key = super::tls::provider()
             .key_provider
             .load_private_key(private_key)
             .map_err(|e| security("private key", &e))?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|e| security("certificate and private key", &e))?;
-        Ok(Self { certified: Arc::new(certified), peer_id })
+        Ok(Self { certified: Arc::new(certified), peer_id, secret })
+    }
+
+    /// A key that is the same whenever this private key is loaded and that nobody can guess who
+    /// does not have it; another one for each `purpose`.
+    pub fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&self.secret, purpose).as_ref());
+        out
     }
 
     /// What peers will see: SHA-256 of the subject public key info.
@@ -73,7 +84,7 @@ impl Identity {
     pub(super) fn mismatched(certificate: &Self, key: &Self) -> Self {
         let chain = certificate.certified.cert.clone();
         let certified = Arc::new(CertifiedKey::new(chain, key.certified.key.clone()));
-        Self { certified, peer_id: certificate.peer_id }
+        Self { certified, peer_id: certificate.peer_id, secret: key.secret.clone() }
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
@@ -128,6 +139,19 @@ mod tests {
             assert_eq!(peer_id_of(made.cert.der()).unwrap(), expected);
             assert_eq!(identity.certificates().len(), 1);
         }
+    }
+
+    #[test]
+    fn derived_keys_depend_on_the_private_key_and_the_purpose() {
+        let load = |made: &crate::handshake::test_support::Made| {
+            Identity::from_pem(made.cert.pem().as_bytes(), made.key.serialize_pem().as_bytes())
+                .unwrap()
+        };
+        let (a, b) =
+            (make_certificate(KeyKind::Ed25519, "a"), make_certificate(KeyKind::Ed25519, "a"));
+        assert_eq!(load(&a).derive(b"x"), load(&a).derive(b"x"));
+        assert_ne!(load(&a).derive(b"x"), load(&a).derive(b"y"));
+        assert_ne!(load(&a).derive(b"x"), load(&b).derive(b"x"));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub enum Receipt {
     Dropped(Dropped),
     /// The peer ended the attempt.
     Closed(CloseReason),
-    /// The attempt failed on our side; [`Handshake::poll_transmit`] tells the peer.
+    /// The attempt failed on our side; [`Handshake::poll_transmit`](super::Handshake::poll_transmit) tells the peer.
     Failed(CloseReason),
 }
 
@@ -100,7 +100,7 @@ pub struct HandshakeCounters {
     pub datagrams_sent: u64,
     /// Bytes written.
     pub bytes_sent: u64,
-    /// Bytes counted by [`Handshake::on_datagram_bytes`].
+    /// Bytes counted by [`Handshake::on_datagram_bytes`](super::Handshake::on_datagram_bytes).
     pub bytes_received: u64,
 }
 

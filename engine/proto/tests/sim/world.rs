@@ -126,7 +126,7 @@ impl World {
     }
 
     /// Changes both directions between two nodes.
-    pub fn both_ways(&mut self, a: NodeId, b: NodeId, change: impl Fn(&mut Link)) {
+    pub fn both_ways(&mut self, a: NodeId, b: NodeId, mut change: impl FnMut(&mut Link)) {
         change(self.path(a, b));
         change(self.path(b, a));
     }
@@ -369,7 +369,7 @@ impl World {
     pub fn drain(&mut self, limit: Duration) {
         for node in self.nodes.iter_mut().filter(|n| n.alive) {
             node.policy.close_ended = true;
-            node.close_where(self.now, |c| c.ended());
+            node.close_where(self.now, super::app::Conn::ended);
         }
         self.run_until("every connection is dead", limit, |w| {
             w.nodes.iter().filter(|n| n.alive).all(Node::is_empty)

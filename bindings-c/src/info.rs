@@ -1,0 +1,356 @@
+//! What is known of a connection, and what it and its engine have done.
+
+use crate::abi::{self, Struct};
+use crate::handle::trunk_conn;
+use crate::instance::{live, trunk_engine};
+use crate::result::{guard, trunk_result};
+use crate::security::TRUNK_FINGERPRINT_BYTES;
+use crate::status::{TRUNK_REASON_NONE, TRUNK_STATUS_NONE, trunk_reason, trunk_status};
+use engine::{ConnInfo, ConnStats, Role};
+use std::ffi::c_char;
+
+/// Which side of a connection we are.
+pub type trunk_role = u32;
+
+/// We connected.
+pub const TRUNK_ROLE_CLIENT: trunk_role = 0;
+/// We accepted.
+pub const TRUNK_ROLE_HOST: trunk_role = 1;
+
+/// What is known of a connection. New fields come at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct trunk_conn_info {
+    /// Size of this struct; set by trunk_conn_info_init.
+    pub struct_size: u32,
+    /// The status.
+    pub status: trunk_status,
+    /// Our side.
+    pub role: trunk_role,
+    /// Whether the peer has shown a certificate, and peer is valid.
+    pub has_peer: u32,
+    /// The peer's fingerprint.
+    pub peer: [u8; TRUNK_FINGERPRINT_BYTES],
+    /// The peer's address and port.
+    pub remote: [c_char; 64],
+    /// Our address towards the peer, without a port; empty when the system does not tell.
+    pub local: [c_char; 64],
+    /// TLS cipher suite; empty before the handshake.
+    pub suite: [c_char; 48],
+    /// Whether the TLS session was resumed.
+    pub resumed: u32,
+    /// Why the connection ended; TRUNK_REASON_NONE while it has not.
+    pub reason: trunk_reason,
+    /// The reason in words.
+    pub reason_text: [c_char; 128],
+}
+
+// SAFETY: `repr(C)`, starts with `struct_size`, integers only.
+unsafe impl Struct for trunk_conn_info {
+    const NAME: &'static str = "trunk_conn_info";
+
+    fn defaults() -> Self {
+        Self {
+            struct_size: 0,
+            status: TRUNK_STATUS_NONE,
+            role: TRUNK_ROLE_CLIENT,
+            has_peer: 0,
+            peer: [0; TRUNK_FINGERPRINT_BYTES],
+            remote: [0; 64],
+            local: [0; 64],
+            suite: [0; 48],
+            resumed: 0,
+            reason: TRUNK_REASON_NONE,
+            reason_text: [0; 128],
+        }
+    }
+}
+
+impl From<&ConnInfo> for trunk_conn_info {
+    fn from(info: &ConnInfo) -> Self {
+        let local = info.local.map(|ip| ip.to_string()).unwrap_or_default();
+        let reason = info.reason.as_ref();
+        Self {
+            struct_size: 0,
+            status: info.status as trunk_status,
+            role: match info.role {
+                Role::Client => TRUNK_ROLE_CLIENT,
+                Role::Host => TRUNK_ROLE_HOST,
+            },
+            has_peer: info.peer.is_some().into(),
+            peer: info.peer.map_or([0; TRUNK_FINGERPRINT_BYTES], |peer| peer.0),
+            remote: abi::fixed_text(&info.remote.to_string()),
+            local: abi::fixed_text(&local),
+            suite: abi::fixed_text(info.suite.unwrap_or_default()),
+            resumed: info.resumed.into(),
+            reason: reason.map_or(TRUNK_REASON_NONE, |r| r.reason.0),
+            reason_text: abi::fixed_text(reason.map_or("", |r| r.text.as_str())),
+        }
+    }
+}
+
+/// Counters and gauges of a connection. New fields come at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct trunk_conn_stats {
+    /// Size of this struct; set by trunk_conn_stats_init.
+    pub struct_size: u32,
+    /// Channels open.
+    pub channels: u32,
+    /// Smoothed round trip.
+    pub rtt_ns: u64,
+    /// Smallest round trip.
+    pub rtt_min_ns: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets received and opened.
+    pub packets_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Packets received that could not be opened, or came twice.
+    pub packets_rejected: u64,
+    /// Reliable frames sent again.
+    pub retransmits: u64,
+    /// UDP payload bytes sent.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// Congestion window in bytes.
+    pub window: u64,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Reliable bytes handed over and not acknowledged.
+    pub unacked_bytes: u64,
+    /// UDP payload bytes of a full packet.
+    pub packet_size: u64,
+    /// Unreliable messages dropped before they were sent.
+    pub datagrams_dropped: u64,
+}
+
+// SAFETY: `repr(C)`, starts with `struct_size`, integers only.
+unsafe impl Struct for trunk_conn_stats {
+    const NAME: &'static str = "trunk_conn_stats";
+
+    fn defaults() -> Self {
+        Self::from(&ConnStats::default())
+    }
+}
+
+impl From<&ConnStats> for trunk_conn_stats {
+    fn from(stats: &ConnStats) -> Self {
+        Self {
+            struct_size: 0,
+            channels: stats.channels,
+            rtt_ns: stats.rtt.as_nanos(),
+            rtt_min_ns: stats.rtt_min.as_nanos(),
+            packets_sent: stats.packets_sent,
+            packets_received: stats.packets_received,
+            packets_lost: stats.packets_lost,
+            packets_rejected: stats.packets_rejected,
+            retransmits: stats.retransmits,
+            bytes_sent: stats.bytes_sent,
+            bytes_received: stats.bytes_received,
+            window: stats.window,
+            in_flight: stats.in_flight,
+            unacked_bytes: stats.unacked_bytes,
+            packet_size: stats.packet_size,
+            datagrams_dropped: stats.datagrams_dropped,
+        }
+    }
+}
+
+/// Counters of an engine, over all its shards. New fields come at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct trunk_engine_stats {
+    /// Size of this struct; set by trunk_engine_stats_init.
+    pub struct_size: u32,
+    /// Shards that answered.
+    pub shards: u32,
+    /// Live connections.
+    pub connections: u64,
+    /// Connections that were made or accepted.
+    pub connections_opened: u64,
+    /// Connections that are gone.
+    pub connections_closed: u64,
+    /// UDP datagrams received.
+    pub datagrams_received: u64,
+    /// UDP datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes of them received.
+    pub bytes_received: u64,
+    /// Bytes of them sent.
+    pub bytes_sent: u64,
+    /// Connection requests dropped because their source is denied.
+    pub requests_denied: u64,
+    /// Connection requests dropped because their source asked too often.
+    pub requests_limited: u64,
+}
+
+// SAFETY: `repr(C)`, starts with `struct_size`, integers only.
+unsafe impl Struct for trunk_engine_stats {
+    const NAME: &'static str = "trunk_engine_stats";
+
+    fn defaults() -> Self {
+        Self {
+            struct_size: 0,
+            shards: 0,
+            connections: 0,
+            connections_opened: 0,
+            connections_closed: 0,
+            datagrams_received: 0,
+            datagrams_sent: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            requests_denied: 0,
+            requests_limited: 0,
+        }
+    }
+}
+
+/// Fills struct_size bytes at info with zeros and its size. Call it as trunk_conn_info_init(&info).
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_conn_info_init_sized(
+    info: *mut trunk_conn_info,
+    struct_size: usize,
+) -> trunk_result {
+    // SAFETY: handed on to the caller's contract.
+    guard(|| unsafe { abi::init(info, struct_size) })
+}
+
+/// Fills struct_size bytes at stats with zeros and its size. Call it as
+/// trunk_conn_stats_init(&stats).
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_conn_stats_init_sized(
+    stats: *mut trunk_conn_stats,
+    struct_size: usize,
+) -> trunk_result {
+    // SAFETY: handed on to the caller's contract.
+    guard(|| unsafe { abi::init(stats, struct_size) })
+}
+
+/// Fills struct_size bytes at stats with zeros and its size. Call it as
+/// trunk_engine_stats_init(&stats).
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_engine_stats_init_sized(
+    stats: *mut trunk_engine_stats,
+    struct_size: usize,
+) -> trunk_result {
+    // SAFETY: handed on to the caller's contract.
+    guard(|| unsafe { abi::init(stats, struct_size) })
+}
+
+/// Stores what is known of a connection.
+///
+/// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
+/// microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
+/// TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_conn_get_info(
+    engine: *mut trunk_engine,
+    conn: trunk_conn,
+    info: *mut trunk_conn_info,
+) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        abi::expect(info, trunk_conn_info::NAME)?;
+        live.drive()?;
+        let found = live.logged(|| live.queued.info(live.masks.conn_of(conn)))?;
+        // SAFETY: a struct by contract.
+        unsafe { abi::write(info, &trunk_conn_info::from(&found)) }
+    })
+}
+
+/// Stores counters and gauges of a connection.
+///
+/// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
+/// microseconds. Errors: as trunk_conn_get_info.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_conn_get_stats(
+    engine: *mut trunk_engine,
+    conn: trunk_conn,
+    stats: *mut trunk_conn_stats,
+) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        abi::expect(stats, trunk_conn_stats::NAME)?;
+        live.drive()?;
+        let found = live.logged(|| live.queued.stats(live.masks.conn_of(conn)))?;
+        // SAFETY: a struct by contract.
+        unsafe { abi::write(stats, &trunk_conn_stats::from(&found)) }
+    })
+}
+
+/// Stores counters of the engine.
+///
+/// Any thread; without threads the one that polls. Waits for the shards, usually for microseconds.
+/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_engine_get_stats(
+    engine: *mut trunk_engine,
+    stats: *mut trunk_engine_stats,
+) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        abi::expect(stats, trunk_engine_stats::NAME)?;
+        live.drive()?;
+        let found = live.logged(|| live.queued.engine_stats());
+        let total = found.total();
+        let answer = trunk_engine_stats {
+            struct_size: 0,
+            shards: found.shards.len() as u32,
+            connections: found.connections() as u64,
+            connections_opened: total.connections_opened,
+            connections_closed: total.connections_closed,
+            datagrams_received: total.datagrams_received,
+            datagrams_sent: total.datagrams_sent,
+            bytes_received: total.bytes_received,
+            bytes_sent: total.bytes_sent,
+            requests_denied: total.requests_denied,
+            requests_limited: total.requests_limited,
+        };
+        // SAFETY: a struct by contract.
+        unsafe { abi::write(stats, &answer) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{CloseReason, PeerId, Reason, Status};
+
+    #[test]
+    fn info_fits_its_fixed_texts() {
+        let info = ConnInfo {
+            role: Role::Host,
+            status: Status::ClosedByPeer,
+            remote: "[2001:db8:1111:2222:3333:4444:5555:6666%4294967295]:65535".parse().unwrap(),
+            local: Some("::1".parse().unwrap()),
+            peer: Some(PeerId([9; 32])),
+            reason: Some(CloseReason::new(Reason::APP, &"x".repeat(200))),
+            suite: Some("TLS13_AES_128_GCM_SHA256"),
+            resumed: true,
+        };
+        let c = trunk_conn_info::from(&info);
+        let text = |chars: &[c_char]| -> String {
+            chars.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char).collect()
+        };
+        assert_eq!(text(&c.remote), info.remote.to_string());
+        assert_eq!(text(&c.local), "::1");
+        assert_eq!(text(&c.suite), "TLS13_AES_128_GCM_SHA256");
+        assert_eq!(text(&c.reason_text).len(), 127);
+        assert_eq!((c.status, c.reason, c.role), (4, 1000, TRUNK_ROLE_HOST));
+        assert_eq!((c.has_peer, c.peer, c.resumed), (1, [9; 32], 1));
+    }
+}

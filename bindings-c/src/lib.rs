@@ -1,0 +1,60 @@
+//! The C interface of Trunkline: `include/trunkline.h` is made from this crate.
+//!
+//! It is the queued API of the engine in terms of C, and nothing else: no state of its own beyond
+//! what C needs (handles as 64-bit values, user data, the last error of a thread).
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `result` | codes, words, and the guard in which every exported function runs |
+//! | `abi` | how structs, strings and arrays cross the boundary |
+//! | `handle` | handles of connections, channels, listeners and groups |
+//! | `fork`, `log`, `users` | fork detection, the log callback, user data |
+//! | `config`, `security` | settings, identities, trust |
+//! | `instance`, `drive` | an engine's life; engines without threads |
+//! | `status`, `conn`, `info` | connections |
+//! | `channel`, `send` | channels and sending |
+//! | `item`, `receive` | what is received |
+//!
+//! The documentation of exported items is written for the header, in terms of C.
+//!
+//! Rules that hold everywhere: no panic leaves a function (`guard`); pointers of the caller are
+//! checked for NULL and used only during the call; a pointer that is not NULL points to what its
+//! type says, which is the caller's part of the contract and all that the SAFETY comments mean by
+//! "by contract"; a handle that is stale or foreign is an error.
+
+#![allow(non_camel_case_types, reason = "the names are those of the C interface")]
+#![allow(clippy::missing_safety_doc, reason = "the documentation is the header's")]
+
+// In the order in which they appear in the header.
+mod version;
+
+mod result;
+
+mod log;
+
+mod config;
+
+mod instance;
+
+mod drive;
+
+mod security;
+
+mod status;
+
+mod conn;
+
+mod info;
+
+mod channel;
+
+mod send;
+
+mod item;
+
+mod receive;
+
+mod abi;
+mod fork;
+mod handle;
+mod users;

@@ -1,0 +1,211 @@
+//! Builds the library, the tool and C programs, and runs them.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a program may take before it counts as stuck.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The folder of this crate.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder with libtrunkline and the tool, both freshly built as this test was.
+pub fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let exe = std::env::current_exe().expect("a test has a path");
+        // target/PROFILE/deps/test-HASH
+        let dir = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
+        let target = dir.parent().expect("target");
+        let profile = match dir.file_name().and_then(OsStr::to_str) {
+            Some("debug") => "dev",
+            Some(other) => other,
+            None => panic!("no profile in {}", dir.display()),
+        };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+        let mut build = Command::new(cargo);
+        // What cargo told this test about its own package would make build scripts run again.
+        for (name, _) in std::env::vars_os() {
+            let about = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+            if name.to_str().is_some_and(|name| about.iter().any(|start| name.starts_with(start))) {
+                build.env_remove(name);
+            }
+        }
+        let status = build
+            .args(["build", "--quiet", "-p", "trunkline-c", "-p", "trunkline-tools"])
+            .args(["--profile", profile, "--target-dir"])
+            .arg(target)
+            .current_dir(root())
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the library and the tool do not build");
+        dir
+    })
+}
+
+/// The command-line tool.
+pub fn tool() -> PathBuf {
+    built().join(format!("trunkline{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// How a C program gets the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Shared,
+    Static,
+}
+
+/// What a static library made by rustc needs besides itself.
+const NATIVE: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
+
+/// Compiles a C program of this crate with all warnings as errors.
+pub fn compile(source: &str, link: Link) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let exe = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{stem}-{}-{number}", std::process::id()));
+    let dir = built();
+    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(cc);
+    command
+        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
+        .arg("-I")
+        .arg(root().join("include"))
+        .arg(root().join(source))
+        .arg("-o")
+        .arg(&exe);
+    match link {
+        Link::Shared => {
+            command.arg("-L").arg(dir).arg("-ltrunkline");
+            command.arg(format!("-Wl,-rpath,{}", dir.display())).arg("-lpthread");
+        }
+        Link::Static => {
+            command.arg(dir.join("libtrunkline.a")).args(NATIVE);
+        }
+    }
+    let output = command.output().expect("a C compiler: cc, or what $CC names");
+    assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
+    exe
+}
+
+/// A program on its way; killed when dropped.
+pub struct Running {
+    child: Child,
+    started: Instant,
+}
+
+impl Running {
+    /// Starts a program with its output kept for [`finish`](Self::finish).
+    pub fn start(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        Self { child, started: Instant::now() }
+    }
+
+    /// The first line that it prints.
+    pub fn first_line(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().expect("piped");
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while stdout.read(&mut byte).expect("readable") == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        assert!(!line.is_empty(), "the program prints nothing: {}", self.complaint());
+        String::from_utf8(line).expect("a text")
+    }
+
+    fn complaint(&mut self) -> String {
+        let _ = self.child.kill();
+        let mut text = String::new();
+        let _ = self.child.stderr.take().map(|mut e| e.read_to_string(&mut text));
+        text
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Output {
+        let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = stream.map(|mut s| s.read_to_end(&mut bytes));
+                bytes
+            })
+        };
+        let stdout = read(self.child.stdout.take().map(|s| Box::new(s) as _));
+        let stderr = read(self.child.stderr.take().map(|s| Box::new(s) as _));
+        let mut stuck = false;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                break status;
+            }
+            if self.started.elapsed() > LIMIT && !stuck {
+                stuck = true;
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
+        assert!(!stuck, "stuck; it said: {}", String::from_utf8_lossy(&stderr));
+        Output { status, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Output {
+    Running::start(command).finish()
+}
+
+/// Panics with what a program said unless it ended well; its output otherwise.
+pub fn succeeded(output: &Output) -> String {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+/// A folder of its own, removed when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("folder-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a writable target folder");
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
