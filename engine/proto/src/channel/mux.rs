@@ -372,7 +372,9 @@ impl Mux {
 
     /// A channel of this name that the application knows and can still send on.
     pub fn channel_by_name(&self, name: &str) -> Option<ChannelKey> {
-        let usable = |ch: &Channel| ch.is_known() && !ch.any(flag::FIN | flag::RESET);
+        let usable = |ch: &Channel| {
+            matches!(ch.state, State::Requested | State::Open) && !ch.any(flag::FIN | flag::RESET)
+        };
         let mut named = self.table.iter().filter(|(_, ch)| ch.name.as_deref() == Some(name));
         named.find(|(_, ch)| usable(ch)).map(|(key, _)| key)
     }

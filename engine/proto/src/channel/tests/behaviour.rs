@@ -802,3 +802,44 @@ fn shared_payloads_are_let_go_when_acknowledged() {
     assert_eq!(std::sync::Arc::strong_count(&owner), 1);
     assert_eq!(net.seen(1, b).messages, [data, b"behind it".to_vec()]);
 }
+
+#[test]
+fn a_stop_right_after_the_acceptance_of_a_complete_channel() {
+    let mut net = net();
+    net.accept = None;
+    let a = net.open(0, "x", &kind(ChannelKind::Bytes));
+    net.send(0, a, b"never wanted");
+    net.finish(0, a);
+    net.settle_without_timers();
+    let (b, ..) = net.sides[1].sink.requests.remove(0);
+    let s = &mut net.sides[1];
+    s.mux.accept(net.now, b, &ChannelOptions::default(), s.next_pn).unwrap();
+    s.mux.stop(net.now, b, 3).unwrap();
+    s.mux.finish(net.now, b).unwrap();
+    net.settle();
+    // No end of nothing: neither bytes nor EOF, and the id is free although the peer was done.
+    let seen = net.seen(1, b);
+    assert!(seen.ready && seen.bytes.is_empty() && !seen.eof && seen.reset.is_none());
+    assert_eq!(seen.closed, Some(ChannelEnd::Reset { code: 3, by_peer: false }));
+    assert_eq!(net.sides[0].mux.count() + net.sides[1].mux.count(), 0);
+}
+
+#[test]
+fn a_stop_when_the_eof_overtook_data() {
+    let mut net = net();
+    let (a, b) = net.connect(ChannelKind::Bytes);
+    net.send(0, a, b"late");
+    let (data_pn, data) = net.packet(0).unwrap();
+    net.finish(0, a);
+    let (eof_pn, eof) = net.packet(0).unwrap();
+    net.deliver(1, eof_pn, &eof);
+    net.finish(1, b);
+    net.sides[1].mux.stop(net.now, b, 3).unwrap();
+    net.deliver(1, data_pn, &data);
+    net.acked(0, data_pn);
+    net.acked(0, eof_pn);
+    net.settle();
+    assert!(net.seen(1, b).bytes.is_empty() && !net.seen(1, b).eof);
+    assert_eq!(net.seen(1, b).closed, Some(ChannelEnd::Reset { code: 3, by_peer: false }));
+    assert_eq!(net.sides[0].mux.count() + net.sides[1].mux.count(), 0);
+}
