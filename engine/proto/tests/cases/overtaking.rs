@@ -381,6 +381,26 @@ fn heavy_reordering_of_short_channels() {
 }
 
 #[test]
+fn packets_out_of_order_are_taken() {
+    let mut pair = Pair::connected(9);
+    pair.link(|link| {
+        link.reorder = 3_000;
+        link.reorder_by = ms(15);
+    });
+    pair.host().policy.answer = Box::new(|_, _| Flow::of(500_000, Size::Fixed(5_000)));
+    pair.open(CLIENT, "bulk", ChannelKind::Bytes, Flow::of(500_000, Size::Fixed(5_000)));
+    pair.await_eof(HOST, "bulk", secs(20));
+    pair.await_eof(CLIENT, "bulk", secs(20));
+    pair.settle();
+    for node in [CLIENT, HOST] {
+        let (here, there) = (pair.stats(node), pair.stats(1 - node));
+        assert_eq!(here.packets_rejected, 0, "late packets were not opened");
+        assert_eq!(here.packets_received, there.packets_sent);
+    }
+    pair.finish();
+}
+
+#[test]
 fn a_delayed_handshake_packet() {
     seeded("overtaking::a_delayed_handshake_packet", 12, |seed| {
         let mut host = crate::sim::NodeConfig::host();
