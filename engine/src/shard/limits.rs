@@ -7,6 +7,7 @@
 use crate::config::{IpNet, address_bits};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use trunkline_proto::limits::MIN_PACKET;
 use trunkline_proto::time::{Duration, Instant};
 
 /// Buckets of one shard: 16 bytes each.
@@ -15,10 +16,11 @@ const BUCKETS: usize = 4096;
 const REQUEST_MASK: u8 = 0xF0;
 const REQUEST_BITS: u8 = 0x80;
 
-/// Whether a datagram starts with a ConnectionRequest: the only packets that can make a host spend
-/// memory and signatures on a stranger.
+/// Whether a datagram starts with a ConnectionRequest that may be answered: the only packets that
+/// can make a host spend memory and signatures on a stranger. Shorter ones are dropped anyway, and
+/// must not use up what the source that they name is allowed.
 pub(crate) fn is_connection_request(datagram: &[u8]) -> bool {
-    datagram.first().is_some_and(|b| b & REQUEST_MASK == REQUEST_BITS)
+    datagram.len() >= MIN_PACKET && datagram[0] & REQUEST_MASK == REQUEST_BITS
 }
 
 #[derive(Clone, Copy, Default)]
@@ -159,11 +161,15 @@ mod tests {
 
     #[test]
     fn only_connection_requests_are_counted() {
-        assert!(is_connection_request(&[0x80]) && is_connection_request(&[0x8f, 1]));
-        for other in [0x40, 0x41, 0x00, 0x90, 0xa0, 0xb0, 0xc0, 0xff] {
-            assert!(!is_connection_request(&[other]), "{other:x}");
+        let starting = |byte| [vec![byte], vec![0; MIN_PACKET - 1]].concat();
+        for request in [0x80, 0x8f] {
+            assert!(is_connection_request(&starting(request)));
+            assert!(!is_connection_request(&starting(request)[1..]), "too short");
         }
-        assert!(!is_connection_request(&[]));
+        for other in [0x40, 0x41, 0x00, 0x90, 0xa0, 0xb0, 0xc0, 0xff] {
+            assert!(!is_connection_request(&starting(other)), "{other:x}");
+        }
+        assert!(!is_connection_request(&[]) && !is_connection_request(&[0x80]));
     }
 
     #[test]
