@@ -10,8 +10,8 @@ use sim::scenario::{Kinds, Scenario};
 use sim::seeds;
 use trunkline_proto::config::ChannelKind;
 
-/// Runs of each test by default: twelve tests, 4,800 in all.
-const RUNS: u64 = 400;
+/// Runs of each test by default: twelve tests, 7,200 in all.
+const RUNS: u64 = 600;
 
 fn matrix(test: &str, first: u64, kinds: Kinds, channels: u64) {
     // What is made once per process must not count as memory that a run leaves behind.

@@ -151,6 +151,8 @@ pub struct Node {
     heap_base: i64,
     keys: EndpointKeys,
     timer_runs: (Instant, u32),
+    /// Where packets are written; kept, because clearing it would cost more than all else.
+    buffer: Vec<u8>,
     paced: BTreeSet<(Instant, ConnHandle, (u32, u32))>,
     /// UDP payload bytes and packets sent and received.
     pub bytes_out: u64,
@@ -197,6 +199,7 @@ impl Node {
             heap_base,
             keys,
             timer_runs: (Instant::ZERO, 0),
+            buffer: Vec::new(),
             paced: BTreeSet::new(),
             bytes_out: 0,
             packets_out: 0,
@@ -292,7 +295,8 @@ impl Node {
     /// All packets that the endpoint wants to send now.
     pub fn transmit(&mut self, now: Instant) -> Vec<Packet> {
         let mut packets = Vec::new();
-        let mut buf = vec![0; self.config.buffer];
+        let mut buf = std::mem::take(&mut self.buffer);
+        buf.resize(self.config.buffer, 0);
         let max = self.config.max_segments;
         for train in 0.. {
             assert!(train < MAX_TRAINS, "{}: sends without end", self.name);
@@ -319,6 +323,7 @@ impl Node {
                 });
             }
         }
+        self.buffer = buf;
         packets
     }
 
