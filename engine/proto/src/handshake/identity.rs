@@ -84,7 +84,7 @@ impl Identity {
     pub(super) fn mismatched(certificate: &Self, key: &Self) -> Self {
         let chain = certificate.certified.cert.clone();
         let certified = Arc::new(CertifiedKey::new(chain, key.certified.key.clone()));
-        Self { certified, peer_id: certificate.peer_id }
+        Self { certified, peer_id: certificate.peer_id, secret: key.secret.clone() }
     }
 
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
