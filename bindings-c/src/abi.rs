@@ -136,7 +136,11 @@ pub(crate) const fn expect<T>(out: *mut T, what: &'static str) -> Result {
 ///
 /// # Safety
 /// `data` is NULL or points to `size` readable bytes that nobody changes during the call.
-pub(crate) unsafe fn bytes<'a, T>(data: *const T, size: usize, what: &'static str) -> Result<&'a [u8]> {
+pub(crate) unsafe fn bytes<'a, T>(
+    data: *const T,
+    size: usize,
+    what: &'static str,
+) -> Result<&'a [u8]> {
     if size == 0 {
         return Ok(&[]);
     }
@@ -208,7 +212,9 @@ pub(crate) unsafe fn address(from: *const c_char, what: &'static str) -> Result<
     text.parse().map_err(|_| {
         Error::text(
             crate::result::TRUNK_ERR_INVALID_ARGUMENT,
-            format!("{what} \"{text}\" is no address with a port, such as 192.0.2.7:7470 or [::1]:7470"),
+            format!(
+                "{what} \"{text}\" is no address with a port, such as 192.0.2.7:7470 or [::1]:7470"
+            ),
         )
     })
 }

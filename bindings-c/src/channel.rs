@@ -1,8 +1,8 @@
 //! Channels: opening, accepting, ending.
 
 use crate::abi::{self, Struct};
-use crate::instance::{Live, live, trunk_engine};
 use crate::handle::{trunk_channel, trunk_conn};
+use crate::instance::{Live, live, trunk_engine};
 use crate::result::{Error, Result, guard, trunk_result};
 use engine::{Channel, ChannelKind, ChannelOptions};
 use std::ffi::{c_char, c_void};
@@ -87,14 +87,14 @@ impl trunk_channel_options {
             TRUNK_KIND_DATAGRAMS => ChannelKind::Datagrams,
             _ => return Err(Error::invalid("kind", "must lie in 0..=2")),
         };
-        let small = |n: u32, field| {
-            u8::try_from(n).map_err(|_| Error::invalid(field, "is out of range"))
-        };
+        let small =
+            |n: u32, field| u8::try_from(n).map_err(|_| Error::invalid(field, "is out of range"));
         let options = ChannelOptions {
             kind,
             priority: small(self.priority, "priority")?,
             weight: small(self.weight, "weight")?,
             window: (self.window != 0).then_some(self.window),
+            unique: false,
             no_delay: self.no_delay != 0,
             wait_for_answer: self.wait_for_answer != 0,
             latest: self.latest != 0,
@@ -328,6 +328,7 @@ mod tests {
             weight: 255,
             window: Some(4096),
             no_delay: true,
+            unique: false,
             wait_for_answer: true,
             latest: true,
             expires_ms: 100,

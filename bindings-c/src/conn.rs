@@ -2,8 +2,8 @@
 
 use crate::abi::{self, Struct};
 use crate::config::trunk_connection_config;
-use crate::instance::{Live, live, lock, trunk_engine};
 use crate::handle::{trunk_conn, trunk_group, trunk_listener};
+use crate::instance::{Live, live, lock, trunk_engine};
 use crate::receive::group_at;
 use crate::result::{Error, Result, guard, trunk_result};
 use crate::security::{trunk_identity, trunk_trust};

@@ -66,7 +66,11 @@ impl Masks {
     }
 
     #[inline]
-    pub(crate) fn channel_of(&self, engine: &QueuedEngine, handle: trunk_channel) -> Result<Channel> {
+    pub(crate) fn channel_of(
+        &self,
+        engine: &QueuedEngine,
+        handle: trunk_channel,
+    ) -> Result<Channel> {
         Ok(engine.channel_from_bits(handle ^ self.channel)?)
     }
 
@@ -129,7 +133,8 @@ mod tests {
             let (a, b) = (Masks::of(n), Masks::of(n + 1));
             let handle = a.conn(Conn::from_bits(1));
             near += u32::from(in_use(handle ^ b.conn) && ((handle ^ b.conn) as u32) < 1 << 16);
-            near += u32::from(in_use(handle ^ a.channel) && ((handle ^ a.channel) as u32) < 1 << 16);
+            near +=
+                u32::from(in_use(handle ^ a.channel) && ((handle ^ a.channel) as u32) < 1 << 16);
             assert!(b.listener_of(a.listener(ListenerId::from_bits(1))).is_err());
             assert!(b.group_of(a.group(1)).map_or(true, |index| index > 1 << 20));
         }

@@ -1,8 +1,8 @@
 //! What is known of a connection, and what it and its engine have done.
 
 use crate::abi::{self, Struct};
-use crate::instance::{live, trunk_engine};
 use crate::handle::trunk_conn;
+use crate::instance::{live, trunk_engine};
 use crate::result::{guard, trunk_result};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use crate::status::{TRUNK_REASON_NONE, TRUNK_STATUS_NONE, trunk_reason, trunk_status};

@@ -9,9 +9,7 @@ use crate::config::trunk_engine_config;
 use crate::fork;
 use crate::handle::{Masks, trunk_conn, trunk_listener};
 use crate::log;
-use crate::result::{
-    Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_WRONG_THREAD, guard, trunk_result,
-};
+use crate::result::{Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_WRONG_THREAD, guard, trunk_result};
 use crate::status::trunk_reason;
 use crate::users::Users;
 use engine::{PollGroup, QueuedEngine};

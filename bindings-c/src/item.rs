@@ -2,9 +2,9 @@
 //! which an item owns until it is released.
 
 use crate::channel::{kind_of, trunk_channel_options, trunk_kind};
-use crate::instance::Live;
 use crate::fork;
 use crate::handle::{trunk_channel, trunk_conn};
+use crate::instance::Live;
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use crate::status::{TRUNK_REASON_NONE, trunk_reason, trunk_status};
 use engine::{ChannelEnd, CloseReason, CloseReport, Event, Received, Retained};
@@ -225,7 +225,10 @@ const OWNS_DETAIL: u64 = 2;
 /// A detail with the texts that it points to.
 enum Detail {
     Status(trunk_status_change, #[expect(dead_code, reason = "pointed to")] CString),
-    Incoming(trunk_incoming, #[expect(dead_code, reason = "pointed to")] (CString, Option<CString>, Vec<u8>)),
+    Incoming(
+        trunk_incoming,
+        #[expect(dead_code, reason = "pointed to")] (CString, Option<CString>, Vec<u8>),
+    ),
     Request(trunk_request, #[expect(dead_code, reason = "pointed to")] Box<[u8]>),
     Closed(trunk_closed, #[expect(dead_code, reason = "pointed to")] CString),
     Dead(trunk_dead, #[expect(dead_code, reason = "pointed to")] CString),

@@ -184,9 +184,8 @@ mod tests {
     ) {
         assert!(outside_of_callbacks().is_err());
         // SAFETY: the test's own list, and strings with a NUL.
-        let (seen, target, text) = unsafe {
-            (&*user.cast::<Seen>(), CStr::from_ptr(target), CStr::from_ptr(text))
-        };
+        let (seen, target, text) =
+            unsafe { (&*user.cast::<Seen>(), CStr::from_ptr(target), CStr::from_ptr(text)) };
         assert!(target.to_str().unwrap().contains("log::tests"));
         tracing::error!("from inside: dropped");
         seen.lock().unwrap().push((level, text.to_str().unwrap().to_owned()));

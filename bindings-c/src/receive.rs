@@ -1,12 +1,10 @@
 //! Receiving: poll groups and their items.
 
 use crate::abi;
-use crate::instance::{Live, live, trunk_engine};
 use crate::handle::trunk_group;
+use crate::instance::{Live, live, trunk_engine};
 use crate::item::{TRUNK_ITEM_NONE, trunk_item};
-use crate::result::{
-    Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_STOPPED, guard, trunk_result,
-};
+use crate::result::{Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_STOPPED, guard, trunk_result};
 use engine::{PollGroup, Received};
 use std::cell::RefCell;
 use std::sync::PoisonError;
@@ -130,7 +128,10 @@ pub unsafe extern "C" fn trunk_recv_many(
         // SAFETY: checked, and writable by contract.
         unsafe { abi::put(count, "count", stored) }?;
         if stored == 0 && live.stopped.load(Ordering::Acquire) && stopped {
-            return Err(Error::new(TRUNK_ERR_STOPPED, "the engine is shut down, and nothing is left"));
+            return Err(Error::new(
+                TRUNK_ERR_STOPPED,
+                "the engine is shut down, and nothing is left",
+            ));
         }
         Ok(())
     })
@@ -158,7 +159,10 @@ pub unsafe extern "C" fn trunk_message_release(
             // SAFETY: that many items by contract.
             let item = unsafe { &mut *items.add(i) };
             if !item.is_ours() {
-                return Err(Error::new(TRUNK_ERR_FORKED, "these items belong to the parent process"));
+                return Err(Error::new(
+                    TRUNK_ERR_FORKED,
+                    "these items belong to the parent process",
+                ));
             }
             item.release();
         }

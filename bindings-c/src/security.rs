@@ -57,8 +57,7 @@ unsafe impl Struct for trunk_identity {
 }
 
 fn read_file(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|e| Error::text(TRUNK_ERR_FILE, format!("cannot read {path}: {e}")))
+    std::fs::read(path).map_err(|e| Error::text(TRUNK_ERR_FILE, format!("cannot read {path}: {e}")))
 }
 
 impl trunk_identity {
@@ -99,9 +98,8 @@ impl trunk_identity {
                 let certificates = read_file(path)?;
                 let key = key_file.map(read_file).transpose()?;
                 let key = key.as_deref().unwrap_or(&certificates);
-                Identity::from_pem(&certificates, key).map_err(|e| {
-                    Error::text(TRUNK_ERR_SECURITY, format!("{path}: {e}"))
-                })
+                Identity::from_pem(&certificates, key)
+                    .map_err(|e| Error::text(TRUNK_ERR_SECURITY, format!("{path}: {e}")))
             }
             None => {
                 if self.pem.is_null() {

@@ -2,9 +2,9 @@
 
 use crate::abi;
 use crate::channel::named;
-use crate::instance::{live, trunk_engine};
 use crate::fork;
 use crate::handle::trunk_channel;
+use crate::instance::{live, trunk_engine};
 use crate::item::trunk_item;
 use crate::result::{
     Error, TRUNK_ERR_FORKED, TRUNK_ERR_WOULD_BLOCK, TRUNK_OK, guard, trunk_result,

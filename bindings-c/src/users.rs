@@ -168,9 +168,13 @@ mod tests {
         assert!(users.is_empty());
         assert!(users.change(conn, || true, |e| e.conn = Some(User(pointer(1)))));
         let name = QueuedEngine::channel_bits(ch);
-        assert!(users.change(conn, || true, |e| {
-            e.channels.insert(name, User(pointer(2)));
-        }));
+        assert!(users.change(
+            conn,
+            || true,
+            |e| {
+                e.channels.insert(name, User(pointer(2)));
+            }
+        ));
         assert_eq!(users.conn(conn), pointer(1));
         assert_eq!(users.channel(ch), (pointer(1), pointer(2)));
         assert_eq!(users.channel(channel(5, 10)), (pointer(1), pointer(0)));

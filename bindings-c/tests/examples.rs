@@ -40,11 +40,9 @@ fn serve(command: &mut Command) -> (Running, String, String) {
 
 #[test]
 fn echo_between_processes() {
-    let (_host, address, fingerprint) =
-        serve(Command::new(echo()).args(["host", "127.0.0.1:0"]));
+    let (_host, address, fingerprint) = serve(Command::new(echo()).args(["host", "127.0.0.1:0"]));
     for texts in [&["one"][..], &["two", "", "drei — vier"]] {
-        let output =
-            run(Command::new(echo()).args(["client", &address, &fingerprint]).args(texts));
+        let output = run(Command::new(echo()).args(["client", &address, &fingerprint]).args(texts));
         assert_eq!(succeeded(&output), texts.join("\n") + "\n");
     }
     let wrong = "00".repeat(32);

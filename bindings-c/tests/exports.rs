@@ -8,8 +8,11 @@ use std::process::Command;
 /// Names of functions in the header that are not initialisers defined there.
 fn declared() -> BTreeSet<String> {
     let header = std::fs::read_to_string(common::root().join("include/trunkline.h")).unwrap();
-    let code: String =
-        header.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = header
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let body = code.split("#include <stdint.h>").nth(1).expect("the part after the intro");
     let body = body.split("/*").next().expect("the part before the initialisers");
     body.match_indices("trunk_")

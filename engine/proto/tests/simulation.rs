@@ -10,8 +10,8 @@ use sim::scenario::{Kinds, Scenario};
 use sim::seeds;
 use trunkline_proto::config::ChannelKind;
 
-/// Runs of each test by default: ten tests, 2,000 in all.
-const RUNS: u64 = 200;
+/// Runs of each test by default: twelve tests, 4,800 in all.
+const RUNS: u64 = 400;
 
 fn matrix(test: &str, first: u64, kinds: Kinds, channels: u64) {
     // What is made once per process must not count as memory that a run leaves behind.
@@ -67,6 +67,20 @@ fn matrix_mixed_200() {
 #[test]
 fn matrix_mixed_5() {
     matrix("matrix_mixed_5", 100_000, Kinds::Mixed, 5);
+}
+
+fn chaos(test: &str, first: u64, steps: u32) {
+    seeds::run("simulation", test, first, RUNS, |seed| sim::chaos::run(seed, steps));
+}
+
+#[test]
+fn chaos_short() {
+    chaos("chaos_short", 200_000, 40);
+}
+
+#[test]
+fn chaos_long() {
+    chaos("chaos_long", 300_000, 200);
 }
 
 /// A seed that gave other bytes the next time could not be searched for a fault.

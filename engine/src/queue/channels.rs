@@ -25,6 +25,11 @@ impl QueuedEngine {
         options: &ChannelOptions,
     ) -> Result<Channel, ApiError> {
         options.validate()?;
+        if options.unique {
+            // The handle is given out before the shard looks at the connection's channels.
+            let why = "is for the inline API";
+            return Err(ApiError::InvalidArgument { field: "unique", why });
+        }
         if name.len() > limits::MAX_CHANNEL_NAME {
             return Err(ApiError::InvalidArgument {
                 field: "name",

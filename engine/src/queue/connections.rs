@@ -48,7 +48,7 @@ impl QueuedEngine {
             Runner::Threads(engine) => engine.unlisten(id, close_connections),
             Runner::Local(local) => {
                 let _ = unlisten_all(&self.inner.shared, id, close_connections);
-                if local.may_drive() {
+                if local.is_driven_here() {
                     let _ = local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)));
                 }
             }

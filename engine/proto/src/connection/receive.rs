@@ -227,7 +227,7 @@ impl Connection {
         })?;
         if let (Some(largest), Some(keys)) = (summary.largest_newly_acked, &mut self.keys) {
             keys.on_acked(largest);
-            if self.timers.check.take().is_some() {
+            if self.timers.check.take().is_some() && self.told {
                 sink.check_answered(conn);
             }
         }

@@ -32,6 +32,38 @@ fn ids_of_the_two_sides_never_collide() {
 }
 
 #[test]
+fn a_unique_name_joins_the_channel_that_is_there() {
+    let mut pair = Pair::connected(12);
+    let unique = ChannelOptions { unique: true, ..options(ChannelKind::Bytes) };
+    let first = pair.try_open(CLIENT, "one", unique, Flow::silent()).expect("open");
+    let c = pair.c;
+    let again = |pair: &mut Pair, o: ChannelOptions| {
+        pair.w.call(CLIENT, |ep, now, _| ep.open_channel(now, c, "one", &o)).expect("open")
+    };
+    // At once, and when it is answered.
+    assert_eq!(again(&mut pair, unique), first);
+    pair.settle();
+    assert_eq!(again(&mut pair, unique), first);
+    assert_eq!(pair.conn(HOST).channels.len(), 1, "asked for twice");
+    // Without the option the name may be used again; nothing is joined when it is over.
+    let c2 = pair.open(CLIENT, "two", ChannelKind::Bytes, Flow::silent());
+    assert_ne!(c2, first);
+    pair.host().policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
+    pair.try_open(CLIENT, "three", unique, Flow::of(10, Size::Fixed(10))).expect("open");
+    pair.run_until("it is over", secs(1), |p| p.chan(CLIENT, "three").end.is_some());
+    let old = pair.key(CLIENT, "three");
+    let new = pair.w.call(CLIENT, |ep, now, _| ep.open_channel(now, c, "three", &unique));
+    assert_ne!(new, Ok(old));
+    pair.w.call(CLIENT, |ep, now, app| {
+        let key = new.expect("open");
+        app.conn_mut(c).add_channel(key, "three again", true, unique, None);
+        ep.reset_channel(now, c, key, 1).expect("reset");
+    });
+    pair.close(CLIENT, None);
+    pair.w.drain(secs(10));
+}
+
+#[test]
 fn a_decline_leaves_the_others_alone() {
     let mut pair = Pair::connected(2);
     pair.host().policy.request = Box::new(|name| match name {

@@ -439,6 +439,34 @@ fn a_closed_listener_leaves_its_connections_alone() {
     pair.finish();
 }
 
+#[test]
+fn an_address_that_changes_in_the_handshake() {
+    seeded("handshake::an_address_that_changes_in_the_handshake", 30, |seed| {
+        let mut host = NodeConfig::host();
+        host.retry = [RetryPolicy::Never, RetryPolicy::Always][(seed % 2) as usize];
+        let mut pair = Pair::apart(seed, NodeConfig::client(), host);
+        pair.start();
+        pair.w.run_for(ms(3 * seed));
+        pair.w.rebind(CLIENT);
+        let c = pair.c;
+        pair.w.run_until("the client is connected", secs(12), |w| {
+            w.nodes[CLIENT].app.conn(c).status == Status::Connected
+        });
+        let from = pair.w.addr(CLIENT);
+        // The host may have been asked from both addresses; one of them is the client.
+        let hosts = &pair.w.nodes[HOST];
+        let conns = hosts.app.conns.values().filter(|c| c.status == Status::Connected);
+        let conns: Vec<_> = conns.map(|c| c.handle).collect();
+        let there = conns
+            .iter()
+            .find(|h| hosts.endpoint.info(**h).is_some_and(|i| i.remote == from))
+            .or(conns.first());
+        pair.h = *there.expect("the host is connected");
+        exchange(&mut pair, "after it");
+        pair.finish();
+    });
+}
+
 /// So many clients connect in one moment; gives how many came through.
 fn crowd(clients: usize, max_handshakes: u32) -> usize {
     let mut host = NodeConfig::host();

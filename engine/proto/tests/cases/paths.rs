@@ -200,6 +200,30 @@ fn an_mtu_black_hole_is_found() {
 }
 
 #[test]
+fn an_interface_that_refuses_large_packets_is_believed_at_once() {
+    let small = |mut config: NodeConfig| {
+        config.interface = 1_400;
+        config.with(|c| c.max_packet = 9_000)
+    };
+    let mut pair = Pair::apart(6, small(NodeConfig::client()), small(NodeConfig::host()));
+    pair.connect();
+    pair.open(CLIENT, "bulk", ChannelKind::Bytes, Flow::of(500_000, Size::Fixed(10_000)));
+    pair.await_eof(HOST, "bulk", secs(10));
+    let size = pair.stats(CLIENT).packet_size;
+    assert!((1_380..=1_400).contains(&size), "packets of {size} bytes");
+    assert_eq!(pair.stats(CLIENT).packets_lost, 0);
+    let refused = pair.w.nodes[CLIENT].refused;
+    assert!(refused <= 16, "tried {refused} times");
+    // The interface shrinks while packets of the old size are in use.
+    pair.w.nodes[CLIENT].config.interface = 1_250;
+    pair.open(CLIENT, "more", ChannelKind::Bytes, Flow::of(500_000, Size::Fixed(10_000)));
+    pair.await_eof(HOST, "more", secs(10));
+    assert!(pair.stats(CLIENT).packet_size <= 1_250);
+    pair.check_delivery();
+    pair.finish();
+}
+
+#[test]
 fn lost_probes_do_no_harm() {
     let mut pair = Pair::apart(5, NodeConfig::client(), NodeConfig::host());
     pair.link(|link| link.mtu = 1_300);

@@ -9,6 +9,7 @@
 
 pub mod alloc;
 pub mod app;
+pub mod chaos;
 pub mod flow;
 pub mod forge;
 pub mod link;

@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub max_segments: usize,
     /// Bytes of the buffer that packets are written to.
     pub buffer: usize,
+    /// Largest packet that the interface takes; it says so when one is larger.
+    pub interface: usize,
 }
 
 impl NodeConfig {
@@ -65,6 +67,7 @@ impl NodeConfig {
             max_handshakes: 2048,
             max_segments: 10,
             buffer: 65_536,
+            interface: 65_507,
         }
     }
 
@@ -159,6 +162,8 @@ pub struct Node {
     /// Bytes from and to each remote address.
     pub per_remote: BTreeMap<SocketAddr, (u64, u64)>,
     pub timer_calls: u64,
+    /// Trains that the interface refused.
+    pub refused: u64,
 }
 
 impl Node {
@@ -200,6 +205,7 @@ impl Node {
             largest_probe: 0,
             per_remote: BTreeMap::new(),
             timer_calls: 0,
+            refused: 0,
             config,
         }
     }
@@ -294,6 +300,11 @@ impl Node {
                 break;
             };
             self.check_train(&t, buf.len());
+            if t.segment > self.config.interface {
+                self.call(now, |ep, now, _| ep.transmit_failed(now, &t, true));
+                self.refused += 1;
+                continue;
+            }
             for segment in buf[..t.len].chunks(t.segment) {
                 self.packets_out += 1;
                 self.bytes_out += segment.len() as u64;
@@ -461,25 +472,33 @@ impl Node {
     }
 
     fn decide(&mut self, now: Instant, conn: ConnHandle) {
-        let name = self.name;
-        match self.policy.incoming.clone() {
-            OnIncoming::Accept => {
-                self.call(now, |ep, now, _| ep.accept(now, conn))
-                    .unwrap_or_else(|e| panic!("{name}: accept: {e}"));
-                self.app.conn_mut(conn).accepted = true;
-            }
+        let policy = self.policy.incoming.clone();
+        let result = match &policy {
+            OnIncoming::Accept => self.call(now, |ep, now, _| ep.accept(now, conn)),
             OnIncoming::Reject(code, text) => {
-                self.call(now, |ep, now, _| ep.reject(now, conn, code, &text))
-                    .unwrap_or_else(|e| panic!("{name}: reject: {e}"));
-                self.app.conn_mut(conn).closed = Some(now);
+                self.call(now, |ep, now, _| ep.reject(now, conn, *code, text))
             }
-            OnIncoming::Ignore => {}
+            OnIncoming::Ignore => return,
+        };
+        if let Err(e) = result {
+            // It may have ended in the same breath.
+            let status = self.endpoint.status(conn);
+            assert_ne!(status, Status::Connecting, "{}: {policy:?}: {e}", self.name);
+            return;
+        }
+        let c = self.app.conn_mut(conn);
+        match policy {
+            OnIncoming::Accept => c.accepted = true,
+            _ => c.closed = Some(now),
         }
     }
 
     fn decide_channel(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) {
         let name = self.name;
         let chan = self.app.conn_mut(conn).chan_mut(channel);
+        if chan.end.is_some() {
+            return; // withdrawn in the same breath
+        }
         let (told, kind) = (chan.name.clone(), chan.options.kind);
         chan.stop_after = (self.policy.stop)(&told);
         match (self.policy.request)(&told) {

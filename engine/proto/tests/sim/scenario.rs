@@ -1,7 +1,7 @@
 //! One run of the matrix: everything about it follows from its seed.
 
 use super::alloc;
-use super::app::Conn;
+use super::app::{Chan, Conn};
 use super::flow::{End, Flow, Size};
 use super::link::{Link, Rate};
 use super::node::{NodeConfig, OnRequest};
@@ -74,6 +74,8 @@ pub struct Scenario {
     pub mtu_drop: Option<(Duration, usize)>,
     /// The client's address changes then.
     pub rebinds: Vec<Duration>,
+    /// From then on nothing passes, for so long.
+    pub blackout: Option<(Duration, Duration)>,
     pub ending: Ending,
     /// When a run that ends midway ends, after it was connected.
     pub cut: Duration,
@@ -114,6 +116,8 @@ impl Scenario {
             1 => vec![ms(rng.between(0, 1_000)), ms(rng.between(1_000, 4_000))],
             _ => vec![],
         };
+        let blackout =
+            rng.chance(1_500).then(|| (ms(rng.between(0, 3_000)), ms(rng.between(100, 8_000))));
         let round_trips = link.delay.mul(2).as_millis() + 20;
         let harsh = u64::from(link.loss) * round_trips;
         let volume = match harsh {
@@ -127,6 +131,7 @@ impl Scenario {
             channels,
             mtu_drop,
             rebinds,
+            blackout,
             ending: rng.pick(&ENDINGS),
             cut: ms(rng.below(round_trips * 8)),
             manual_credit: rng.chance(3_000),
@@ -167,6 +172,7 @@ impl Scenario {
             window: rng.chance(1_000).then_some(rng.between(256, 20_000)),
             no_delay: rng.chance(5_000),
             wait_for_answer: rng.chance(2_000),
+            unique: false,
             latest: datagrams && rng.chance(3_000),
             expires_ms: if datagrams && rng.chance(3_000) { 500 } else { 0 },
             unique: false,
@@ -281,6 +287,12 @@ impl Scenario {
                 w.rebind(CLIENT);
             });
         }
+        if let Some((at, length)) = self.blackout {
+            pair.w.after(at, move |w| {
+                w.both_ways(CLIENT, HOST, |l| l.down = true);
+                w.after(length, |w| w.both_ways(CLIENT, HOST, |l| l.down = false));
+            });
+        }
         let mut rng = Rng::new(self.seed).fork(9);
         for i in 0..self.channels {
             let node = if rng.chance(5_000) { CLIENT } else { HOST };
@@ -365,7 +377,8 @@ impl Scenario {
                 if by == node {
                     assert_eq!(report.undelivered_bytes, 0, "lingered for nothing: {report:?}");
                     // A client whose address changed again after its last packet cannot be reached.
-                    let reachable = self.rebinds.is_empty() || by == CLIENT;
+                    let steady = self.rebinds.is_empty() && self.blackout.is_none();
+                    let reachable = steady || by == CLIENT;
                     assert!(report.peer_knows || !reachable, "the peer never heard of the end");
                     Self::check_all_arrived(conn, pair.conn(1 - by));
                 } else {
@@ -384,10 +397,30 @@ impl Scenario {
                 assert!(!problem, "both closed and one saw a problem: {:?}", told.1);
             }
             Ending::Vanish { .. } => {
+                Self::check_report(conn);
                 assert!(conn.path.contains(&Status::ProblemDetectedLocally), "{:?}", conn.path);
                 assert_eq!(told.1.map(|r| r.reason), Some(Reason::TIMEOUT));
             }
         }
+    }
+
+    /// What was handed over was acknowledged or not, and the report says which (messages count with
+    /// their lengths, and what was given up does not count).
+    fn check_report(conn: &Conn) {
+        let report = conn.report.as_ref().expect("dead");
+        let reliable = |c: &&Chan| c.options.kind != ChannelKind::Datagrams;
+        let chans = || conn.channels.values().filter(reliable);
+        let sent: u64 =
+            chans().filter_map(|c| c.pump.as_ref()).map(|p| p.bytes + 8 * p.messages).sum();
+        let told = report.acknowledged_bytes + report.undelivered_bytes;
+        assert!(told <= sent, "{report:?} of {sent} bytes");
+        let all_kept = chans().all(|c| {
+            let kept = matches!(c.end, Some(ChannelEnd::Finished | ChannelEnd::Connection(_)));
+            let whole = c.pump.as_ref().is_none_or(|p| !p.cancelled);
+            kept && whole && c.stopped.is_none()
+        });
+        let bytes: u64 = chans().filter_map(|c| c.pump.as_ref()).map(|p| p.bytes).sum();
+        assert!(!all_kept || told >= bytes, "{report:?} of {bytes} bytes");
     }
 
     /// Every reliable byte that the lingering side had handed over came to the other application,

@@ -126,7 +126,7 @@ impl World {
     }
 
     /// Changes both directions between two nodes.
-    pub fn both_ways(&mut self, a: NodeId, b: NodeId, change: impl Fn(&mut Link)) {
+    pub fn both_ways(&mut self, a: NodeId, b: NodeId, mut change: impl FnMut(&mut Link)) {
         change(self.path(a, b));
         change(self.path(b, a));
     }
