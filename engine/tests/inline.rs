@@ -237,6 +237,7 @@ const MESSAGES: ChannelOptions = ChannelOptions {
     wait_for_answer: false,
     latest: false,
     expires_ms: 0,
+    unique: false,
 };
 
 #[test]

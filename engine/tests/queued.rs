@@ -480,6 +480,11 @@ fn handles_are_checked() {
         assert_eq!(client.status(conn), Status::None);
         assert_eq!(client.open_channel(conn, "x", &messages()), Err(ApiError::InvalidHandle));
     }
+    let unique = ChannelOptions { unique: true, ..messages() };
+    assert_eq!(client.open_channel(conn, "x", &unique), Ok(ch), "joins the one of that name");
+    let y = client.open_channel(conn, "y", &unique).unwrap();
+    assert_ne!(y, ch);
+    assert_eq!(client.open_channel(conn, "y", &unique), Ok(y));
     let foreign = Channel::from_parts(Conn::from_bits(conn.to_bits() ^ 2), ch.key());
     assert_eq!(client.send(foreign, b"x"), Err(ApiError::InvalidHandle));
     let long = "n".repeat(2000);

@@ -25,11 +25,6 @@ impl QueuedEngine {
         options: &ChannelOptions,
     ) -> Result<Channel, ApiError> {
         options.validate()?;
-        if options.unique {
-            // The handle is given out before the shard looks at the connection's channels.
-            let why = "is for the inline API";
-            return Err(ApiError::InvalidArgument { field: "unique", why });
-        }
         if name.len() > limits::MAX_CHANNEL_NAME {
             return Err(ApiError::InvalidArgument {
                 field: "name",
@@ -48,6 +43,12 @@ impl QueuedEngine {
         }
         let channel = Channel::new(conn, ChannelKey { slot, life });
         let (name, options) = (name.to_owned(), *options);
+        if options.unique {
+            // Only the shard knows whether there is one of that name.
+            let joined = self
+                .ask(conn, move |h, cx, real| h.join_channel(cx, real, channel, &name, &options));
+            return joined.inspect_err(|_| link.channels.give_back(slot, life))?;
+        }
         Self::call(link, move |h, cx| h.open_channel(cx, channel, &name, &options))
             .inspect_err(|_| link.channels.give_back(slot, life))?;
         Ok(channel)

@@ -218,7 +218,7 @@ impl QueuedEngine {
     /// # Errors
     /// A stale handle, or a shard that does not answer.
     pub fn info(&self, conn: Conn) -> Result<ConnInfo, ApiError> {
-        self.ask(conn, |cx: &Context<'_>, real| cx.info(real))?.ok_or(ApiError::InvalidHandle)
+        self.ask(conn, |_, cx, real| cx.info(real))?.ok_or(ApiError::InvalidHandle)
     }
 
     /// Counters and gauges of a connection. Waits for its shard.
@@ -226,7 +226,7 @@ impl QueuedEngine {
     /// # Errors
     /// As [`info`](Self::info).
     pub fn stats(&self, conn: Conn) -> Result<ConnStats, ApiError> {
-        self.ask(conn, |cx: &Context<'_>, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
+        self.ask(conn, |_, cx, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
     }
 
     /// Asks the peer for a sign of life; no answer within the configured time ends the connection.

@@ -337,6 +337,27 @@ impl QueueHandler {
         }
     }
 
+    /// Opens a channel, or finds the one that has this name already: `channel` is given back then.
+    pub(super) fn join_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        channel: Channel,
+        name: &str,
+        options: &ChannelOptions,
+    ) -> Result<Channel, ApiError> {
+        let ChannelKey { slot: cell, life } = channel.key();
+        let real = cx
+            .open_channel(conn, name, options)
+            .inspect_err(|_| self.link.channels.give_back(cell, life))?;
+        if let Some((existing, _)) = self.channel_name(real) {
+            self.link.channels.give_back(cell, life);
+            return Ok(existing);
+        }
+        self.begin_channel(cell, life, channel.conn().slot(), real);
+        Ok(channel)
+    }
+
     /// Frees a channel; what still waited is lost with it.
     fn end_channel(&mut self, cell: u32) {
         let Some(side) = self.channels.get_mut(cell as usize) else { return };

@@ -5,8 +5,8 @@
 //! inline API. Calls check their handle and go into a bounded queue of the connection's shard; a
 //! full queue is [`ApiError::WouldBlock`], and an [`Event::Writable`] follows when there is room.
 //! Calls that need the shard's answer ([`info`](QueuedEngine::info), [`stats`](QueuedEngine::stats),
-//! [`listen`](QueuedEngine::listen), [`shutdown`](QueuedEngine::shutdown)) wait for it; no other
-//! call blocks.
+//! [`listen`](QueuedEngine::listen), [`shutdown`](QueuedEngine::shutdown), and
+//! [`open_channel`](QueuedEngine::open_channel) of a unique name) wait for it; no other call blocks.
 //!
 //! Received bytes belong to the engine: long ones stay where they are until the last clone of
 //! their [`Retained`](crate::Retained) is dropped, and their credit returns then; short ones are
@@ -273,11 +273,11 @@ impl QueuedEngine {
     fn ask<R: Send + 'static>(
         &self,
         conn: Conn,
-        question: impl FnOnce(&Context<'_>, Conn) -> R + Send + 'static,
+        question: impl FnOnce(&mut QueueHandler, &mut Context<'_>, Conn) -> R + Send + 'static,
     ) -> Result<R, ApiError> {
         let (link, _) = self.conn(conn)?;
         let ask = move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
-            handler.real_conn(conn).map(|real| question(cx, real))
+            handler.real_conn(conn).map(|real| question(handler, cx, real))
         };
         match &self.inner.runner {
             Runner::Local(local) => {

@@ -2,7 +2,7 @@
 
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
-use super::log::EventLog;
+use super::log::{BlockPool, EventLog, block_pool};
 use super::shared::Shared;
 use super::sockets::{Family, Purpose, Sockets};
 use super::timers::AppTimers;
@@ -40,6 +40,7 @@ pub(crate) struct Core {
     pub timers: AppTimers,
     pub admission: Admission,
     pub log: EventLog,
+    pub blocks: BlockPool,
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
     /// one but its end.
     closed: Vec<u32>,
@@ -65,6 +66,7 @@ impl Core {
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             log: EventLog::default(),
+            blocks: block_pool(),
             closed: Vec::new(),
             loop_time: Durations::new(),
             ending: None,

@@ -104,25 +104,20 @@ impl Entry {
 }
 
 /// The events of one receive buffer or one timeout; its memory is used again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct EventLog {
     pub entries: Vec<Entry>,
     pub arena: Vec<u8>,
     /// Buffers in which the endpoint had put messages together.
     pub owned: Vec<Arc<Block>>,
-    /// Where those go when nobody holds them any more, and what the endpoint gets for them.
-    pool: Arc<ArrayQueue<Vec<u8>>>,
 }
 
-impl Default for EventLog {
-    fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            arena: Vec::new(),
-            owned: Vec::new(),
-            pool: Arc::new(ArrayQueue::new(POOLED)),
-        }
-    }
+/// Where those buffers go when nobody holds them any more, and what the endpoint gets for them.
+pub(crate) type BlockPool = Arc<ArrayQueue<Vec<u8>>>;
+
+/// An empty pool.
+pub(crate) fn block_pool() -> BlockPool {
+    Arc::new(ArrayQueue::new(POOLED))
 }
 
 impl EventLog {
@@ -158,14 +153,20 @@ impl EventLog {
     }
 
     /// A recorder for events about the bytes at `buffer`, which arrived at `socket`.
-    pub(crate) fn recorder(&mut self, buffer: &[u8], socket: u16) -> Recorder<'_> {
-        Recorder { log: self, base: buffer.as_ptr() as usize, len: buffer.len(), socket }
+    pub(crate) fn recorder<'a>(
+        &'a mut self,
+        pool: &'a BlockPool,
+        buffer: &[u8],
+        socket: u16,
+    ) -> Recorder<'a> {
+        Recorder { log: self, pool, base: buffer.as_ptr() as usize, len: buffer.len(), socket }
     }
 }
 
 /// The sink that fills an [`EventLog`].
 pub(crate) struct Recorder<'a> {
     log: &'a mut EventLog,
+    pool: &'a BlockPool,
     base: usize,
     len: usize,
     socket: u16,
@@ -266,11 +267,11 @@ impl Sink for Recorder<'_> {
             let span = self.span(buffer.get(from..).unwrap_or_default());
             return self.push(Entry::Message { conn, channel, kind, span });
         }
-        let spare = self.log.pool.pop().unwrap_or_default();
+        let spare = self.pool.pop().unwrap_or_default();
         let bytes = std::mem::replace(buffer, spare);
         // Few messages are that long: the place of this one and of its bytes fit the span.
         let index = self.log.owned.len() as u32;
-        self.log.owned.push(Arc::new(Block::new(bytes, Some(self.log.pool.clone()))));
+        self.log.owned.push(Arc::new(Block::new(bytes, Some(self.pool.clone()))));
         let span = Span { start: from as u32, len: index, place: Place::Owned };
         self.push(Entry::Message { conn, channel, kind, span });
     }
@@ -320,8 +321,8 @@ mod tests {
     #[test]
     fn bytes_of_the_buffer_are_named_and_others_copied() {
         let buffer = b"0123456789".to_vec();
-        let mut log = EventLog::default();
-        let mut recorder = log.recorder(&buffer, 0);
+        let (mut log, pool) = (EventLog::default(), block_pool());
+        let mut recorder = log.recorder(&pool, &buffer, 0);
         recorder.data(CONN, CHANNEL, &buffer[2..5]);
         recorder.message(CONN, CHANNEL, ChannelKind::Messages, b"elsewhere");
         recorder.data(CONN, CHANNEL, &buffer[..]);
@@ -339,21 +340,39 @@ mod tests {
 
     #[test]
     fn a_buffer_is_taken_and_comes_back() {
-        let mut log = EventLog::default();
+        let (mut log, pool) = (EventLog::default(), block_pool());
         let mut buffer = vec![7; 10_000];
         buffer[..2].fill(0);
         let address = buffer.as_ptr();
-        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut buffer, 2);
+        log.recorder(&pool, &[], 0).message_buffer(
+            CONN,
+            CHANNEL,
+            ChannelKind::Messages,
+            &mut buffer,
+            2,
+        );
         assert!(buffer.is_empty());
         let span = spans(&log)[0];
         assert_eq!(log.bytes(span, &[]), &[7; 9_998][..]);
         assert_eq!(log.bytes(span, &[]).as_ptr() as usize, address as usize + 2);
         log.clear();
         let mut other = vec![1; 5_000];
-        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut other, 0);
+        log.recorder(&pool, &[], 0).message_buffer(
+            CONN,
+            CHANNEL,
+            ChannelKind::Messages,
+            &mut other,
+            0,
+        );
         assert_eq!(other.as_ptr(), address, "the first buffer is used again");
         let mut short = vec![1; 50];
-        log.recorder(&[], 0).message_buffer(CONN, CHANNEL, ChannelKind::Messages, &mut short, 1);
+        log.recorder(&pool, &[], 0).message_buffer(
+            CONN,
+            CHANNEL,
+            ChannelKind::Messages,
+            &mut short,
+            1,
+        );
         assert_eq!(short.len(), 50);
         assert_eq!(log.bytes(spans(&log)[1], &[]), &[1; 49][..]);
     }
@@ -365,11 +384,11 @@ mod tests {
 
     #[test]
     fn a_large_arena_is_not_kept() {
-        let mut log = EventLog::default();
-        log.recorder(&[], 0).data(CONN, CHANNEL, &vec![7; ARENA_KEEP * 2]);
+        let (mut log, pool) = (EventLog::default(), block_pool());
+        log.recorder(&pool, &[], 0).data(CONN, CHANNEL, &vec![7; ARENA_KEEP * 2]);
         log.clear();
         assert_eq!(log.arena.capacity(), 0);
-        log.recorder(&[], 0).data(CONN, CHANNEL, &[7; 100]);
+        log.recorder(&pool, &[], 0).data(CONN, CHANNEL, &[7; 100]);
         log.clear();
         assert!(log.arena.capacity() >= 100);
         assert!(log.is_empty());

@@ -242,12 +242,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let Some(socket) = self.core.sockets.of_driver(item.socket) else { return 0 };
         let meta =
             RxMeta { socket, remote: item.remote, local: item.local, ecn: ecn_from(item.ecn) };
-        let counters = self.core.counters.clone();
-        counters.datagrams_received.add(item.segments() as u64);
-        counters.bytes_received.add(item.len as u64);
         let (bytes, retainer) = self.driver.received(item);
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(bytes, socket);
+        let counters = &*core.counters;
+        counters.datagrams_received.add(item.segments() as u64);
+        counters.bytes_received.add(item.len as u64);
+        let mut recorder = core.log.recorder(&core.blocks, bytes, socket);
         for segment in bytes.chunks_mut(item.stride.max(1)) {
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
@@ -263,7 +263,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
                 match core.sockets.listener(socket).filter(|_| known) {
                     Some(listener) => {
-                        forward(&core.shared, &counters, to, &meta, listener, segment);
+                        forward(&core.shared, counters, to, &meta, listener, segment);
                     }
                     // A shard that does not exist: the peer knows us from another life.
                     None => core.endpoint.reset_unknown(core.now, &meta, segment),
@@ -282,7 +282,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let Some(socket) = core.sockets.of_listener(forwarded.listener) else { continue };
             let meta = RxMeta { socket, ..forwarded.meta };
             let data = &mut forwarded.data[..];
-            let mut recorder = core.log.recorder(data, socket);
+            let mut recorder = core.log.recorder(&core.blocks, data, socket);
             let routed = core.endpoint.receive(core.now, &meta, data, &mut recorder);
             if routed != Routed::Here && self.forged_log.allow(core.now) {
                 tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
@@ -295,7 +295,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn end_batch(&mut self) -> u64 {
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(&[], 0);
+        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
         core.endpoint.end_batch(core.now, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
@@ -311,7 +311,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             return 0;
         }
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(&[], 0);
+        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
         core.endpoint.handle_timeout(core.now, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
