@@ -5,14 +5,24 @@ mod common;
 use common::{Link, compile, run, succeeded};
 use std::process::Command;
 
+#[derive(PartialEq, Eq)]
+enum Driver {
+    Auto,
+    Mio,
+}
+
 /// Runs every test that a program lists, and names all that fail.
-fn run_all(source: &str, link: Link) {
+fn run_all(source: &str, link: Link, driver: Driver) {
     let program = compile(source, link);
     let list = succeeded(&run(&mut Command::new(&program)));
     let mut failed = Vec::new();
     let mut count = 0;
     for name in list.lines() {
-        let output = run(Command::new(&program).arg(name));
+        let mut command = Command::new(&program);
+        if driver == Driver::Mio {
+            command.env("TEST_WITH_MIO", "1");
+        }
+        let output = run(command.arg(name));
         count += 1;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -25,20 +35,25 @@ fn run_all(source: &str, link: Link) {
 
 #[test]
 fn arguments() {
-    run_all("tests/c/arguments.c", Link::Shared);
+    run_all("tests/c/arguments.c", Link::Shared, Driver::Auto);
 }
 
 #[test]
 fn life() {
-    run_all("tests/c/life.c", Link::Shared);
+    run_all("tests/c/life.c", Link::Shared, Driver::Auto);
+}
+
+#[test]
+fn life_with_mio() {
+    run_all("tests/c/life.c", Link::Static, Driver::Mio);
 }
 
 #[test]
 fn data() {
-    run_all("tests/c/data.c", Link::Shared);
+    run_all("tests/c/data.c", Link::Shared, Driver::Auto);
 }
 
 #[test]
-fn data_with_the_static_library() {
-    run_all("tests/c/data.c", Link::Static);
+fn data_with_mio() {
+    run_all("tests/c/data.c", Link::Static, Driver::Mio);
 }

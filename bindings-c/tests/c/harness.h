@@ -55,6 +55,9 @@ static inline trunk_engine *engine_with(int threadless) {
     trunk_engine_config config;
     OK(trunk_engine_config_init(&config));
     config.threadless = (uint32_t)threadless;
+    if (getenv("TEST_WITH_MIO") != NULL) {
+        config.driver = TRUNK_DRIVER_MIO;
+    }
     config.rx_buffers = 64; /* tests run side by side */
     config.tx_buffers = 16;
     OK(trunk_engine_new(&config, &engine));

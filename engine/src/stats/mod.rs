@@ -6,8 +6,9 @@
 use crate::io::DriverStats;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
-use trunkline_proto::endpoint::EndpointStats;
 use trunkline_proto::time::Duration;
+
+pub use trunkline_proto::endpoint::EndpointStats;
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -160,7 +161,7 @@ pub struct ShardStats {
     pub counts: ShardCounts,
     /// Its driver's counters.
     pub driver: DriverStats,
-    /// What its endpoint did with datagrams.
+    /// What became of packets that no connection took, and how connections began.
     pub endpoint: EndpointStats,
     /// Live connections.
     pub connections: usize,

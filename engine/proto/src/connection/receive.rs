@@ -35,8 +35,10 @@ struct PacketFacts {
 pub(crate) enum Taken {
     /// It was opened.
     Opened,
-    /// It was dropped, and counted: a copy, or too early.
-    Dropped,
+    /// It came before the keys.
+    Early,
+    /// It is a copy, or too old to be told from one.
+    Copy,
     /// It could not be authenticated. It may be a stateless reset.
     Forged,
 }
@@ -53,14 +55,13 @@ impl Connection {
         sink: &mut S,
     ) -> Taken {
         let Some(keys) = &mut self.keys else {
-            shared.counters.early_packets += 1;
-            return Taken::Dropped;
+            return Taken::Early;
         };
         let size = packet.len();
         let pn = expand_pn(self.received.largest().unwrap_or(0), header.pn);
         if !self.replay.check(pn) {
             self.counters.packets_rejected += 1;
-            return Taken::Dropped;
+            return Taken::Copy;
         }
         let opened = match keys.open(now, pn, header.key_phase, packet) {
             Ok(opened) => opened.payload,

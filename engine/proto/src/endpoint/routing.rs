@@ -82,7 +82,8 @@ impl Endpoint {
         }
         match conn.receive_short(now, meta, header, packet, &mut self.shared, sink) {
             Taken::Opened => self.touch(slot),
-            Taken::Dropped => {}
+            Taken::Early => self.shared.counters.early_packets += 1,
+            Taken::Copy => self.shared.counters.copies += 1,
             Taken::Forged => {
                 self.shared.counters.rejected += 1;
                 self.try_reset(now, &token, sink);

@@ -198,6 +198,8 @@ pub struct EndpointStats {
     pub unknown_id: u64,
     /// Short packets that could not be opened.
     pub rejected: u64,
+    /// Short packets that were copies, or too old to be told from copies.
+    pub copies: u64,
     /// Packets of a connection whose keys did not exist yet.
     pub early_packets: u64,
     /// Long packets of connections beyond their handshake.
@@ -218,6 +220,21 @@ pub struct EndpointStats {
     pub accepted: u64,
     /// Connections begun by us.
     pub connected: u64,
+}
+
+impl EndpointStats {
+    /// Packets that were nothing of ours, damaged, forged, copied or out of place. A connection
+    /// that is at work and in peace causes none.
+    pub const fn unwanted(&self) -> u64 {
+        self.malformed
+            + self.unknown_id
+            + self.rejected
+            + self.copies
+            + self.early_packets
+            + self.late_handshake_packets
+            + self.dropped_handshake_packets
+            + self.resets_received
+    }
 }
 
 impl ClientConfig {

@@ -175,7 +175,6 @@ impl Scenario {
             unique: false,
             latest: datagrams && rng.chance(3_000),
             expires_ms: if datagrams && rng.chance(3_000) { 500 } else { 0 },
-            unique: false,
         }
     }
 
