@@ -1,12 +1,13 @@
 //! A flood of hostile datagrams over real sockets, beside a connection at work.
 //!
 //! Random, damaged, cut and repeated datagrams, made from the real traffic of the very connection,
-//! leave at 100,000 a second for the host, and some for the client. The connection keeps at least
-//! half of its goodput and a round trip of less than 20 ms in 99 of 100 cases; nothing is left
-//! behind in memory; everything that the system delivers is counted.
+//! leave at 100,000 a second for the host, and some for the client. The goal is that the connection
+//! keeps at least half of its goodput and a round trip of less than 20 ms in 99 of 100 cases, that
+//! nothing is left behind in memory, and that everything that the system delivers is counted.
 //!
-//! The machine may be busy with other things: what it can do is measured first, and a bad
-//! measurement is repeated.
+//! What is checked is less than the goal: the baseline already has the same flood, at a socket that
+//! nobody reads; the round trip may be three times the calm one where that is more than 20 ms; and
+//! one good measurement out of four is enough.
 
 #[path = "../proto/tests/sim/alloc.rs"]
 #[allow(dead_code, missing_docs, clippy::cast_possible_wrap)]
@@ -650,7 +651,7 @@ fn under_flood(driver: DriverChoice) {
 }
 
 #[test]
-#[ignore = "needs two processors for itself"]
+#[ignore = "the goal is not shown to hold yet; needs two processors for itself"]
 fn a_connection_lives_beside_a_flood() {
     // One after the other: they measure.
     for driver in drivers() {
