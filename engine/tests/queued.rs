@@ -462,6 +462,42 @@ fn groups_separate_connections() {
     assert_eq!(receive(&group), (elsewhere, b"c".to_vec()));
 }
 
+/// A message that is in the socket already when the application names another group shows in that
+/// one: the shard reads its socket before its mailbox.
+#[test]
+fn a_group_holds_for_what_was_not_received_yet() {
+    for driver in drivers() {
+        let host = Host::start(driver, 1);
+        let client = QueuedEngine::local(config(driver)).unwrap();
+        let mut inbox = Inbox::new(&client);
+        let conn = client.connect(&host.connect, None).unwrap();
+        let ch = client.open_channel(conn, "echo", &messages()).unwrap();
+        inbox.connected(conn);
+        client.send(ch, b"first").unwrap();
+        while !matches!(inbox.next(), Received::Message(_)) {}
+        client.send(ch, b"second").unwrap();
+        client.flush(ch).unwrap();
+        client.poll(Some(Duration::ZERO)).unwrap();
+        // The echo arrives while nobody polls.
+        std::thread::sleep(Duration::from_millis(300));
+        let group = client.new_poll_group().unwrap();
+        client.assign(conn, &group).unwrap();
+        let start = Instant::now();
+        loop {
+            client.poll(Some(Duration::from_millis(20))).unwrap();
+            let mut out = Vec::new();
+            client.poll_group().recv_many(&mut out, 10, None);
+            assert!(out.is_empty(), "{out:?}");
+            group.recv_many(&mut out, 10, None);
+            match out.pop() {
+                Some(Received::Message(m)) => break assert_eq!(&*m.data, b"second"),
+                other => assert!(other.is_none(), "{other:?}"),
+            }
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+    }
+}
+
 #[test]
 fn handles_are_checked() {
     let host = Host::start(trunkline::DriverChoice::Mio, 1);

@@ -98,6 +98,8 @@ pub(super) struct ConnCell {
     status: AtomicI32,
     /// The application has not closed it.
     open: AtomicBool,
+    /// Index of the poll group in which it shows.
+    pub group: AtomicU32,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -110,8 +112,9 @@ impl Cell for ConnCell {
 
 impl ConnCell {
     /// Begins a life.
-    pub(super) fn begin(&self, status: Status) {
+    pub(super) fn begin(&self, status: Status, group: u32) {
         self.set_status(status);
+        self.group.store(group, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         self.open.store(true, Ordering::Release);
     }

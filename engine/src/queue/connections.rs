@@ -118,7 +118,7 @@ impl QueuedEngine {
             limit: u64::from(self.inner.shared.config.max_connections),
         })?;
         if let Some(cell) = link.conns.get(index) {
-            cell.begin(Status::Connecting);
+            cell.begin(Status::Connecting, group);
         }
         let conn = link.conn_name(index, life);
         let mut config = Box::new(config.clone());
@@ -126,7 +126,7 @@ impl QueuedEngine {
         if let Some(connection) = &mut config.connection {
             with_manual_credit(connection);
         }
-        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, group, &config));
+        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &config));
         if let Err(error) = pushed {
             link.conns.give_back(index, life);
             return Err(error);

@@ -5,6 +5,7 @@
 
 use super::event::{Event, Message, Received};
 use super::link::ShardLink;
+use super::lock;
 use crate::handle::Channel;
 use crate::retained::{Block, Retained};
 use crossbeam::queue::{ArrayQueue, SegQueue};
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use trunkline_proto::config::ChannelKind;
+use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::ChannelKey;
 
 /// Batches that wait in one group; more stay with their shard.
@@ -26,6 +28,35 @@ const BATCH_BYTES: usize = 48 << 10;
 const BATCH_ITEMS: usize = 1024;
 /// Buffers kept for batches to come.
 const POOLED: usize = 64;
+/// Poll groups of one engine.
+const MAX_GROUPS: usize = 1024;
+
+/// All poll groups of an engine, by index; the first is the default one.
+pub(super) struct Groups {
+    list: Mutex<Vec<PollGroup>>,
+}
+
+impl Groups {
+    pub(super) fn new(default: PollGroup) -> Self {
+        Self { list: Mutex::new(vec![default]) }
+    }
+
+    /// Adds a group, made with the index that it gets.
+    pub(super) fn add(&self, make: impl FnOnce(u32) -> PollGroup) -> Result<PollGroup, ApiError> {
+        let mut list = lock(&self.list);
+        if list.len() >= MAX_GROUPS {
+            return Err(ApiError::LimitReached { what: "poll groups", limit: MAX_GROUPS as u64 });
+        }
+        let group = make(list.len() as u32);
+        list.push(group.clone());
+        Ok(group)
+    }
+
+    /// The groups with this index or a higher one, in order.
+    pub(super) fn from(&self, index: usize) -> Vec<PollGroup> {
+        lock(&self.list).get(index..).unwrap_or_default().to_vec()
+    }
+}
 
 /// One message or event on its way.
 pub(super) enum Item {

@@ -7,7 +7,7 @@
 use super::cells::{LOSSY, MESSAGES};
 use super::command::Command;
 use super::event::Event;
-use super::group::{PollGroup, Writer};
+use super::group::{Groups, Writer};
 use super::link::{Credit, ShardLink};
 use super::outgoing::{Waiting, waiting_bytes};
 use crate::config::ConnectConfig;
@@ -17,6 +17,7 @@ use crate::retained::Retained;
 use crate::shard::shared::Shared;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
@@ -33,7 +34,6 @@ const KEEP: usize = 8 << 10;
 struct ConnSide {
     life: u32,
     real: Option<Conn>,
-    group: u32,
     /// Cells of its channels by the endpoint's slot.
     by_slot: Vec<u32>,
     /// The connect failed before there was a connection.
@@ -58,9 +58,11 @@ pub struct QueueHandler {
     pub(super) channels: Vec<ChannelSide>,
     /// Cells of connections by the endpoint's slot, with its generation.
     by_slot: Vec<(u32, u32)>,
+    /// The engine's poll groups, of which `writers` has those that were needed so far.
+    groups: Arc<Groups>,
     writers: Vec<Writer>,
     /// The channel that the last message came on, and its cell.
-    last: Option<(Channel, u32, u32)>,
+    last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
     default_window: u64,
@@ -81,8 +83,7 @@ fn at<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
 }
 
 impl QueueHandler {
-    pub(super) fn new(shared: Arc<Shared>, link: Arc<ShardLink>, group: PollGroup) -> Self {
-        let writer = Writer::new(group, link.clone());
+    pub(super) fn new(shared: Arc<Shared>, link: Arc<ShardLink>, groups: Arc<Groups>) -> Self {
         Self {
             default_window: shared.config.connection.channel_window,
             shared,
@@ -90,7 +91,8 @@ impl QueueHandler {
             conns: Vec::new(),
             channels: Vec::new(),
             by_slot: Vec::new(),
-            writers: vec![writer],
+            groups,
+            writers: Vec::new(),
             last: None,
             done: (NONE, 0),
         }
@@ -131,23 +133,20 @@ impl QueueHandler {
             .ok_or(ApiError::InvalidHandle)
     }
 
-    /// The application's name of the endpoint's channel, and its group.
+    /// The application's name of the endpoint's channel.
     #[inline]
-    fn channel_name(&mut self, real: Channel) -> Option<(Channel, u32)> {
-        let (cell, group) = match self.last {
-            Some((last, cell, group)) if last == real => (cell, group),
+    fn channel_name(&mut self, real: Channel) -> Option<Channel> {
+        let cell = match self.last {
+            Some((last, cell)) if last == real => cell,
             _ => {
                 let conn = self.conns.get(self.conn_cell(real.conn())? as usize)?;
                 let cell = *conn.by_slot.get(real.key().slot as usize)?;
-                let group = conn.group;
                 self.channels.get(cell as usize).filter(|side| side.real == Some(real))?;
-                self.last = Some((real, cell, group));
-                (cell, group)
+                self.last = Some((real, cell));
+                cell
             }
         };
-        let side = self.channels.get(cell as usize)?;
-        let conn = self.conn_name(side.conn)?;
-        Some((Channel::new(conn, ChannelKey { slot: cell, life: side.life }), group))
+        self.name_of(cell)
     }
 
     pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
@@ -156,55 +155,40 @@ impl QueueHandler {
         Some(Channel::new(conn, ChannelKey { slot: cell, life: side.life }))
     }
 
-    fn group_of(&self, conn_cell: u32) -> usize {
-        self.conns.get(conn_cell as usize).map_or(0, |side| side.group as usize)
+    /// Where what happens to a connection is written. The group is read anew each time: what
+    /// arrives after the application chose another one shows there.
+    #[inline]
+    fn writer(&mut self, conn_cell: u32) -> Option<&mut Writer> {
+        let group = self.link.conns.get(conn_cell)?.group.load(Ordering::Acquire) as usize;
+        if group >= self.writers.len() {
+            self.add_writers();
+        }
+        self.writers.get_mut(group)
+    }
+
+    /// Makes a writer for each group that has none.
+    #[cold]
+    fn add_writers(&mut self) {
+        let new = self.groups.from(self.writers.len());
+        self.writers.extend(new.into_iter().map(|group| Writer::new(group, self.link.clone())));
     }
 
     pub(super) fn emit(&mut self, conn_cell: u32, event: Event) {
-        let group = self.group_of(conn_cell);
-        if let Some(writer) = self.writers.get_mut(group) {
+        if let Some(writer) = self.writer(conn_cell) {
             writer.event(event);
         }
     }
 
     fn emit_channel(&mut self, real: Channel, event: impl FnOnce(Channel) -> Event) {
-        if let Some((name, group)) = self.channel_name(real)
-            && let Some(writer) = self.writers.get_mut(group as usize)
-        {
-            writer.event(event(name));
-        }
-    }
-
-    /// Makes room for a group.
-    pub(super) fn add_group(&mut self, group: PollGroup) {
-        let index = group.index as usize;
-        while self.writers.len() < index {
-            // Groups arrive in order; a hole is filled by its own call.
-            let filler = Writer::new(group.clone(), self.link.clone());
-            self.writers.push(filler);
-        }
-        let writer = Writer::new(group, self.link.clone());
-        match self.writers.get_mut(index) {
-            Some(place) => *place = writer,
-            None => self.writers.push(writer),
-        }
-    }
-
-    /// What happens to a connection goes to this group from now on.
-    pub(super) fn assign(&mut self, conn: Conn, group: u32) {
-        let handle = conn.handle();
-        if let Some(side) = self.conns.get_mut(handle.slot as usize)
-            && side.life == handle.generation
-        {
-            side.group = group;
-            self.last = None;
+        if let Some(name) = self.channel_name(real) {
+            self.emit(name.conn().slot(), event(name));
         }
     }
 
     // ---- connections
 
-    fn begin_conn(&mut self, cell: u32, life: u32, group: u32) {
-        *at(&mut self.conns, cell) = ConnSide { life, group, ..ConnSide::default() };
+    fn begin_conn(&mut self, cell: u32, life: u32) {
+        *at(&mut self.conns, cell) = ConnSide { life, ..ConnSide::default() };
     }
 
     fn map_conn(&mut self, cell: u32, real: Conn) {
@@ -218,15 +202,9 @@ impl QueueHandler {
         }
     }
 
-    pub(super) fn connect(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: Conn,
-        group: u32,
-        config: &ConnectConfig,
-    ) {
+    pub(super) fn connect(&mut self, cx: &mut Context<'_>, conn: Conn, config: &ConnectConfig) {
         let handle = conn.handle();
-        self.begin_conn(handle.slot, handle.generation, group);
+        self.begin_conn(handle.slot, handle.generation);
         match cx.connect(config) {
             Ok(real) => self.map_conn(handle.slot, real),
             Err(error) => {
@@ -350,7 +328,7 @@ impl QueueHandler {
         let real = cx
             .open_channel(conn, name, options)
             .inspect_err(|_| self.link.channels.give_back(cell, life))?;
-        if let Some((existing, _)) = self.channel_name(real) {
+        if let Some(existing) = self.channel_name(real) {
             self.link.channels.give_back(cell, life);
             return Ok(existing);
         }
@@ -422,9 +400,9 @@ impl Handler for QueueHandler {
             return;
         };
         if let Some(cell) = self.link.conns.get(cell) {
-            cell.begin(Status::Connecting);
+            cell.begin(Status::Connecting, 0);
         }
-        self.begin_conn(cell, life, 0);
+        self.begin_conn(cell, life);
         self.map_conn(cell, conn);
         let event = Event::Incoming {
             conn: self.link.conn_name(cell, life),
@@ -491,15 +469,15 @@ impl Handler for QueueHandler {
     }
 
     fn on_channel_closed(&mut self, _cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
-        let Some((name, _)) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else { return };
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
         self.end_channel(name.key().slot);
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
-        let Some((name, group)) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else { return };
         let kept = self.keep(cx, name, bytes);
-        let Some(writer) = self.writers.get_mut(group as usize) else { return };
+        let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
             Some(kept) => writer.large(name, ChannelKind::Bytes, kept),
             None => writer.data(name, bytes),
@@ -513,9 +491,9 @@ impl Handler for QueueHandler {
         kind: ChannelKind,
         message: &[u8],
     ) {
-        let Some((name, group)) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else { return };
         let kept = self.keep(cx, name, message);
-        let Some(writer) = self.writers.get_mut(group as usize) else { return };
+        let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
             Some(kept) => writer.large(name, kind, kept),
             None => writer.message(name, kind, message),
@@ -535,7 +513,7 @@ impl Handler for QueueHandler {
     }
 
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        if let Some((name, _)) = self.channel_name(channel) {
+        if let Some(name) = self.channel_name(channel) {
             self.send_waiting(cx, name.key().slot, false);
         }
     }
@@ -592,6 +570,7 @@ impl Drop for QueueHandler {
     fn drop(&mut self) {
         self.link.fail();
         let shard = self.link.shard;
+        self.add_writers();
         let failure = self.shared.failure(shard);
         for writer in &mut self.writers {
             if let Some(message) = failure {

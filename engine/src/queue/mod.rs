@@ -35,6 +35,7 @@ mod outgoing;
 mod sending;
 
 pub use event::{Event, Message, Received};
+use group::Groups;
 pub use group::PollGroup;
 
 use crate::config::EngineConfig;
@@ -53,7 +54,7 @@ use link::ShardLink;
 use local::{LocalRunner, Parts};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
@@ -61,8 +62,6 @@ use trunkline_proto::manager::ReuseKey;
 
 /// How long a call that needs a shard's answer waits for it.
 const ANSWER_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
-/// Poll groups of one engine.
-const MAX_GROUPS: usize = 1024;
 
 /// Locks something that is no part of the data path.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,7 +76,7 @@ enum Runner {
 struct Inner {
     shared: Arc<Shared>,
     links: Arc<Vec<Arc<ShardLink>>>,
-    groups: Mutex<Vec<PollGroup>>,
+    groups: Arc<Groups>,
     default_group: PollGroup,
     /// Connections that a connect can share.
     reusable: Mutex<BTreeMap<ReuseKey, Conn>>,
@@ -147,9 +146,10 @@ impl QueuedEngine {
             .collect();
         let links = Arc::new(links);
         let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
+        let groups = Arc::new(Groups::new(group.clone()));
         let handler = |shard: u8| {
             let link = links[usize::from(shard)].clone();
-            QueueHandler::new(shared.clone(), link, group.clone())
+            QueueHandler::new(shared.clone(), link, groups.clone())
         };
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
@@ -159,7 +159,7 @@ impl QueuedEngine {
             Runner::Threads(Engine::start_shared(shared.clone(), mailboxes, handler)?)
         };
         let inner = Inner {
-            groups: Mutex::new(vec![group.clone()]),
+            groups,
             default_group: group,
             reusable: Mutex::new(BTreeMap::new()),
             next_shard: AtomicUsize::new(0),
@@ -316,34 +316,24 @@ impl QueuedEngine {
     /// A further group.
     ///
     /// # Errors
-    /// Too many groups (1024), or a full queue.
+    /// Too many groups (1024).
     pub fn new_poll_group(&self) -> Result<PollGroup, ApiError> {
-        let mut groups = lock(&self.inner.groups);
-        if groups.len() >= MAX_GROUPS {
-            return Err(ApiError::LimitReached { what: "poll groups", limit: MAX_GROUPS as u64 });
-        }
-        let group = PollGroup::new(
-            groups.len() as u32,
-            self.inner.shared.config.queue_group_bytes,
-            Arc::downgrade(&self.inner.links),
-            self.is_threadless(),
-        );
-        for link in self.inner.links.iter() {
-            let group = group.clone();
-            Self::call(link, move |handler, _| handler.add_group(group))?;
-        }
-        groups.push(group.clone());
-        Ok(group)
+        let shared = &self.inner.shared;
+        self.inner.groups.add(|index| {
+            let links = Arc::downgrade(&self.inner.links);
+            PollGroup::new(index, shared.config.queue_group_bytes, links, self.is_threadless())
+        })
     }
 
-    /// What happens to a connection shows in `group` from now on.
+    /// What arrives for a connection shows in `group` from now on; what is in another group already
+    /// stays there.
     ///
     /// # Errors
-    /// A stale handle, or a full queue.
+    /// A stale handle.
     pub fn assign(&self, conn: Conn, group: &PollGroup) -> Result<(), ApiError> {
-        let (link, _) = self.conn(conn)?;
-        let index = group.index;
-        Self::call(link, move |handler, _| handler.assign(conn, index))
+        let (_, cell) = self.conn(conn)?;
+        cell.group.store(group.index, Ordering::Release);
+        Ok(())
     }
 
     // ---- the engine
@@ -375,7 +365,7 @@ impl QueuedEngine {
                 report
             }
         };
-        for group in lock(&self.inner.groups).iter() {
+        for group in self.inner.groups.from(0) {
             group.wake();
         }
         Ok(report)
