@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::keygen;
 use crate::transfer::names::printable;
-use crate::transfer::report::{Report, Verb};
+use crate::transfer::report::{Report, Verb, count_files};
 use handler::{Command, Policy, RecvHandler, Update};
 use serde_json::json;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -196,9 +196,12 @@ impl Session<'_> {
                 let line = match (by_peer, broken) {
                     (true, 0) => format!("{remote} has gone"),
                     (true, n) => {
-                        format!("{remote} closed the connection within {n} files: {words}")
+                        let files = count_files(n as u64);
+                        format!("{remote} closed the connection within {files}: {words}")
                     }
-                    (false, n) => format!("{remote} was lost within {n} files: {words}"),
+                    (false, n) => {
+                        format!("{remote} was lost within {}: {words}", count_files(n as u64))
+                    }
                 };
                 let fields = json!({
                     "address": remote.to_string(), "reason": words, "code": reason.reason.0,

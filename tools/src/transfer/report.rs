@@ -244,8 +244,8 @@ impl Report {
             Verb::Receive => "stored",
         };
         let failures = if failed == 0 { String::new() } else { format!(", {failed} failed") };
-        let line =
-            format!("{verb} {files} files, {}, in {seconds:.1} s{failures}", HumanBytes(bytes));
+        let (files, bytes) = (count_files(files), HumanBytes(bytes));
+        let line = format!("{verb} {files}, {bytes}, in {seconds:.1} s{failures}");
         self.notice("summary", fields, &line);
     }
 
@@ -275,4 +275,9 @@ fn print_json(event: &str, fields: Value) {
 fn print_line(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// "1 file", "2 files".
+pub fn count_files(files: u64) -> String {
+    format!("{files} file{}", if files == 1 { "" } else { "s" })
 }
