@@ -1,25 +1,21 @@
 //! Received bytes that outlive the call that brought them.
 
 use crate::buf::Lease;
-use crossbeam::queue::ArrayQueue;
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use trunkline_proto::payload::Payload;
 
+/// Blocks of a pool that are looked at before a new one is made.
+const TRIES: usize = 4;
 /// Larger buffers are given back to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
 
-/// Bytes that several [`Retained`] share. The memory goes back to its pool with the last of them.
+/// Bytes that several [`Retained`] share.
+#[derive(Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
-    pool: Option<Arc<ArrayQueue<Vec<u8>>>>,
-}
-
-impl Block {
-    pub(crate) const fn new(bytes: Vec<u8>, pool: Option<Arc<ArrayQueue<Vec<u8>>>>) -> Self {
-        Self { bytes, pool }
-    }
 }
 
 impl Deref for Block {
@@ -30,21 +26,51 @@ impl Deref for Block {
     }
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            if bytes.capacity() <= POOLED_BYTES {
-                bytes.clear();
-                let _ = pool.push(bytes);
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Block({} bytes)", self.bytes.len())
+    }
+}
+
+/// Blocks of one shard that are used again when nobody holds their bytes any more: with them goes
+/// the memory of the messages that were put together.
+#[derive(Debug)]
+pub(crate) struct BlockPool {
+    /// First in, first out: the one at the front has been out for longest. The pool's own share
+    /// stays here while others hold the block.
+    blocks: VecDeque<Arc<Block>>,
+    most: usize,
+}
+
+impl BlockPool {
+    /// Remembers `most` blocks.
+    pub(crate) const fn new(most: usize) -> Self {
+        Self { blocks: VecDeque::new(), most }
+    }
+
+    /// Makes a block of `bytes`, in whose place memory of an earlier block is left, if there is any.
+    pub(crate) fn swap(&mut self, bytes: &mut Vec<u8>) -> Arc<Block> {
+        for _ in 0..TRIES.min(self.blocks.len()) {
+            let Some(mut block) = self.blocks.pop_front() else { break };
+            if let Some(free) = Arc::get_mut(&mut block) {
+                std::mem::swap(&mut free.bytes, bytes);
+                bytes.clear();
+                self.remember(&block);
+                return block;
+            }
+            self.blocks.push_back(block);
+        }
+        let block = Arc::new(Block { bytes: std::mem::take(bytes) });
+        if self.blocks.len() < self.most {
+            self.remember(&block);
+        }
+        block
+    }
+
+    fn remember(&mut self, block: &Arc<Block>) {
+        if block.bytes.capacity() <= POOLED_BYTES {
+            self.blocks.push_back(block.clone());
+        }
     }
 }
 
@@ -154,24 +180,45 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    fn block(bytes: &[u8]) -> Arc<Block> {
+        Arc::new(Block { bytes: bytes.to_vec() })
+    }
+
     #[test]
-    fn a_block_returns_to_its_pool_with_its_last_part() {
-        let pool = Arc::new(ArrayQueue::new(2));
-        let block = Arc::new(Block::new(b"hello world".to_vec(), Some(pool.clone())));
+    fn a_block_is_used_again_after_its_last_part() {
+        let mut pool = BlockPool::new(2);
+        let mut bytes = b"hello world".to_vec();
+        let address = bytes.as_ptr();
+        let block = pool.swap(&mut bytes);
+        assert_eq!(bytes.capacity(), 0, "there was nothing to give");
         let a = Retained::part(block.clone(), 0, 5);
         let b = Retained::part(block, 6, 5);
         let c = b.clone();
         assert_eq!((&*a, &*b), (&b"hello"[..], &b"world"[..]));
         drop((a, b));
-        assert!(pool.is_empty());
+        let mut other = b"other".to_vec();
+        drop(pool.swap(&mut other));
+        assert_eq!(other.capacity(), 0, "the first is still held, and there is no second");
         assert_eq!(Payload::from(c).as_slice(), b"world");
-        let back = pool.pop().unwrap();
-        assert!(back.is_empty() && back.capacity() >= 11);
+        let mut third = b"third".to_vec();
+        assert_eq!(&**pool.swap(&mut third), b"third");
+        assert!(third.is_empty() && third.as_ptr() == address, "the memory of the first");
+    }
+
+    #[test]
+    fn a_pool_is_bounded() {
+        let mut pool = BlockPool::new(2);
+        let held: Vec<_> = (0..5).map(|n| pool.swap(&mut vec![n; 10])).collect();
+        assert_eq!(pool.blocks.len(), 2);
+        drop(held);
+        let mut large = vec![0; POOLED_BYTES + 1];
+        drop(pool.swap(&mut large));
+        assert_eq!(pool.blocks.len(), 1, "the large one is not kept");
     }
 
     #[test]
     fn parts_outside_of_a_block_are_empty() {
-        let block = Arc::new(Block::new(b"abc".to_vec(), None));
+        let block = block(b"abc");
         assert_eq!(&*Retained::part(block.clone(), 1, 3), b"");
         assert_eq!(&*Retained::part(block, 3, 0), b"");
     }

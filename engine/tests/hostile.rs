@@ -16,6 +16,7 @@
 mod alloc;
 mod common;
 
+use common::tap::{Observer, Tap};
 use common::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -23,15 +24,12 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use trunkline::buf::Retainer;
-use trunkline::io::{
-    Batch, Capabilities, Driver, DriverStats, MioDriver, RxItem, TxBuf, TxMeta, UringDriver, Waker,
-};
+use trunkline::io::{Batch, Driver, MioDriver, RxItem, TxMeta};
 use trunkline::stats::ShardStats;
 use trunkline::{
-    AnyDriver, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, Context,
-    DriverChoice, DriverConfig, Engine, EngineConfig, Handler, Incoming, ListenConfig, LocalShard,
-    Pinning, Status,
+    Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, Context, DriverChoice,
+    DriverConfig, Engine, EngineConfig, Handler, Incoming, ListenConfig, LocalShard, Pinning,
+    Status,
 };
 
 /// Datagrams a second.
@@ -78,63 +76,12 @@ impl Captured {
     }
 }
 
-/// A driver that lets others see what passes.
-struct Tap {
-    inner: AnyDriver,
-    captured: Arc<Captured>,
-}
-
-impl Driver for Tap {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+impl Observer for Arc<Captured> {
+    fn sent(&self, train: &[u8], meta: &TxMeta) {
+        self.note(train, meta.segment);
     }
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-    fn add_socket(&mut self, socket: UdpSocket) -> std::io::Result<u16> {
-        self.inner.add_socket(socket)
-    }
-    fn remove_socket(&mut self, socket: u16) -> std::io::Result<()> {
-        self.inner.remove_socket(socket)
-    }
-    fn lend(&mut self) -> Option<TxBuf> {
-        self.inner.lend()
-    }
-    fn bytes(&mut self, buf: &mut TxBuf) -> &mut [u8] {
-        self.inner.bytes(buf)
-    }
-    fn give_back(&mut self, buf: TxBuf) {
-        self.inner.give_back(buf);
-    }
-    fn send(&mut self, mut buf: TxBuf, meta: TxMeta) {
-        self.captured.note(&self.inner.bytes(&mut buf)[..meta.len], meta.segment);
-        self.inner.send(buf, meta);
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-    fn poll(&mut self, timeout: Option<Duration>, batch: &mut Batch) -> std::io::Result<()> {
-        self.inner.poll(timeout, batch)
-    }
-    fn received(&mut self, item: &RxItem) -> (&mut [u8], Retainer<'_>) {
-        let (bytes, retainer) = self.inner.received(item);
-        self.captured.note(bytes, item.stride);
-        (bytes, retainer)
-    }
-    fn release(&mut self, item: RxItem) {
-        self.inner.release(item);
-    }
-    fn waker(&self) -> Waker {
-        self.inner.waker()
-    }
-    fn fd(&self) -> Option<i32> {
-        self.inner.fd()
-    }
-    fn stats(&self) -> &DriverStats {
-        self.inner.stats()
-    }
-    fn now(&self) -> Instant {
-        self.inner.now()
+    fn received(&self, train: &[u8], item: &RxItem) {
+        self.note(train, item.stride);
     }
 }
 
@@ -247,16 +194,11 @@ fn run_host(
     asked: &Receiver<SyncSender<Snapshot>>,
 ) {
     pin(0);
-    let io = DriverConfig::default();
-    let inner = match driver {
-        DriverChoice::Uring => AnyDriver::Uring(Box::new(UringDriver::new(&io).unwrap())),
-        _ => AnyDriver::Mio(Box::new(MioDriver::new(&io).unwrap())),
-    };
+    let tap = Tap { inner: open(driver), observer: captured };
     let mut connection = connection();
     connection.initial_timeout = FORGOTTEN.into();
     let config = EngineConfig { connection, ..EngineConfig::default() };
-    let mut shard =
-        LocalShard::with_driver(config, Tap { inner, captured }, Host::default()).unwrap();
+    let mut shard = LocalShard::with_driver(config, tap, Host::default()).unwrap();
     let listener = shard.with_context(|cx, _| cx.listen(listen)).unwrap().unwrap();
     tell.send(listener.local_addr).unwrap();
     loop {

@@ -7,7 +7,7 @@ use super::event::{Event, Message, Received};
 use super::link::ShardLink;
 use super::lock;
 use crate::handle::Channel;
-use crate::retained::{Block, Retained};
+use crate::retained::{Block, BlockPool, Retained};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::collections::VecDeque;
 use std::fmt;
@@ -93,7 +93,6 @@ struct Inner {
     dropped: AtomicU64,
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
-    buffers: Arc<ArrayQueue<Vec<u8>>>,
     lists: ArrayQueue<VecDeque<Item>>,
     /// Nobody polls while a receiver sleeps: it must not.
     threadless: bool,
@@ -127,7 +126,6 @@ impl PollGroup {
             dropped: AtomicU64::new(0),
             limit,
             links,
-            buffers: Arc::new(ArrayQueue::new(POOLED)),
             lists: ArrayQueue::new(POOLED),
             threadless,
         };
@@ -300,6 +298,7 @@ pub(super) struct Writer {
     link: Arc<ShardLink>,
     items: VecDeque<Item>,
     bytes: Vec<u8>,
+    blocks: BlockPool,
     /// Batches that found the group's queue full. Reliable data in them is bounded by the credit
     /// that is not returned before it is received.
     kept_back: VecDeque<Batch>,
@@ -314,6 +313,7 @@ impl Writer {
             link,
             items: VecDeque::new(),
             bytes: Vec::new(),
+            blocks: BlockPool::new(POOLED),
             kept_back: VecDeque::new(),
             kept_bytes: 0,
         }
@@ -362,9 +362,6 @@ impl Writer {
     }
 
     fn copy(&mut self, bytes: &[u8]) -> u32 {
-        if self.bytes.capacity() == 0 {
-            self.bytes = self.group.inner.buffers.pop().unwrap_or_default();
-        }
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
         start
@@ -385,13 +382,10 @@ impl Writer {
             return;
         }
         let inner = &self.group.inner;
-        let bytes = std::mem::take(&mut self.bytes);
         let items = std::mem::replace(&mut self.items, inner.lists.pop().unwrap_or_default());
-        let waiting = bytes.len();
+        let waiting = self.bytes.len();
         inner.waiting.fetch_add(waiting, Ordering::Relaxed);
-        let pool = (bytes.capacity() > 0 && bytes.capacity() <= 4 * BATCH_BYTES)
-            .then(|| inner.buffers.clone());
-        let block = Arc::new(Block::new(bytes, pool));
+        let block = self.blocks.swap(&mut self.bytes);
         let batch = Batch { link: self.link.clone(), items, block, bytes: waiting };
         if self.kept_back.is_empty() {
             if let Err(batch) = self.group.add(batch) {

@@ -256,11 +256,17 @@ impl<'a> Context<'a> {
         self.core.endpoint.send_payload(self.core.now, handle, channel.key(), data, options)
     }
 
-    /// A buffer of the engine to write a payload into; `None` when all are in use or `len` is more
-    /// than one holds. Send it with [`SendBuf::freeze`] and [`send_payload`](Self::send_payload).
-    pub fn send_buf(&self, len: usize) -> Option<SendBuf> {
+    /// A buffer of the engine to write a payload into; `None` when `len` is more than one holds, or
+    /// when all are in use: [`on_batch_end`](crate::Handler::on_batch_end) follows as soon as one is
+    /// free. Send it with [`SendBuf::freeze`] and [`send_payload`](Self::send_payload).
+    pub fn send_buf(&mut self, len: usize) -> Option<SendBuf> {
         let pool = &self.core.shared.send_pool;
-        if len > pool.buffer_bytes() { None } else { pool.take() }
+        if len > pool.buffer_bytes() {
+            return None;
+        }
+        let buf = pool.take();
+        self.core.wants_send_buf |= buf.is_none();
+        buf
     }
 
     /// Ends our direction: the peer sees the EOF after everything sent so far.

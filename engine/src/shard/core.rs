@@ -2,13 +2,14 @@
 
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
-use super::log::{BlockPool, EventLog, block_pool};
+use super::log::{EventLog, block_pool};
 use super::shared::Shared;
 use super::sockets::{Family, Purpose, Sockets};
 use super::timers::AppTimers;
 use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
+use crate::retained::BlockPool;
 use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
     /// one but its end.
     closed: Vec<u32>,
+    /// The handler asked for a send buffer when all were in use.
+    pub wants_send_buf: bool,
     pub loop_time: Durations,
     pub ending: Option<Ending>,
     /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
@@ -68,6 +71,7 @@ impl Core {
             log: EventLog::default(),
             blocks: block_pool(),
             closed: Vec::new(),
+            wants_send_buf: false,
             loop_time: Durations::new(),
             ending: None,
             accepted_at: Vec::new(),
@@ -285,6 +289,13 @@ impl Core {
         });
         let linger = (linger > Duration::ZERO).then_some(linger);
         self.endpoint.close_all(self.now, reason, linger);
+    }
+
+    /// Whether a send buffer that the handler waits for is there.
+    pub(crate) fn has_wanted_send_buf(&mut self) -> bool {
+        let there = self.wants_send_buf && self.shared.send_pool.take().is_some();
+        self.wants_send_buf &= !there;
+        there
     }
 
     /// Whether the end that was begun is reached: nothing is left, or its time is up.

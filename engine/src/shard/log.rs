@@ -6,8 +6,7 @@
 //! the shard until the handler has seen it. Only bytes that come from elsewhere (put together from
 //! packets that arrived out of order) go through an arena.
 
-use crate::retained::Block;
-use crossbeam::queue::ArrayQueue;
+use crate::retained::{Block, BlockPool};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
@@ -112,12 +111,9 @@ pub(crate) struct EventLog {
     pub owned: Vec<Arc<Block>>,
 }
 
-/// Where those buffers go when nobody holds them any more, and what the endpoint gets for them.
-pub(crate) type BlockPool = Arc<ArrayQueue<Vec<u8>>>;
-
-/// An empty pool.
-pub(crate) fn block_pool() -> BlockPool {
-    Arc::new(ArrayQueue::new(POOLED))
+/// A pool for those buffers.
+pub(crate) const fn block_pool() -> BlockPool {
+    BlockPool::new(POOLED)
 }
 
 impl EventLog {
@@ -155,7 +151,7 @@ impl EventLog {
     /// A recorder for events about the bytes at `buffer`, which arrived at `socket`.
     pub(crate) fn recorder<'a>(
         &'a mut self,
-        pool: &'a BlockPool,
+        pool: &'a mut BlockPool,
         buffer: &[u8],
         socket: u16,
     ) -> Recorder<'a> {
@@ -166,7 +162,7 @@ impl EventLog {
 /// The sink that fills an [`EventLog`].
 pub(crate) struct Recorder<'a> {
     log: &'a mut EventLog,
-    pool: &'a BlockPool,
+    pool: &'a mut BlockPool,
     base: usize,
     len: usize,
     socket: u16,
@@ -267,11 +263,9 @@ impl Sink for Recorder<'_> {
             let span = self.span(buffer.get(from..).unwrap_or_default());
             return self.push(Entry::Message { conn, channel, kind, span });
         }
-        let spare = self.pool.pop().unwrap_or_default();
-        let bytes = std::mem::replace(buffer, spare);
         // Few messages are that long: the place of this one and of its bytes fit the span.
         let index = self.log.owned.len() as u32;
-        self.log.owned.push(Arc::new(Block::new(bytes, Some(self.pool.clone()))));
+        self.log.owned.push(self.pool.swap(buffer));
         let span = Span { start: from as u32, len: index, place: Place::Owned };
         self.push(Entry::Message { conn, channel, kind, span });
     }
@@ -321,8 +315,8 @@ mod tests {
     #[test]
     fn bytes_of_the_buffer_are_named_and_others_copied() {
         let buffer = b"0123456789".to_vec();
-        let (mut log, pool) = (EventLog::default(), block_pool());
-        let mut recorder = log.recorder(&pool, &buffer, 0);
+        let (mut log, mut pool) = (EventLog::default(), block_pool());
+        let mut recorder = log.recorder(&mut pool, &buffer, 0);
         recorder.data(CONN, CHANNEL, &buffer[2..5]);
         recorder.message(CONN, CHANNEL, ChannelKind::Messages, b"elsewhere");
         recorder.data(CONN, CHANNEL, &buffer[..]);
@@ -340,11 +334,11 @@ mod tests {
 
     #[test]
     fn a_buffer_is_taken_and_comes_back() {
-        let (mut log, pool) = (EventLog::default(), block_pool());
+        let (mut log, mut pool) = (EventLog::default(), block_pool());
         let mut buffer = vec![7; 10_000];
         buffer[..2].fill(0);
         let address = buffer.as_ptr();
-        log.recorder(&pool, &[], 0).message_buffer(
+        log.recorder(&mut pool, &[], 0).message_buffer(
             CONN,
             CHANNEL,
             ChannelKind::Messages,
@@ -357,7 +351,7 @@ mod tests {
         assert_eq!(log.bytes(span, &[]).as_ptr() as usize, address as usize + 2);
         log.clear();
         let mut other = vec![1; 5_000];
-        log.recorder(&pool, &[], 0).message_buffer(
+        log.recorder(&mut pool, &[], 0).message_buffer(
             CONN,
             CHANNEL,
             ChannelKind::Messages,
@@ -366,7 +360,7 @@ mod tests {
         );
         assert_eq!(other.as_ptr(), address, "the first buffer is used again");
         let mut short = vec![1; 50];
-        log.recorder(&pool, &[], 0).message_buffer(
+        log.recorder(&mut pool, &[], 0).message_buffer(
             CONN,
             CHANNEL,
             ChannelKind::Messages,
@@ -384,11 +378,11 @@ mod tests {
 
     #[test]
     fn a_large_arena_is_not_kept() {
-        let (mut log, pool) = (EventLog::default(), block_pool());
-        log.recorder(&pool, &[], 0).data(CONN, CHANNEL, &vec![7; ARENA_KEEP * 2]);
+        let (mut log, mut pool) = (EventLog::default(), block_pool());
+        log.recorder(&mut pool, &[], 0).data(CONN, CHANNEL, &vec![7; ARENA_KEEP * 2]);
         log.clear();
         assert_eq!(log.arena.capacity(), 0);
-        log.recorder(&pool, &[], 0).data(CONN, CHANNEL, &[7; 100]);
+        log.recorder(&mut pool, &[], 0).data(CONN, CHANNEL, &[7; 100]);
         log.clear();
         assert!(log.arena.capacity() >= 100);
         assert!(log.is_empty());

@@ -70,7 +70,8 @@ const TRAINS_A_TURN: u64 = 48;
 /// these take to seal and send (about 0.3 ms), and both sides work in memory that is still cached:
 /// 3 MiB a turn is slower by a fifth.
 const BYTES_A_TURN: u64 = 512 << 10;
-/// While no transmit buffer is free, the driver is asked again at least this often.
+/// While no transmit buffer is free, the driver is asked again at least this often; and the pool of
+/// send buffers, which other shards may fill.
 const STALL_WAIT: Duration = Duration::from_micros(500);
 
 /// One shard: see the module. `H` is the application, `D` moves the datagrams.
@@ -146,6 +147,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.attach_sockets();
         happened += self.empty_mailbox();
         happened += self.run_app_timers();
+        self.owes_batch_end |= self.core.has_wanted_send_buf();
         // A second time for what the first brought: the shard does not sleep on it.
         let mut told = 0;
         for _ in 0..2 {
@@ -178,7 +180,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     /// The next moment at which something is to be done without anything arriving.
     fn deadline(&self) -> Option<Instant> {
         let ending = self.core.ending.as_ref().map(|e| e.deadline);
-        let stall = self.stalled.then(|| self.core.now + STALL_WAIT);
+        let short = self.stalled || self.core.wants_send_buf;
+        let stall = short.then(|| self.core.now + STALL_WAIT);
         [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall]
             .into_iter()
             .flatten()
@@ -200,11 +203,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn wait(&mut self, limit: Option<std::time::Duration>) -> Result<(), EngineError> {
-        let mut timeout = match (self.sleep_time(), limit) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
         let nothing = Some(std::time::Duration::ZERO);
+        let mut timeout = match limit {
+            Some(limit) if limit.is_zero() => nothing,
+            Some(limit) => Some(self.sleep_time().map_or(limit, |time| time.min(limit))),
+            None => self.sleep_time(),
+        };
         if timeout != nothing
             && let Some(spin) = self.core.shared.config.busy_poll
             && self.core.now.since(self.last_work) < spin.into()
@@ -251,7 +255,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let counters = &*core.counters;
         counters.datagrams_received.add(item.segments() as u64);
         counters.bytes_received.add(item.len as u64);
-        let mut recorder = core.log.recorder(&core.blocks, bytes, socket);
+        let mut recorder = core.log.recorder(&mut core.blocks, bytes, socket);
         for segment in bytes.chunks_mut(item.stride.max(1)) {
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
@@ -286,7 +290,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let Some(socket) = core.sockets.of_listener(forwarded.listener) else { continue };
             let meta = RxMeta { socket, ..forwarded.meta };
             let data = &mut forwarded.data[..];
-            let mut recorder = core.log.recorder(&core.blocks, data, socket);
+            let mut recorder = core.log.recorder(&mut core.blocks, data, socket);
             let routed = core.endpoint.receive(core.now, &meta, data, &mut recorder);
             if routed != Routed::Here && self.forged_log.allow(core.now) {
                 tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
@@ -299,7 +303,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn end_batch(&mut self) -> u64 {
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
+        let mut recorder = core.log.recorder(&mut core.blocks, &[], 0);
         core.endpoint.end_batch(core.now, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
@@ -315,7 +319,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             return 0;
         }
         let core = &mut self.core;
-        let mut recorder = core.log.recorder(&core.blocks, &[], 0);
+        let mut recorder = core.log.recorder(&mut core.blocks, &[], 0);
         core.endpoint.handle_timeout(core.now, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }

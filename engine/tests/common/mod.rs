@@ -1,11 +1,14 @@
 //! What the tests over real sockets share.
 #![allow(dead_code)]
 
+pub mod tap;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use trunkline::io::{MioDriver, UringDriver};
 use trunkline::{
-    ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, EngineConfig, Identity,
-    ListenConfig, Trust,
+    AnyDriver, ClientAuth, ConnectConfig, ConnectionConfig, DriverChoice, DriverConfig,
+    EngineConfig, Identity, ListenConfig, Trust,
 };
 
 /// A fresh identity.
@@ -26,6 +29,15 @@ pub fn connection() -> ConnectionConfig {
 
 pub fn config(driver: DriverChoice) -> EngineConfig {
     EngineConfig { driver, connection: connection(), ..EngineConfig::default() }
+}
+
+/// A driver of this kind.
+pub fn open(driver: DriverChoice) -> AnyDriver {
+    let io = DriverConfig::default();
+    match driver {
+        DriverChoice::Uring => AnyDriver::Uring(Box::new(UringDriver::new(&io).unwrap())),
+        _ => AnyDriver::Mio(Box::new(MioDriver::new(&io).unwrap())),
+    }
 }
 
 /// The drivers that work here.

@@ -80,9 +80,11 @@ impl DatagramSend {
             pool.give_block(block);
         }
         (self.read, self.bytes, self.progress) = (0, 0, None);
-        if self.items.capacity() > 256 {
-            self.items = VecDeque::new();
-        }
+    }
+
+    /// Bytes of memory that an empty queue holds.
+    pub(super) fn list_bytes(&self) -> usize {
+        self.items.capacity() * size_of::<Item>() + self.blocks.capacity() * size_of::<Vec<u8>>()
     }
 
     /// Appends a message; the oldest ones go until no more than `limit` bytes are queued. Gives how

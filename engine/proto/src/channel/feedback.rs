@@ -97,9 +97,6 @@ impl Mux {
         if self.unacked == self.unsent && !self.sched.held.is_empty() {
             self.release_held();
         }
-        if self.unacked == 0 {
-            self.pool.trim();
-        }
     }
 
     /// The first unacknowledged byte of a channel moved: receipts, room for more, a queue that is

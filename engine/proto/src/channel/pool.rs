@@ -1,5 +1,6 @@
 //! Memory that channels hand back: blocks of queued bytes in five sizes, and the buffers that only
-//! a busy channel has. Steady traffic allocates nothing; an idle connection keeps next to nothing.
+//! a busy channel has. Steady traffic allocates nothing, whether or not it pauses for a moment; a
+//! connection that was quiet for a while gives everything back.
 
 use super::datagram::{DatagramRecv, DatagramSend};
 use super::recv::RecvBuf;
@@ -9,14 +10,13 @@ use super::send::SendBuf;
 const CLASSES: [usize; 5] = [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10];
 /// The largest block.
 pub(super) const MAX_BLOCK: usize = CLASSES[CLASSES.len() - 1];
-/// Free blocks kept, in bytes.
-const KEEP_BYTES: usize = 4 << 20;
-/// Free bytes kept once nothing is queued or unacknowledged any more.
-const KEEP_IDLE_BYTES: usize = 1 << 10;
+/// Free blocks kept, in bytes: as much as one channel may hold with default settings, because half
+/// of that is acknowledged before the application is asked for more.
+const KEEP_BYTES: usize = 32 << 20;
 /// Free buffer objects kept of each type.
 const KEEP_OBJECTS: usize = 256;
-/// Free buffer objects of each type kept once nothing is queued or unacknowledged any more.
-const KEEP_IDLE_OBJECTS: usize = 4;
+/// Bytes of emptied queues kept.
+const KEEP_LIST_BYTES: usize = 2 << 20;
 /// Bytes of receive buffers kept.
 const KEEP_RECV_BYTES: usize = 512 << 10;
 
@@ -37,6 +37,8 @@ pub(super) struct Pool {
     datagram_sends: Vec<Box<DatagramSend>>,
     #[allow(clippy::vec_box)]
     datagram_recvs: Vec<Box<DatagramRecv>>,
+    /// Bytes of the lists inside `sends` and `datagram_sends`.
+    list_bytes: usize,
 }
 
 // What is kept and handed out are the boxes themselves.
@@ -68,6 +70,7 @@ impl Pool {
     /// A send buffer whose stream stands at `offset`.
     pub(super) fn send_buf(&mut self, offset: u64) -> Box<SendBuf> {
         let mut buf = self.sends.pop().unwrap_or_default();
+        self.list_bytes -= buf.list_bytes();
         buf.start_at(offset);
         buf
     }
@@ -75,7 +78,9 @@ impl Pool {
     /// Takes an emptied send buffer back.
     pub(super) fn give_send_buf(&mut self, mut buf: Box<SendBuf>) {
         buf.clear(self);
-        if self.sends.len() < KEEP_OBJECTS {
+        let bytes = self.list_bytes + buf.list_bytes();
+        if self.sends.len() < KEEP_OBJECTS && bytes <= KEEP_LIST_BYTES {
+            self.list_bytes = bytes;
             self.sends.push(buf);
         }
     }
@@ -100,13 +105,17 @@ impl Pool {
 
     /// An empty datagram queue.
     pub(super) fn datagram_send(&mut self) -> Box<DatagramSend> {
-        self.datagram_sends.pop().unwrap_or_default()
+        let queue = self.datagram_sends.pop().unwrap_or_default();
+        self.list_bytes -= queue.list_bytes();
+        queue
     }
 
     /// Takes a datagram queue back.
     pub(super) fn give_datagram_send(&mut self, mut queue: Box<DatagramSend>) {
         queue.clear(self);
-        if self.datagram_sends.len() < KEEP_OBJECTS {
+        let bytes = self.list_bytes + queue.list_bytes();
+        if self.datagram_sends.len() < KEEP_OBJECTS && bytes <= KEEP_LIST_BYTES {
+            self.list_bytes = bytes;
             self.datagram_sends.push(queue);
         }
     }
@@ -121,20 +130,6 @@ impl Pool {
         if self.datagram_recvs.len() < KEEP_OBJECTS {
             self.datagram_recvs.push(recv);
         }
-    }
-
-    /// Gives memory back to the system, but for what the next short message needs.
-    pub(super) fn trim(&mut self) {
-        if self.block_bytes <= KEEP_IDLE_BYTES {
-            return;
-        }
-        for blocks in &mut self.blocks[1..] {
-            *blocks = Vec::new();
-        }
-        self.blocks[0].truncate(2);
-        self.block_bytes = self.blocks[0].iter().map(Vec::capacity).sum();
-        self.sends.truncate(KEEP_IDLE_OBJECTS);
-        self.datagram_sends.truncate(KEEP_IDLE_OBJECTS);
     }
 
     /// Gives all memory back to the system.

@@ -77,13 +77,12 @@ impl SendBuf {
         self.lost.clear();
         self.receipts.clear();
         self.start_at(self.end);
-        // What one burst made large is not kept for the next short message.
-        if self.segments.capacity() > 64 {
-            self.segments = VecDeque::new();
-        }
-        if self.receipts.capacity() > 64 {
-            self.receipts = VecDeque::new();
-        }
+    }
+
+    /// Bytes of memory that an empty queue holds.
+    pub(super) fn list_bytes(&self) -> usize {
+        self.segments.capacity() * size_of::<Segment>()
+            + self.receipts.capacity() * size_of::<(u64, u64)>()
     }
 
     /// First byte never sent.
