@@ -2,9 +2,7 @@
 
 mod client;
 mod control;
-mod cpu;
 mod figures;
-mod payload;
 mod server;
 
 use crate::address::Target;
@@ -26,6 +24,7 @@ use trunkline::{
     ConnectConfig, ConnectionConfig, Engine, EngineConfig, ListenConfig, PeerId, Pinning, Reuse,
     Trust,
 };
+use trunkline_floor::{cpu, payload};
 
 /// Shortest message: its own header.
 pub const MIN_LENGTH: usize = payload::HEADER;

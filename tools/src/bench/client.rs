@@ -1,9 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::cpu::ThreadClock;
 use super::figures;
-use super::payload::{self, Source};
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -14,6 +12,8 @@ use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, CloseReason, CloseReport, Conn,
     ConnectConfig, Context, Duration, Handler, Reason, Status,
 };
+use trunkline_floor::cpu::ThreadClock;
+use trunkline_floor::payload::{self, Source};
 
 /// Bytes of a probe beside a load.
 const PROBE_LENGTH: usize = 64;

@@ -2,8 +2,6 @@
 //! sent back, and answers marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::cpu::ThreadClock;
-use super::payload;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -11,6 +9,8 @@ use trunkline::{
     ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, Context,
     Handler, Incoming, Reason, SendOptions, Status,
 };
+use trunkline_floor::cpu::ThreadClock;
+use trunkline_floor::payload;
 
 /// Answers of an echo channel that wait for room; more than a closed loop ever has.
 const MAX_PENDING: usize = 1024;

@@ -127,6 +127,7 @@ impl Source {
     }
 
     /// The next message; the same one again until [`Self::advance`].
+    #[inline]
     pub fn message(&mut self) -> &[u8] {
         let sequence = self.sequence;
         let (message, body) = &mut self.bodies[(sequence % BODIES as u64) as usize];
@@ -147,6 +148,7 @@ impl Source {
 }
 
 /// Reads all of a message; its sequence number if the check agrees.
+#[inline]
 pub fn open(message: &[u8]) -> Option<u64> {
     let (head, body) = message.split_first_chunk::<HEADER>()?;
     let (sum, sequence) = (word(&head[..8]), word(&head[8..]));
