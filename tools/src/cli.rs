@@ -77,7 +77,8 @@ stored, 2 usage, 4 cannot listen or a sender was lost in the middle of a file (s
 const BENCH_HELP: &str = "\
 Examples:
   trunkline bench                               both ends here, all scenarios, one table
-  trunkline bench --scenario latency -t 10
+  trunkline bench --floor                       beside what plain UDP does on this machine
+  trunkline bench --scenario latency -t 10 --busy-poll --hgrm rtt.hgrm
   trunkline bench -s --listen 0.0.0.0:7471      on one machine, and on the other:
   trunkline bench -c 192.0.2.7:7471 --json
 
@@ -246,6 +247,23 @@ pub struct BenchArgs {
     /// Client: accept any server. This is what happens without --pin; giving it silences the note.
     #[arg(long, conflicts_with = "pin", requires = "client")]
     pub trust_any: bool,
+    /// Spin this long after the last packet before a thread sleeps, on this side; with
+    /// --busy-poll alone 1000.
+    #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub busy_poll: Option<u32>,
+    /// Also measure what plain UDP does here, on the same processors, in turn with each scenario
+    /// (Linux; both ends here).
+    #[arg(long, conflicts_with_all = ["server", "client"])]
+    pub floor: bool,
+    /// Run everything this often, in turn, and show medians [default: 1, with --floor 5].
+    #[arg(long, value_name = "COUNT", conflicts_with = "server",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// Write the round trips to this file in HdrHistogram's percentile format, in microseconds;
+    /// with several scenarios one file each, FILE-SCENARIO.
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    pub hgrm: Option<PathBuf>,
     /// One JSON object on standard output (docs/bench-json.md), everything else on standard error.
     #[arg(long)]
     pub json: bool,
@@ -379,6 +397,10 @@ mod tests {
             vec!["bench", "-l", "4"],
             vec!["bench", "--mtu", "1199"],
             vec!["bench", "-t", "0"],
+            vec!["bench", "--floor", "-s"],
+            vec!["bench", "--floor", "-c", "host"],
+            vec!["bench", "--rounds", "0"],
+            vec!["bench", "--busy-poll=0"],
             vec!["recv", "--once", "--keep"],
         ] {
             let args = [&["trunkline"], bad.as_slice()].concat();

@@ -88,6 +88,93 @@ fn one_table_for_people() {
 }
 
 #[test]
+fn rounds_are_medians_and_sums() {
+    let home = Home::new();
+    let hgrm = home.at("rtt.hgrm");
+    let mut command = home.trunkline();
+    command.args(["bench", "--json", "-t", "0.1", "--rounds", "3", "--busy-poll=50", "--hgrm"]);
+    command.arg(&hgrm).args(["--scenario", "latency", "--scenario", "small"]);
+    let object = object(&run(&mut command, PATIENCE));
+    for run in object["runs"].as_array().unwrap() {
+        assert_eq!((&run["rounds"], &run["busy_poll_us"]), (&3.into(), &50.into()));
+        let rounds = run["per_round"]["messages_per_s"].as_array().unwrap();
+        let mut sorted: Vec<f64> = rounds.iter().map(|v| v.as_f64().unwrap()).collect();
+        sorted.sort_by(f64::total_cmp);
+        assert_eq!(sorted.len(), 3);
+        assert_eq!(run["messages_per_s"].as_f64(), Some(sorted[1]));
+        let spread = &run["spread"]["messages_per_s"];
+        assert_eq!((spread[0].as_f64(), spread[1].as_f64()), (Some(sorted[0]), Some(sorted[2])));
+        assert!(run["seconds"].as_f64().unwrap() >= 0.3, "{run}");
+        assert!(run.get("ratio").is_none() && run.get("floor_gbps").is_none());
+    }
+    assert!(!hgrm.exists());
+    for run in object["runs"].as_array().unwrap() {
+        let name = format!("rtt-{}.hgrm", run["scenario"].as_str().unwrap());
+        let text = std::fs::read_to_string(home.at(&name)).unwrap();
+        assert!(text.trim_start().starts_with("Value"), "{text}");
+        let total = format!("Total count    = {:>12}]", run["rtt_samples"].as_u64().unwrap());
+        assert!(text.contains(&total), "{total}: {text}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn floors_and_ratios() {
+    let home = Home::new();
+    let mut command = home.trunkline();
+    command.args(["bench", "--json", "-t", "0.1", "--floor", "--rounds", "2"]);
+    let output = run(&mut command, PATIENCE);
+    let object = object(&output);
+    let runs = object["runs"].as_array().unwrap();
+    let floors: [&[&str]; 4] = [
+        &["floor_gbps", "floor_plain_gbps", "ratio", "ratio_plain"],
+        &["floor_gbps", "floor_per_s", "ratio", "ratio_gbps"],
+        &["floor_gbps", "floor_per_s", "ratio", "ratio_gbps"],
+        &["floor_us", "floor_p99_us", "ratio", "ratio_p99"],
+    ];
+    for ((run, scenario), fields) in
+        runs.iter().zip(["bulk", "small", "datagrams", "latency"]).zip(floors)
+    {
+        assert_eq!((&run["scenario"], &run["rounds"]), (&scenario.into(), &2.into()));
+        assert_eq!(run["corrupt"], 0);
+        for field in fields {
+            assert!(run[field].as_f64().unwrap() > 0.0, "{field} of {run}");
+            assert_eq!(run["per_round"][field].as_array().unwrap().len(), 2);
+            assert_eq!(run["spread"][field].as_array().unwrap().len(), 2);
+        }
+        let (value, floor) = match scenario {
+            "bulk" => ("goodput_gbps", "floor_gbps"),
+            "latency" => ("p50_us", "floor_us"),
+            _ => ("messages_per_s", "floor_per_s"),
+        };
+        let of = |field: &str| run["per_round"][field][0].as_f64().unwrap();
+        assert!((of(value) / of(floor) / of("ratio") - 1.0).abs() < 1e-9, "{run}");
+    }
+    let err = text(&output.stderr);
+    assert!(err.contains("UDP ping-pong, blocking") && err.contains("round 2 of 2"), "{err}");
+}
+
+#[test]
+fn floors_need_both_ends_here() {
+    let home = Home::new();
+    for other in [&["-s"][..], &["-c", "127.0.0.1:1"]] {
+        let output = run(home.trunkline().args(["bench", "--floor"]).args(other), PATIENCE);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("--floor"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_histogram_that_cannot_be_written_is_told_at_once() {
+    let home = Home::new();
+    let mut command = home.trunkline();
+    command.args(["bench", "-t", "50", "--hgrm"]).arg(home.at("nowhere/rtt.hgrm"));
+    let output = run(&mut command, PATIENCE);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("rtt-bulk.hgrm"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn lengths_connections_driver_and_packet_size() {
     let home = Home::new();
     let mut command = home.trunkline();

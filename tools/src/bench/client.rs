@@ -1,7 +1,6 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::figures;
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -144,7 +143,7 @@ impl BenchClient {
             dead: 0,
             stopping: false,
             failed: false,
-            rtt: figures::histogram(),
+            rtt: trunkline_floor::histogram(),
             corrupt: 0,
             marks: 0,
             answers: Vec::new(),

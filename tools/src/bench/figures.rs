@@ -1,9 +1,8 @@
-//! What a measurement gives: the JSON object of `docs/bench-json.md` and the table.
+//! What a measurement gives: the JSON object of `docs/bench-json.md`.
 
-use crate::cli::Scenario;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs;
 
 /// Version of the JSON object; fields are added without a new one, never removed or changed.
@@ -52,6 +51,15 @@ pub struct Run {
     pub packets_sent: u64,
     pub packets_lost: u64,
     pub retransmits: u64,
+    pub busy_poll_us: Option<u32>,
+    pub rounds: usize,
+    /// One value for each round; NaN, in JSON null, where a round had none.
+    pub per_round: BTreeMap<&'static str, Vec<f64>>,
+    /// Smallest and largest of `per_round`.
+    pub spread: BTreeMap<&'static str, [f64; 2]>,
+    /// Medians of those of `per_round` that exist with floors only.
+    #[serde(flatten)]
+    pub floors: BTreeMap<&'static str, f64>,
 }
 
 /// Round trips in microseconds; null without samples.
@@ -68,6 +76,16 @@ pub struct Rtt {
 pub struct Cpu {
     pub client: Option<f64>,
     pub server: Option<f64>,
+}
+
+/// One round of one scenario.
+#[derive(Debug)]
+pub struct Round {
+    pub run: Run,
+    /// Nanoseconds.
+    pub rtt: Histogram<u64>,
+    /// Its floors by their names in the JSON object.
+    pub floors: Vec<(&'static str, f64)>,
 }
 
 impl Report {
@@ -111,114 +129,13 @@ impl Rtt {
     }
 }
 
-/// A histogram of round trips: 1 ns to 100 s, three digits.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 100_000_000_000, 3)
-        .unwrap_or_else(|_| unreachable!("the bounds are valid"))
-}
-
-/// All runs as a table for people.
-pub fn table(report: &Report) -> String {
-    let head = [
-        "scenario",
-        "goodput",
-        "messages",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "CPU client",
-        "server",
-        "packet",
-        "lost",
-        "re-sent",
-        "driver",
-    ];
-    let units = ["", "Gb/s", "/s", "µs", "µs", "µs", "µs", "s", "s", "bytes", "", "", ""];
-    let mut rows: Vec<Vec<String>> = vec![
-        head.iter().map(ToString::to_string).collect(),
-        units.iter().map(ToString::to_string).collect(),
-    ];
-    rows.extend(report.runs.iter().map(row));
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut out = String::new();
-    for cells in &rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-            let first_or_last = column == 0 || column == head.len() - 1;
-            let _ = if first_or_last {
-                write!(line, "{cell:<width$}  ")
-            } else {
-                write!(line, "{cell:>width$}  ")
-            };
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    for run in report.runs.iter().filter(|run| run.corrupt > 0) {
-        let (scenario, corrupt) = (run.scenario, run.corrupt);
-        let _ = writeln!(out, "{scenario}: {corrupt} messages were corrupt");
-    }
-    if report.runs.iter().any(|run| run.loopback) {
-        out.push_str("loopback: the sender's CPU also runs the kernel's receive path\n");
-    }
-    out
-}
-
-fn row(run: &Run) -> Vec<String> {
-    let us = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
-    let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
-    let driver = if run.driver == run.server_driver {
-        run.driver.clone()
-    } else {
-        format!("{}/{}", run.driver, run.server_driver)
-    };
-    vec![
-        run.scenario.to_owned(),
-        format!("{:.3}", run.goodput_gbps),
-        grouped(run.messages_per_s as u64),
-        us(run.rtt_us.p50),
-        us(run.rtt_us.p99),
-        us(run.rtt_us.p999),
-        us(run.rtt_us.max),
-        seconds(run.cpu_s.client),
-        seconds(run.cpu_s.server),
-        run.packet_bytes.to_string(),
-        grouped(run.packets_lost),
-        grouped(run.retransmits),
-        driver,
-    ]
-}
-
-/// 1234567 as `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// What the live line says.
-pub fn live(scenario: Scenario, at: f64, gbps: f64, per_s: f64, warm: bool) -> String {
-    let name = scenario.name();
-    let phase = if warm { "warming up" } else { "measuring" };
-    format!(
-        "{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s",
-        grouped(per_s as u64)
-    )
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use super::super::rounds;
     use super::*;
 
-    fn run(scenario: &'static str) -> Run {
-        let mut times = histogram();
+    pub fn run(scenario: &'static str) -> Run {
+        let mut times = trunkline_floor::histogram();
         for us in 1..=1000 {
             times.record(us * 1000).unwrap();
         }
@@ -244,12 +161,34 @@ mod tests {
             packets_sent: 1,
             packets_lost: 2,
             retransmits: 3,
+            busy_poll_us: None,
+            rounds: 1,
+            per_round: BTreeMap::new(),
+            spread: BTreeMap::new(),
+            floors: BTreeMap::new(),
         }
     }
 
     #[test]
     fn the_object_has_the_documented_fields() {
-        let value = serde_json::to_value(Report::new(vec![run("small")])).unwrap();
+        let floors = [
+            "floor_gbps",
+            "floor_plain_gbps",
+            "floor_per_s",
+            "floor_us",
+            "floor_p99_us",
+            "floor_lost",
+        ];
+        let runs: Vec<Run> = ["bulk", "small", "datagrams", "latency"]
+            .into_iter()
+            .filter_map(|scenario| {
+                let floors = floors.map(|key| (key, 1.0)).to_vec();
+                let rtt = trunkline_floor::histogram();
+                rounds::combine(vec![Round { run: run(scenario), rtt, floors }])
+            })
+            .map(|(run, _)| run)
+            .collect();
+        let value = serde_json::to_value(Report::new(runs)).unwrap();
         assert_eq!(value["schema"], 1);
         let documented = include_str!("../../../docs/bench-json.md");
         let check = |object: &serde_json::Value| {
@@ -259,9 +198,12 @@ mod tests {
         };
         check(&value);
         check(&value["host"]);
-        check(&value["runs"][0]);
-        check(&value["runs"][0]["rtt_us"]);
-        check(&value["runs"][0]["cpu_s"]);
+        for run in value["runs"].as_array().unwrap() {
+            for object in [run, &run["rtt_us"], &run["cpu_s"], &run["per_round"], &run["spread"]] {
+                check(object);
+            }
+            assert!(run["ratio"].is_number());
+        }
     }
 
     #[test]
@@ -270,27 +212,6 @@ mod tests {
         let close = |value: Option<f64>, want: f64| (value.unwrap() - want).abs() < want * 0.002;
         assert!(close(rtt.p50, 500.0) && close(rtt.p99, 990.0) && close(rtt.p999, 999.0));
         assert!(close(rtt.max, 1000.0));
-        assert!(Rtt::of(&histogram()).p50.is_none());
-    }
-
-    #[test]
-    fn the_table_is_aligned() {
-        let table = table(&Report::new(vec![run("bulk"), run("datagrams")]));
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 5);
-        let column = |line: &str, text: &str| {
-            line.find(text).map(|at| line[..at].chars().count() + text.chars().count())
-        };
-        assert_eq!(column(lines[0], "goodput"), column(lines[2], "0.512"));
-        assert_eq!(column(lines[0], "messages"), column(lines[3], "1,000,000"));
-        assert!(lines[2].contains("uring/mio") && lines[4].starts_with("loopback"));
-    }
-
-    #[test]
-    fn grouping() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(12_345_678), "12,345,678");
+        assert!(Rtt::of(&trunkline_floor::histogram()).p50.is_none());
     }
 }

@@ -1,0 +1,283 @@
+//! Rounds: each runs every scenario once, its floors right before it, so that figure and floor see
+//! the same machine. Figures of several rounds are medians; a ratio is the median of the ratios of
+//! the rounds.
+
+use super::figures::{Round, Run};
+use super::floors::Floors;
+use super::runner::Bench;
+use crate::cli::Scenario;
+use crate::exit::Failure;
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use trunkline::ConnectConfig;
+
+/// A figure beside one of its floors. `value`, `floor` and `ratio` are fields of `per_round`.
+#[derive(Debug)]
+pub struct Comparison {
+    pub figure: &'static str,
+    pub unit: &'static str,
+    pub value: &'static str,
+    pub floor_name: &'static str,
+    pub floor: &'static str,
+    pub ratio: &'static str,
+}
+
+/// Goodput beside the transfer that has to seal and open as many bytes.
+const GOODPUT: Comparison = Comparison {
+    figure: "goodput",
+    unit: "Gb/s",
+    value: "goodput_gbps",
+    floor_name: "GSO + AES-128-GCM",
+    floor: "floor_gbps",
+    ratio: "ratio",
+};
+
+const BULK: [Comparison; 2] = [
+    GOODPUT,
+    Comparison {
+        floor_name: "GSO, no cipher",
+        floor: "floor_plain_gbps",
+        ratio: "ratio_plain",
+        ..GOODPUT
+    },
+];
+
+const MESSAGES: [Comparison; 2] = [
+    Comparison {
+        figure: "messages",
+        unit: "/s",
+        value: "messages_per_s",
+        floor_name: "single UDP packets",
+        floor: "floor_per_s",
+        ratio: "ratio",
+    },
+    Comparison { ratio: "ratio_gbps", ..GOODPUT },
+];
+
+const LATENCY: [Comparison; 2] = [
+    Comparison {
+        figure: "p50",
+        unit: "µs",
+        value: "p50_us",
+        floor_name: "UDP ping-pong",
+        floor: "floor_us",
+        ratio: "ratio",
+    },
+    Comparison {
+        figure: "p99",
+        unit: "µs",
+        value: "p99_us",
+        floor_name: "UDP ping-pong",
+        floor: "floor_p99_us",
+        ratio: "ratio_p99",
+    },
+];
+
+/// What the figures of `run` stand beside.
+pub fn comparisons(run: &Run) -> &'static [Comparison] {
+    // Messages that do not fit a packet have no rate of single packets.
+    let single = run.floors.is_empty() || run.floors.contains_key("floor_per_s");
+    match run.scenario {
+        "latency" => &LATENCY,
+        "small" | "datagrams" if single => &MESSAGES,
+        _ => &BULK,
+    }
+}
+
+/// All rounds of one scenario: its run and its round trips in nanoseconds.
+pub type Measured = (Run, Histogram<u64>);
+
+/// Runs `scenarios` `rounds` times. What is there when something fails is given all the same.
+pub fn run(
+    bench: &Bench<'_>,
+    floors: Option<&Floors>,
+    scenarios: &[Scenario],
+    connect: &ConnectConfig,
+    rounds: u32,
+) -> (Vec<Measured>, Result<(), Failure>) {
+    let mut all: Vec<Vec<Round>> = scenarios.iter().map(|_| Vec::new()).collect();
+    let mut outcome = Ok(());
+    if rounds > 1 {
+        let floors = floors.map_or(Duration::ZERO, |floors| floors.time(scenarios));
+        let whole = (bench.time() * scenarios.len() as u32 + floors) * rounds;
+        eprintln!("{rounds} rounds, about {:.0} seconds", whole.as_secs_f64());
+    }
+    'rounds: for number in 1..=rounds {
+        if rounds > 1 {
+            eprintln!("round {number} of {rounds}");
+        }
+        for (scenario, done) in scenarios.iter().zip(&mut all) {
+            match one(bench, floors, *scenario, connect) {
+                Ok(round) => done.push(round),
+                Err(failure) => {
+                    outcome = Err(failure);
+                    break 'rounds;
+                }
+            }
+        }
+    }
+    (all.into_iter().filter_map(combine).collect(), outcome)
+}
+
+fn one(
+    bench: &Bench<'_>,
+    floors: Option<&Floors>,
+    scenario: Scenario,
+    connect: &ConnectConfig,
+) -> Result<Round, Failure> {
+    let length = bench.length(scenario)?;
+    let floors = match floors {
+        Some(floors) => floors.measure(scenario, length, bench.stop)?,
+        None => Vec::new(),
+    };
+    let (run, rtt) = bench.scenario(scenario, length, connect)?;
+    Ok(Round { run, rtt, floors })
+}
+
+/// The rounds of one scenario as one run: rates and round trips are medians, counts are sums.
+pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
+    let mut per_round: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let mut p999 = Vec::new();
+    for round in &rounds {
+        let mut note = |key, value| per_round.entry(key).or_default().push(value);
+        let (run, none) = (&round.run, f64::NAN);
+        note("goodput_gbps", run.goodput_gbps);
+        note("messages_per_s", run.messages_per_s);
+        note("p50_us", run.rtt_us.p50.unwrap_or(none));
+        note("p99_us", run.rtt_us.p99.unwrap_or(none));
+        for (key, value) in &round.floors {
+            note(key, *value);
+        }
+        p999.push(run.rtt_us.p999.unwrap_or(none));
+    }
+    let count = rounds.len();
+    let mut rounds = rounds.into_iter();
+    let Round { mut run, mut rtt, floors } = rounds.next()?;
+    for round in rounds {
+        add(&mut run, &round.run);
+        let _ = rtt.add(&round.rtt);
+    }
+    run.floors = floors.iter().map(|(key, _)| (*key, f64::NAN)).collect();
+    for Comparison { value, floor, ratio, .. } in comparisons(&run) {
+        if let (Some(values), Some(floors)) = (per_round.get(value), per_round.get(floor)) {
+            let ratios = values.iter().zip(floors).map(|(value, floor)| value / floor).collect();
+            per_round.insert(ratio, ratios);
+            run.floors.insert(ratio, f64::NAN);
+        }
+    }
+    for (key, slot) in &mut run.floors {
+        *slot = median(&per_round[key]).unwrap_or(f64::NAN);
+    }
+    let of = |key| median(&per_round[key]);
+    run.goodput_gbps = of("goodput_gbps").unwrap_or_default();
+    run.messages_per_s = of("messages_per_s").unwrap_or_default();
+    (run.rtt_us.p50, run.rtt_us.p99) = (of("p50_us"), of("p99_us"));
+    run.rtt_us.p999 = median(&p999);
+    run.rounds = count;
+    run.spread = per_round.iter().map(|(key, values)| (*key, spread(values))).collect();
+    run.per_round = per_round;
+    Some((run, rtt))
+}
+
+/// Adds what is counted.
+fn add(run: &mut Run, other: &Run) {
+    run.seconds += other.seconds;
+    run.warmup_seconds += other.warmup_seconds;
+    run.messages += other.messages;
+    run.bytes += other.bytes;
+    run.corrupt += other.corrupt;
+    run.rtt_samples += other.rtt_samples;
+    run.packets_sent += other.packets_sent;
+    run.packets_lost += other.packets_lost;
+    run.retransmits += other.retransmits;
+    run.packet_bytes = run.packet_bytes.max(other.packet_bytes);
+    let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+    run.cpu_s.client = sum(run.cpu_s.client, other.cpu_s.client);
+    run.cpu_s.server = sum(run.cpu_s.server, other.cpu_s.server);
+    run.rtt_us.max = match (run.rtt_us.max, other.rtt_us.max) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
+    };
+}
+
+/// The middle one, or the mean of the middle two; values that are not there are left out.
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    let lower = if sorted.len().is_multiple_of(2) { sorted[middle - 1] } else { upper };
+    Some(f64::midpoint(lower, upper))
+}
+
+fn spread(values: &[f64]) -> [f64; 2] {
+    // f64::min and f64::max leave NaN out.
+    [
+        values.iter().copied().fold(f64::NAN, f64::min),
+        values.iter().copied().fold(f64::NAN, f64::max),
+    ]
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the expected values are exact")]
+pub mod tests {
+    use super::super::figures::tests::run;
+    use super::*;
+
+    /// A round with its floors.
+    pub fn round(scenario: &'static str, goodput: f64, floors: Vec<(&'static str, f64)>) -> Round {
+        let mut rtt = trunkline_floor::histogram();
+        rtt.record(1000).unwrap();
+        Round { run: Run { goodput_gbps: goodput, ..run(scenario) }, rtt, floors }
+    }
+
+    fn bulk(goodput: f64, floor: f64) -> Round {
+        round("bulk", goodput, vec![("floor_gbps", floor), ("floor_plain_gbps", 2.0 * floor)])
+    }
+
+    #[test]
+    fn medians_and_the_spread() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, f64::NAN, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
+        assert_eq!(spread(&[2.0, f64::NAN, 1.0, 3.0]), [1.0, 3.0]);
+        assert!(spread(&[f64::NAN])[0].is_nan());
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_ratios() {
+        // A slow phase of the machine hits figure and floor alike.
+        let rounds = vec![bulk(8.0, 10.0), bulk(18.0, 20.0), bulk(7.0, 14.0)];
+        let (run, rtt) = combine(rounds).unwrap();
+        assert_eq!((run.rounds, run.goodput_gbps), (3, 8.0));
+        assert_eq!((run.floors["floor_gbps"], run.floors["ratio"]), (14.0, 0.8));
+        assert_eq!(run.floors["ratio_plain"], 0.4);
+        assert_eq!(run.per_round["ratio"], [0.8, 0.9, 0.5]);
+        assert_eq!(run.spread["goodput_gbps"], [7.0, 18.0]);
+        assert_eq!((run.messages, run.seconds, run.rtt_samples), (9_000_000, 9.0, 3000));
+        assert_eq!(run.cpu_s.server, None);
+        assert_eq!(rtt.len(), 3);
+    }
+
+    #[test]
+    fn one_round_without_floors_stays_as_it_is() {
+        let (run, _) = combine(vec![round("small", 0.5, Vec::new())]).unwrap();
+        assert_eq!((run.rounds, run.goodput_gbps, run.messages), (1, 0.5, 3_000_000));
+        assert!(run.floors.is_empty() && !run.per_round.contains_key("ratio"));
+        assert!(combine(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn every_scenario_has_one_main_ratio() {
+        let floors = ["floor_gbps", "floor_plain_gbps", "floor_per_s", "floor_us", "floor_p99_us"];
+        for scenario in Scenario::ALL {
+            let floors = floors.map(|key| (key, 1.0)).to_vec();
+            let (run, _) = combine(vec![round(scenario.name(), 0.5, floors)]).unwrap();
+            assert!(run.floors["ratio"] > 0.0, "{run:?}");
+        }
+        // Messages of many packets: goodput is what can be compared.
+        let (run, _) = combine(vec![round("small", 5.0, vec![("floor_gbps", 10.0)])]).unwrap();
+        assert_eq!(run.floors["ratio"], 0.5);
+    }
+}

@@ -1,0 +1,275 @@
+//! The tables and the live line for people.
+
+use super::figures::{Report, Run};
+use super::rounds::{self, Comparison};
+use crate::cli::Scenario;
+use std::fmt::Write as _;
+
+/// All runs as a table for people.
+pub fn table(report: &Report) -> String {
+    let head = [
+        "scenario",
+        "goodput",
+        "messages",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU client",
+        "server",
+        "packet",
+        "lost",
+        "re-sent",
+        "driver",
+    ];
+    let units = ["", "Gb/s", "/s", "µs", "µs", "µs", "µs", "s", "s", "bytes", "", "", ""];
+    let mut rows: Vec<Vec<String>> = vec![
+        head.iter().map(ToString::to_string).collect(),
+        units.iter().map(ToString::to_string).collect(),
+    ];
+    rows.extend(report.runs.iter().map(row));
+    let mut out = aligned(&rows, &[0, head.len() - 1]);
+    let rounds = report.runs.iter().map(|run| run.rounds).max().unwrap_or(0);
+    if rounds > 1 {
+        let _ = writeln!(out, "medians of {rounds} rounds; CPU, lost and re-sent are sums");
+    }
+    if rounds > 1 || report.runs.iter().any(|run| !run.floors.is_empty()) {
+        out.push('\n');
+        out.push_str(&beside_floors(&report.runs));
+    }
+    for run in report.runs.iter().filter(|run| run.corrupt > 0) {
+        let (scenario, corrupt) = (run.scenario, run.corrupt);
+        let _ = writeln!(out, "{scenario}: {corrupt} messages were corrupt");
+    }
+    if report.runs.iter().any(|run| run.loopback) {
+        out.push_str("loopback: the sender's CPU also runs the kernel's receive path\n");
+    }
+    out
+}
+
+fn row(run: &Run) -> Vec<String> {
+    let us = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
+    let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let driver = if run.driver == run.server_driver {
+        run.driver.clone()
+    } else {
+        format!("{}/{}", run.driver, run.server_driver)
+    };
+    vec![
+        run.scenario.to_owned(),
+        format!("{:.3}", run.goodput_gbps),
+        grouped(run.messages_per_s as u64),
+        us(run.rtt_us.p50),
+        us(run.rtt_us.p99),
+        us(run.rtt_us.p999),
+        us(run.rtt_us.max),
+        seconds(run.cpu_s.client),
+        seconds(run.cpu_s.server),
+        run.packet_bytes.to_string(),
+        grouped(run.packets_lost),
+        grouped(run.retransmits),
+        driver,
+    ]
+}
+
+/// Cells in columns as wide as their widest; the columns `left` begin at their left edge.
+fn aligned(rows: &[Vec<String>], left: &[usize]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for cells in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            let _ = if left.contains(&column) {
+                write!(line, "{cell:<width$}  ")
+            } else {
+                write!(line, "{cell:>width$}  ")
+            };
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+/// Every figure with its spread over the rounds and, where they were measured, its floors.
+fn beside_floors(runs: &[Run]) -> String {
+    let floors = runs.iter().any(|run| !run.floors.is_empty());
+    let head = ["scenario", "figure", "", "median", "min–max"];
+    let more = ["floor", "median", "min–max", "ratio", "min–max"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    if floors {
+        rows[0].extend(more.map(str::to_owned));
+    }
+    for run in runs {
+        let mut before = "";
+        for comparison in rounds::comparisons(run) {
+            let again = comparison.figure == before;
+            if again && !floors {
+                continue;
+            }
+            let mut cells = match (again, before) {
+                (true, _) => vec![String::new(); 5],
+                (false, _) => figure(run, comparison),
+            };
+            if !before.is_empty() {
+                cells[0].clear();
+            }
+            before = comparison.figure;
+            if floors {
+                cells.extend(floor(run, comparison));
+            }
+            rows.push(cells);
+        }
+    }
+    let mut out = aligned(&rows, &[0, 1, 2, 5]);
+    if floors {
+        out.push_str(
+            "floor: plain UDP on the same CPUs right before; ratio: median of the rounds'\n",
+        );
+    }
+    out
+}
+
+fn figure(run: &Run, comparison: &Comparison) -> Vec<String> {
+    let Comparison { figure, unit, value, .. } = comparison;
+    let median = match *value {
+        "goodput_gbps" => Some(run.goodput_gbps),
+        "messages_per_s" => Some(run.messages_per_s),
+        "p50_us" => run.rtt_us.p50,
+        _ => run.rtt_us.p99,
+    };
+    let median = median.map_or("-".to_owned(), |value| number(value, unit));
+    let spread = range(run, value, |value| number(value, unit));
+    vec![run.scenario.to_owned(), (*figure).to_owned(), (*unit).to_owned(), median, spread]
+}
+
+fn floor(run: &Run, comparison: &Comparison) -> Vec<String> {
+    let Comparison { unit, floor_name, floor, ratio, .. } = comparison;
+    let name = match *unit {
+        "µs" => format!("{floor_name}, {}", waits(run.busy_poll_us.is_some())),
+        _ => (*floor_name).to_owned(),
+    };
+    let median = |key: &str, shown: &dyn Fn(f64) -> String| {
+        let value = run.floors.get(key).copied().filter(|value| value.is_finite());
+        value.map_or("-".to_owned(), shown)
+    };
+    vec![
+        name,
+        median(floor, &|value| number(value, unit)),
+        range(run, floor, |value| number(value, unit)),
+        median(ratio, &|value| format!("{value:.2}")),
+        range(run, ratio, |value| format!("{value:.2}")),
+    ]
+}
+
+fn range(run: &Run, key: &str, shown: impl Fn(f64) -> String) -> String {
+    match run.spread.get(key) {
+        Some([min, max]) if min.is_finite() => format!("{}–{}", shown(*min), shown(*max)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// A figure with as many digits as its unit deserves.
+fn number(value: f64, unit: &str) -> String {
+    match unit {
+        "Gb/s" => format!("{value:.3}"),
+        "µs" => format!("{value:.1}"),
+        _ => grouped(value as u64),
+    }
+}
+
+/// What an end does while nothing is there.
+pub const fn waits(spins: bool) -> &'static str {
+    if spins { "spinning" } else { "blocking" }
+}
+
+/// 1234567 as `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// What the live line says.
+pub fn live(scenario: Scenario, at: f64, gbps: f64, per_s: f64, warm: bool) -> String {
+    let name = scenario.name();
+    let phase = if warm { "warming up" } else { "measuring" };
+    format!(
+        "{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s",
+        grouped(per_s as u64)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::figures::tests::run;
+    use super::super::rounds::tests::round;
+    use super::*;
+
+    #[test]
+    fn the_table_is_aligned() {
+        let table = table(&Report::new(vec![run("bulk"), run("datagrams")]));
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 5);
+        let column = |line: &str, text: &str| {
+            line.find(text).map(|at| line[..at].chars().count() + text.chars().count())
+        };
+        assert_eq!(column(lines[0], "goodput"), column(lines[2], "0.512"));
+        assert_eq!(column(lines[0], "messages"), column(lines[3], "1,000,000"));
+        assert!(lines[2].contains("uring/mio") && lines[4].starts_with("loopback"));
+    }
+
+    #[test]
+    fn grouping() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(12_345_678), "12,345,678");
+    }
+
+    #[test]
+    fn floors_stand_beside_figures() {
+        let rounds = |scenario, floors: &[(&'static str, f64)]| {
+            let round = || round(scenario, 0.512, floors.to_vec());
+            rounds::combine(vec![round(), round()]).unwrap().0
+        };
+        let bulk = rounds("bulk", &[("floor_gbps", 1.024), ("floor_plain_gbps", 2.048)]);
+        let latency = rounds("latency", &[("floor_us", 250.0), ("floor_p99_us", 990.0)]);
+        let table = table(&Report::new(vec![bulk, latency]));
+        let below = table.split("\n\n").nth(1).unwrap();
+        let lines: Vec<Vec<&str>> = below
+            .lines()
+            .map(|line| line.split("  ").filter(|c| !c.is_empty()).collect())
+            .collect();
+        let cells = |line: usize| lines[line].iter().map(|cell| cell.trim()).collect::<Vec<_>>();
+        assert_eq!(
+            cells(1),
+            ["bulk", "goodput", "Gb/s", "0.512", "0.512–0.512", "GSO + AES-128-GCM", "1.024"]
+                .into_iter()
+                .chain(["1.024–1.024", "0.50", "0.50–0.50"])
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(cells(2)[..2], ["GSO, no cipher", "2.048"]);
+        assert_eq!(cells(3)[..2], ["latency", "p50"]);
+        assert!(below.contains("UDP ping-pong, blocking") && below.contains("2.00–2.00"));
+        let width = |line: &str| line.chars().count();
+        let lines: Vec<&str> = below.lines().collect();
+        assert!(lines[1..5].iter().all(|line| width(line) == width(lines[0])), "{below}");
+    }
+
+    #[test]
+    fn rounds_without_floors_show_their_spread() {
+        let run = |goodput| round("bulk", goodput, Vec::new());
+        let (run, _) = rounds::combine(vec![run(1.0), run(2.0), run(4.0)]).unwrap();
+        let table = table(&Report::new(vec![run]));
+        assert!(table.contains("medians of 3 rounds"), "{table}");
+        assert!(table.contains("2.000  1.000–4.000") && !table.contains("ratio"), "{table}");
+    }
+}
