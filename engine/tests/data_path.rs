@@ -3,7 +3,8 @@
 //! kernel's buffer and the handler, none between a [`SendBuf`] and the packet, no short trains while
 //! there is more to send, no second acknowledgement for one batch.
 //!
-//! Both sides are shards that one thread drives in turn, so that every count is exact.
+//! Both sides are shards that one thread drives in turn, under a clock that it moves, so that every
+//! count is exact however busy the machine is.
 
 #[path = "../proto/tests/sim/alloc.rs"]
 #[allow(dead_code, missing_docs, clippy::cast_possible_wrap)]
@@ -30,17 +31,34 @@ const FULL_TRAIN: u64 = 65_507 / PACKET as u64;
 /// Datagrams sent in a turn: more than their queue holds would only be dropped.
 const BURST: u64 = 5_000;
 
+/// Time that passes from turn to turn.
+const TURN_NS: u64 = 50_000;
+
 /// What passed the driver of one side.
 #[derive(Debug, Default)]
 struct Counts {
     trains: AtomicU64,
     packets: AtomicU64,
     clock: AtomicU64,
+    time: Arc<Clock>,
     /// Polls that brought something.
     batches: AtomicU64,
     /// The train that is being taken: where it lies, and its length.
     start: AtomicUsize,
     len: AtomicUsize,
+}
+
+/// The time of both sides.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+    ns: AtomicU64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now(), ns: AtomicU64::new(0) }
+    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -59,8 +77,9 @@ impl Observer for Arc<Counts> {
     fn polled(&self, batch: &Batch) {
         add(&self.batches, u64::from(!batch.rx.is_empty()));
     }
-    fn clock_read(&self) {
+    fn clock(&self, _: Instant) -> Instant {
         add(&self.clock, 1);
+        self.time.start + Duration::from_nanos(self.time.ns.load(Relaxed))
     }
 }
 
@@ -148,8 +167,8 @@ impl Handler for Side {
 
 type Shard = LocalShard<Side, Tap<Arc<Counts>>>;
 
-fn shard(driver: DriverChoice) -> (Shard, Arc<Counts>) {
-    let counts = Arc::<Counts>::default();
+fn shard(driver: DriverChoice, time: &Arc<Clock>) -> (Shard, Arc<Counts>) {
+    let counts = Arc::new(Counts { time: time.clone(), ..Counts::default() });
     let mut connection = connection();
     connection.max_packet = PACKET;
     let config = EngineConfig { pin: Pinning::None, connection, ..EngineConfig::default() };
@@ -205,30 +224,43 @@ struct Rig {
     host: Shard,
     client_counts: Arc<Counts>,
     host_counts: Arc<Counts>,
+    time: Arc<Clock>,
     turns: u64,
+    /// Messages that the host had seen, and turns since there were more.
+    seen: u64,
+    waited: u32,
 }
 
 impl Rig {
     /// A connected pair with one channel from the client to the host.
     fn new(driver: DriverChoice, kind: ChannelKind) -> Self {
         let identity = identity();
-        let (mut host, host_counts) = shard(driver);
-        let (mut client, client_counts) = shard(driver);
+        let time = Arc::<Clock>::default();
+        let (mut host, host_counts) = shard(driver, &time);
+        let (mut client, client_counts) = shard(driver, &time);
         let listener = host.with_context(|cx, _| cx.listen(&listen(&identity))).unwrap().unwrap();
         client.with_context(|cx, side| {
             let conn = cx.connect(&connect(listener.local_addr, &identity)).unwrap();
             side.channel = Some(cx.open_channel(conn, "x", &options(kind)).unwrap());
             side.datagrams = kind == ChannelKind::Datagrams;
         });
-        let mut rig = Self { client, host, client_counts, host_counts, turns: 0 };
+        let mut rig =
+            Self { client, host, client_counts, host_counts, time, turns: 0, seen: 0, waited: 0 };
         rig.turn_until("the channel is there", |rig| rig.client.handler_mut().unwrap().ready);
         rig
     }
 
     fn turn(&mut self) {
         self.turns += 1;
+        add(&self.time.ns, TURN_NS);
         if self.client.handler_mut().unwrap().datagrams {
-            self.client.with_context(|cx, side| side.fill(cx));
+            // Nothing holds the sender back but what the receiver has seen; what is lost is given up.
+            let seen = self.host.handler_mut().unwrap().messages;
+            self.waited = if seen == self.seen { self.waited + 1 } else { 0 };
+            self.seen = seen;
+            if self.waited == 0 || self.waited > 1_000 {
+                self.client.with_context(|cx, side| side.fill(cx));
+            }
         }
         self.client.poll(Some(Duration::ZERO)).unwrap();
         self.host.poll(Some(Duration::ZERO)).unwrap();

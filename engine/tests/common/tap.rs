@@ -15,8 +15,10 @@ pub trait Observer {
     fn received(&self, train: &[u8], item: &RxItem) {}
     /// The driver was asked for what there is.
     fn polled(&self, batch: &Batch) {}
-    /// The clock was read.
-    fn clock_read(&self) {}
+    /// The clock is read, and says this; gives what the shard is told.
+    fn clock(&self, now: Instant) -> Instant {
+        now
+    }
 }
 
 /// Any driver, and who sees what passes it.
@@ -77,7 +79,6 @@ impl<O: Observer> Driver for Tap<O> {
         self.inner.stats()
     }
     fn now(&self) -> Instant {
-        self.observer.clock_read();
-        self.inner.now()
+        self.observer.clock(self.inner.now())
     }
 }
