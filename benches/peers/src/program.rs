@@ -6,7 +6,7 @@ use crate::peer::{self, Peer};
 use crate::remote::{self, Drive};
 use crate::run;
 use crate::side::{self, Role};
-use crate::workload::{Job, Workload};
+use crate::workload::{Job, TCP_CONGESTION, Workload};
 use crate::{svg, tables};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -68,8 +68,8 @@ enum Command {
         #[arg(long)]
         listen: SocketAddr,
         /// Congestion control of TCP sockets.
-        #[arg(long)]
-        tcp_congestion: Option<String>,
+        #[arg(long, default_value = TCP_CONGESTION)]
+        tcp_congestion: String,
     },
     /// The client of such a measurement.
     Drive(Drive),

@@ -8,7 +8,7 @@
 use crate::counters::Sample;
 use crate::run::{Process, WARM_UP};
 use crate::side::{Ask, Role, Said};
-use crate::workload::{Job, PATIENCE, Workload};
+use crate::workload::{Job, PATIENCE, TCP_CONGESTION, Workload};
 use clap::Args;
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -31,8 +31,8 @@ pub struct Drive {
     #[arg(long, default_value_t = WARM_UP.as_secs_f64())]
     warm_up: f64,
     /// Congestion control of TCP sockets: cubic, bbr, reno, …
-    #[arg(long)]
-    tcp_congestion: Option<String>,
+    #[arg(long, default_value = TCP_CONGESTION)]
+    tcp_congestion: String,
     /// One JSON object instead of words.
     #[arg(long)]
     json: bool,
@@ -48,7 +48,7 @@ fn control(server: SocketAddr) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// The port above is taken.
-pub fn serve(peer: &str, listen: SocketAddr, tcp: Option<String>) -> Result<(), String> {
+pub fn serve(peer: &str, listen: SocketAddr, tcp: String) -> Result<(), String> {
     let mut job = Job { tcp_congestion: tcp, ..Job::new(peer, Workload::Bulk) };
     job.listen = listen.to_string();
     let at = control(listen)?;

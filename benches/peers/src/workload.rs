@@ -15,6 +15,9 @@ pub const TICK_MESSAGE: usize = 100;
 pub const TICKS_PER_S: u32 = 30;
 /// Bytes that a caller gathers before it sends, where it does.
 pub const BATCH: usize = 64 << 10;
+/// Congestion control of TCP unless something else is asked for: that of all other peers, whatever
+/// the machine's default is.
+pub const TCP_CONGESTION: &str = "cubic";
 /// Connections that are being opened at once.
 pub const OPENING: usize = 32;
 
@@ -166,7 +169,7 @@ pub struct Job {
     /// Where the server listens; port 0 lets the system choose.
     pub listen: String,
     /// Congestion control of TCP sockets, as the kernel calls it.
-    pub tcp_congestion: Option<String>,
+    pub tcp_congestion: String,
 }
 
 impl Job {
@@ -177,7 +180,7 @@ impl Job {
             workload,
             connections: workload.connections(),
             listen: "127.0.0.1:0".to_owned(),
-            tcp_congestion: None,
+            tcp_congestion: TCP_CONGESTION.to_owned(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! | MTU | 1452, or 4096 (its maximum) for `bulk-large` | the same packets for all |
 //! | bandwidth limits | none | |
 //! | throttle | acceleration 32, deceleration 0 | unreliable packets are never dropped by the sender |
+//! | peers | as many as there are connections; 256 while they come and go | every call looks at all |
 //! | channels | 2 | one for messages, one for credit |
 //! | socket buffers | 4 MiB | as Trunkline; ENet's own 256 KiB loses packets |
 //! | waiting | `poll` for the socket, 1 ms at most | a game's loop; `tick` always sleeps 1 ms, as every service call looks at every peer |
@@ -35,6 +36,8 @@ const NAP: Duration = Duration::from_millis(1);
 const DATA: u8 = 0;
 /// Channel on which the receiver says what it has taken.
 const CREDIT: u8 = 1;
+/// Peers of a host while connections come and go.
+const PEERS_OPENING: usize = 256;
 /// Unreliable messages between two looks at the socket.
 const BURST: usize = 256;
 
@@ -122,7 +125,8 @@ impl Socket for Waiting {
 
 fn host(job: &Job, socket: UdpSocket) -> Result<Host<Waiting>> {
     let waiter = udp::Waiter::new(&socket)?;
-    let settings = HostSettings { channel_limit: 2, ..HostSettings::default() };
+    let peer_limit = if job.workload.opens() { PEERS_OPENING } else { job.connections };
+    let settings = HostSettings { channel_limit: 2, peer_limit, ..HostSettings::default() };
     let socket = Waiting { socket, waiter, drained: false };
     let mut host = Host::new(socket, settings).map_err(|e| format!("no host: {e:?}"))?;
     let mtu = if job.workload == Workload::BulkLarge { MTU_MAX } else { PACKET };

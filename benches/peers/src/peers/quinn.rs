@@ -79,20 +79,21 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn transport(job: &Job) -> Arc<TransportConfig> {
+    let env = |n: &str, d: u64| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY));
+    acks.ack_eliciting_threshold(VarInt::from_u32(env("ACKN", 10) as u32));
     let mut transport = TransportConfig::default();
     transport
         .initial_mtu(packet(job))
         .min_mtu(packet(job))
         .mtu_discovery_config(None)
-        .stream_receive_window(VarInt::from_u32(WINDOW))
-        .receive_window(VarInt::from_u32(WINDOW))
-        .send_window(u64::from(WINDOW))
+        .stream_receive_window(VarInt::from_u32(env("RECVW", 16<<20) as u32))
+        .receive_window(VarInt::from_u32(env("RECVW", 16<<20) as u32))
+        .send_window(env("SENDW", 16<<20))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .keep_alive_interval(Some(Duration::from_secs(10)))
-        .ack_frequency_config(Some(acks));
+        .ack_frequency_config((env("ACKN", 10) > 0).then_some(acks));
     Arc::new(transport)
 }
 

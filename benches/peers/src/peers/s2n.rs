@@ -76,12 +76,13 @@ impl Peer for S2n {
 }
 
 fn limits() -> Result<Limits> {
+    let env = |n: &str, d: u64| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
     Ok(Limits::new()
-        .with_data_window(WINDOW)?
-        .with_bidirectional_local_data_window(WINDOW)?
-        .with_bidirectional_remote_data_window(WINDOW)?
-        .with_unidirectional_data_window(WINDOW)?
-        .with_max_send_buffer_size(SEND_BUFFER)?
+        .with_data_window(env("RECVW", 16<<20))?
+        .with_bidirectional_local_data_window(env("RECVW", 16<<20))?
+        .with_bidirectional_remote_data_window(env("RECVW", 16<<20))?
+        .with_unidirectional_data_window(env("RECVW", 16<<20))?
+        .with_max_send_buffer_size(env("SENDW", 4<<20) as u32)?
         .with_max_keep_alive_period(Duration::from_secs(10))?)
 }
 

@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | `TCP_MAXSEG` | 1448, none for `bulk-large` | segments as large as the packets of the others |
 //! | `TCP_NODELAY` | on where an answer is waited for; off for streams | Nagle's delay costs round trips, and saves segments where the sender is ahead anyway |
-//! | `TCP_CONGESTION` | the kernel's default (CUBIC), or as asked for | |
+//! | `TCP_CONGESTION` | CUBIC, or as asked for | as all others |
 //! | socket buffers | the kernel's own tuning | fixed sizes were no faster, and turn it off |
 //! | writes | 64 KiB of plain text, four full TLS records in one `writev` | |
 //! | reads | 128 KiB at a time into a buffer in front of rustls | rustls itself asks for 4 KiB at a time |
@@ -20,7 +20,7 @@ use crate::peer::{Outcome, Peer};
 use crate::side::Side;
 use crate::workload::{BATCH, Job, Workload};
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -98,10 +98,7 @@ fn limit(socket: &Socket, job: &Job) -> io::Result<()> {
     if job.workload != Workload::BulkLarge {
         socket.set_tcp_mss(SEGMENT)?;
     }
-    if let Some(name) = &job.tcp_congestion {
-        SockRef::from(socket).set_tcp_congestion(name.as_bytes())?;
-    }
-    Ok(())
+    socket.set_tcp_congestion(job.tcp_congestion.as_bytes())
 }
 
 /// What is set once a connection stands.
