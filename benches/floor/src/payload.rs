@@ -136,6 +136,12 @@ impl Source {
         message
     }
 
+    /// A message with a number of the caller's choice instead of the next one.
+    pub fn numbered(&mut self, number: u64) -> &[u8] {
+        self.sequence = number;
+        self.message()
+    }
+
     /// The message was taken.
     pub const fn advance(&mut self) {
         self.sequence += 1;

@@ -21,12 +21,13 @@
 //!
 //! Everything that needs another transport is behind the feature `peers`.
 
+pub use trunkline_floor::payload;
+
 pub mod counters;
 pub mod figures;
 pub mod frames;
 pub mod host;
 pub mod pacer;
-pub mod payload;
 pub mod svg;
 pub mod tables;
 pub mod workload;

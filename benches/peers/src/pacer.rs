@@ -21,12 +21,7 @@ pub struct Pacer {
 impl Pacer {
     /// Each tick in `slots` parts, from now on.
     pub fn new(slots: usize) -> Self {
-        Self {
-            begun: Instant::now(),
-            begun_unix_ns: unix_ns(),
-            slots: slots.max(1),
-            turn: 0,
-        }
+        Self { begun: Instant::now(), begun_unix_ns: unix_ns(), slots: slots.max(1), turn: 0 }
     }
 
     fn offset_ns(&self) -> u64 {

@@ -77,11 +77,7 @@ enum Command {
     List,
     /// One of the two processes of a measurement.
     #[command(hide = true)]
-    Side {
-        role: String,
-        job: String,
-        connect: Option<SocketAddr>,
-    },
+    Side { role: String, job: String, connect: Option<SocketAddr> },
 }
 
 fn parse_workload(name: &str) -> Result<Workload, String> {
@@ -156,8 +152,7 @@ fn measure(args: &Measure) -> Result<(), String> {
         }
     }
     results.iter_mut().for_each(Table::summarize);
-    let packages: BTreeSet<&str> =
-        peers.iter().flat_map(|peer| peer.packages()).copied().collect();
+    let packages: BTreeSet<&str> = peers.iter().flat_map(|peer| peer.packages()).copied().collect();
     let host = Host::this(&packages.into_iter().collect::<Vec<_>>());
     println!("{}\n", host.line());
     for table in &results {
@@ -188,7 +183,8 @@ fn measure_round(args: &Measure, round: usize, table: &mut Table) -> Result<(), 
         if let (Some(connections), true) = (args.connections, job.connections > 1) {
             job.connections = connections;
         }
-        let at = format!("round {} of {}: {} {}", round + 1, args.rounds, workload.name(), row.peer);
+        let at =
+            format!("round {} of {}: {} {}", round + 1, args.rounds, workload.name(), row.peer);
         match run::measure(&job, time) {
             Ok(figure) => {
                 progress(&format!("{at}: {} {}", tables::number(figure.main), workload.unit()));
@@ -250,7 +246,8 @@ fn document(args: &Measure, host: &Host, results: &[Table], folder: Option<&Path
     );
     for table in results {
         let chart = charts.map(|charts| charts.join(chart_name(table)).display().to_string());
-        text += &format!("\n{}", tables::markdown(table, chart.as_deref()));
+        text.push('\n');
+        text.push_str(&tables::markdown(table, chart.as_deref()));
     }
     text
 }

@@ -212,10 +212,7 @@ fn figure(workload: Workload, first: &Samples, last: &Samples) -> Figure {
     let mut figure = Figure::new(main);
     let mut extra = |name: &str, value: f64| figure.extra.insert(name.to_owned(), value);
     extra("server_cores", server_cores);
-    extra(
-        "client_cores",
-        cpu(&first.client, &last.client) / seconds(&first.client, &last.client),
-    );
+    extra("client_cores", cpu(&first.client, &last.client) / seconds(&first.client, &last.client));
     match workload {
         Workload::Latency => {
             extra("p99_us", us(last.client.delays.p99_ns));

@@ -62,8 +62,7 @@ fn bar(out: &mut String, row: &Row, y: f64, scale: f64) {
     );
     let (Some(median), Some(min), Some(max)) = (row.median, row.min, row.max) else {
         let why = row.refused.as_deref().unwrap_or("failed");
-        let _ =
-            writeln!(out, "<text x=\"{}\" y=\"{base}\">– {}</text>", LEFT + 8.0, escape(why));
+        let _ = writeln!(out, "<text x=\"{}\" y=\"{base}\">– {}</text>", LEFT + 8.0, escape(why));
         return;
     };
     let class = if row.peer.starts_with(REFERENCE) { "bar own" } else { "bar" };

@@ -6,9 +6,7 @@ use std::fmt::Write as _;
 /// A number with about three digits.
 pub fn number(value: f64) -> String {
     let size = value.abs();
-    if size >= 10_000.0 {
-        format!("{value:.0}")
-    } else if size >= 100.0 {
+    if size >= 100.0 {
         format!("{value:.0}")
     } else if size >= 10.0 {
         format!("{value:.1}")
@@ -110,8 +108,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_or_so() {
-        let shown: Vec<String> =
-            [0.0, 0.0123, 0.5, 12.34, 123.4, 12_345.6].map(number).into();
+        let shown: Vec<String> = [0.0, 0.0123, 0.5, 12.34, 123.4, 12_345.6].map(number).into();
         assert_eq!(shown, ["0.00", "0.0123", "0.50", "12.3", "123", "12346"]);
     }
 

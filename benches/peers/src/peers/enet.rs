@@ -209,12 +209,7 @@ impl<'a> Server<'a> {
                 }
                 Event::Receive { peer, packet, .. } => {
                     let (id, message) = (peer.id(), packet.data());
-                    take(
-                        self.workload,
-                        self.counters,
-                        &mut self.series,
-                        message,
-                    );
+                    take(self.workload, self.counters, &mut self.series, message);
                     self.taken += 1;
                     let echo = self.workload.opens() || self.workload == Workload::Latency;
                     if echo {
@@ -336,7 +331,11 @@ impl<'a> Client<'a> {
     fn connected(&mut self, peer: PeerID) -> Result<()> {
         if self.job.workload == Workload::Handshakes {
             let packet = Packet::reliable(self.source.message());
-            return self.host.peer_mut(peer).send(DATA, &packet).map_err(|e| format!("{e:?}").into());
+            return self
+                .host
+                .peer_mut(peer)
+                .send(DATA, &packet)
+                .map_err(|e| format!("{e:?}").into());
         }
         self.peers.push(peer);
         self.open()?;

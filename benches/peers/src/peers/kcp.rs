@@ -131,6 +131,8 @@ struct Link {
 impl Link {
     /// Reads everything that has arrived in order; how many messages.
     fn take(&mut self, workload: Workload, counters: &Counters) -> usize {
+        // Messages are as long as a write of 64 KiB; both sides have a stack of megabytes.
+        #[allow(clippy::large_stack_arrays)]
         let mut buffer = [0; 1 << 16];
         let mut messages = 0;
         let (series, last) = (&mut self.series, &mut self.last);

@@ -2,9 +2,11 @@
 //!
 //! | setting | value | why |
 //! | --- | --- | --- |
-//! | `initial_mtu`, `min_mtu`, no discovery | 1452, or 65,507 for `bulk-large` | the same packets for all |
-//! | GSO, GRO, `sendmsg` batches | on (quinn-udp's default) | |
-//! | stream, connection and send windows | 16 MiB | more than loopback has under way, so that flow control never waits |
+//! | `initial_mtu`, `min_mtu`, no discovery | 1452, or 16,000 for `bulk-large` | the same packets for all; with larger ones quinn 0.11 does not connect |
+//! | GSO, GRO, `sendmsg` batches | on (quinn-udp's default); no GSO for `bulk-large` | ten such packets are more than a send may have |
+//! | initial window | 10 packets | as RFC 9002; the default is less than two large packets |
+//! | stream and connection windows | 16 MiB | more than loopback has under way, so that flow control never waits |
+//! | send window | 256 KiB on loopback, else 16 MiB | best of 256 KiB to 16 MiB: quinn searches what is unacknowledged |
 //! | acknowledgement frequency | every 10 packets (extension on) | fewer acknowledgements; the default is every 2 |
 //! | congestion control | CUBIC (the default) | |
 //! | socket buffers | 4 MiB | as Trunkline; the system's default loses packets |
@@ -23,6 +25,7 @@ use crate::peer::{Outcome, Peer};
 use crate::side::Side;
 use crate::workload::{BATCH, Job, OPENING, Workload};
 use bytes::Bytes;
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream,
@@ -37,8 +40,14 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Flow control and send buffers, in bytes.
 const WINDOW: u32 = 16 << 20;
+/// The send window on loopback, in bytes.
+const LOOPBACK_SEND_WINDOW: u64 = 256 << 10;
 /// Bytes of datagrams that may wait.
 const DATAGRAM_BUFFER: usize = 8 << 20;
+/// Packets that quinn puts into one send at most; more than 64 KiB in all the system refuses.
+const GSO_PACKETS: usize = 10;
+/// Largest packet: larger ones than this end in an error or take longer.
+const LARGEST: usize = 16_000;
 /// Chunks read at once.
 const CHUNKS: usize = 32;
 /// Packets for each acknowledgement.
@@ -79,26 +88,36 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn transport(job: &Job) -> Arc<TransportConfig> {
-    let env = |n: &str, d: u64| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(env("ACKN", 10) as u32));
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY));
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(10 * u64::from(packet(job)));
     let mut transport = TransportConfig::default();
     transport
         .initial_mtu(packet(job))
         .min_mtu(packet(job))
         .mtu_discovery_config(None)
-        .stream_receive_window(VarInt::from_u32(env("RECVW", 16<<20) as u32))
-        .receive_window(VarInt::from_u32(env("RECVW", 16<<20) as u32))
-        .send_window(env("SENDW", 16<<20))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(send_window(job))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .enable_segmentation_offload(packet(job) as usize * GSO_PACKETS < udp::LARGEST)
+        .congestion_controller_factory(Arc::new(congestion))
         .keep_alive_interval(Some(Duration::from_secs(10)))
-        .ack_frequency_config((env("ACKN", 10) > 0).then_some(acks));
+        .ack_frequency_config(Some(acks));
     Arc::new(transport)
 }
 
+/// Bytes of streams under way or waiting. Few on loopback: looking for what is to be sent takes
+/// longer the more there is.
+fn send_window(job: &Job) -> u64 {
+    let loopback = job.listen.parse().is_ok_and(|at: SocketAddr| at.ip().is_loopback());
+    if loopback { LOOPBACK_SEND_WINDOW } else { WINDOW.into() }
+}
+
 fn packet(job: &Job) -> u16 {
-    job.packet().min(udp::LARGEST) as u16
+    job.packet().min(LARGEST) as u16
 }
 
 fn endpoint(job: &Job, listen: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {

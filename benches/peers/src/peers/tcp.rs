@@ -112,7 +112,7 @@ pub(super) fn prepare(socket: &TcpStream, job: &Job) -> io::Result<()> {
 
 /// A blocking TLS connection.
 struct Tls<C> {
-    tls: C,
+    session: C,
     input: BufReader<TcpStream>,
     output: TcpStream,
 }
@@ -125,10 +125,10 @@ where
     fn new(mut tls: C, socket: TcpStream) -> io::Result<Self> {
         let output = socket.try_clone()?;
         tls.set_buffer_limit(None);
-        let mut this = Self { tls, input: BufReader::with_capacity(READ, socket), output };
-        while this.tls.is_handshaking() {
+        let mut this = Self { session: tls, input: BufReader::with_capacity(READ, socket), output };
+        while this.session.is_handshaking() {
             this.flush()?;
-            if this.tls.wants_read() {
+            if this.session.wants_read() {
                 this.fill()?;
             }
         }
@@ -137,30 +137,30 @@ where
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut self.output)?;
+        while self.session.wants_write() {
+            self.session.write_tls(&mut self.output)?;
         }
         Ok(())
     }
 
     /// Reads and decrypts something.
     fn fill(&mut self) -> io::Result<()> {
-        if self.tls.read_tls(&mut self.input)? == 0 {
+        if self.session.read_tls(&mut self.input)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.tls.process_new_packets().map_err(io::Error::other)?;
+        self.session.process_new_packets().map_err(io::Error::other)?;
         Ok(())
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.writer().write_all(bytes)?;
+        self.session.writer().write_all(bytes)?;
         self.flush()
     }
 
     /// Waits for plain text; how much of it `buffer` has now.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.tls.reader().read(buffer) {
+            match self.session.reader().read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => return Ok(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.fill()?,

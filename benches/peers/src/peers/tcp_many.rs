@@ -187,12 +187,7 @@ impl Ended for io::Result<Next> {
     }
 }
 
-fn answer(
-    job: &Job,
-    link: &mut Link,
-    buffer: &mut [u8],
-    counters: &Counters,
-) -> io::Result<Next> {
+fn answer(job: &Job, link: &mut Link, buffer: &mut [u8], counters: &Counters) -> io::Result<Next> {
     let mut back = Vec::new();
     let next = link.receive(buffer, |message| {
         if job.workload == Workload::Tick {
@@ -236,8 +231,7 @@ impl Client<'_> {
         let socket = connect(self.job, self.server)?;
         socket.set_nonblocking(true)?;
         let tls = ClientConnection::new(Arc::clone(self.config), identity::server_name()?)?;
-        let link =
-            Link::new(TcpStream::from_std(socket), tls.into(), self.job.workload.message());
+        let link = Link::new(TcpStream::from_std(socket), tls.into(), self.job.workload.message());
         let at = self.links.add(registry, link)?;
         if let Some(link) = self.links.get(at) {
             link.flush()?;

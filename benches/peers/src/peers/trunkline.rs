@@ -364,6 +364,7 @@ impl Client {
                 Err(e) => return Err(e),
             }
         }
+        cx.set_timer(Duration::ZERO, TIMER);
         Ok(())
     }
 
@@ -463,12 +464,6 @@ impl Handler for Client {
             let (pacer, source) = (&mut self.pacer, &mut self.source);
             tick(cx, pacer, source, &self.channels, &self.side.counters);
         } else if !self.blocked {
-            self.pump(cx);
-        }
-    }
-
-    fn on_batch_end(&mut self, cx: &mut Context<'_>) {
-        if self.running && self.workload == Workload::Datagrams {
             self.pump(cx);
         }
     }
