@@ -123,7 +123,7 @@ fn engine_config(args: &BenchArgs, processor: usize, max_message: usize) -> Engi
             connection.max_packet = usize::from(bytes);
         }
         // What an Ethernet path carries: loopback's own size would flatter the figures.
-        None => connection.max_packet = ETHERNET_PACKET,
+        None => connection.max_packet = args.max_mtu.map_or(ETHERNET_PACKET, usize::from),
     }
     EngineConfig {
         connection,

@@ -241,6 +241,11 @@ pub struct BenchArgs {
     /// Hold the packet size: bytes of UDP payload, 1200 to 65507 [default: search up to 1452].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..=65507))]
     pub mtu: Option<u16>,
+    /// Let the search for the packet size go up to this: what a path with larger frames carries,
+    /// loopback included [default: 1452].
+    #[arg(long, value_name = "BYTES", conflicts_with = "mtu",
+          value_parser = clap::value_parser!(u16).range(1200..=65507))]
+    pub max_mtu: Option<u16>,
     /// Client: accept only a server with this fingerprint.
     #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint, requires = "client")]
     pub pin: Vec<PeerId>,
@@ -396,6 +401,8 @@ mod tests {
             vec!["bench", "--listen", "127.0.0.1:1"],
             vec!["bench", "-l", "4"],
             vec!["bench", "--mtu", "1199"],
+            vec!["bench", "--max-mtu", "65508"],
+            vec!["bench", "--mtu", "1200", "--max-mtu", "1400"],
             vec!["bench", "-t", "0"],
             vec!["bench", "--floor", "-s"],
             vec!["bench", "--floor", "-c", "host"],

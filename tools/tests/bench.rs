@@ -2,10 +2,11 @@
 
 mod common;
 
+use common::veth::{self, Veth};
 use common::{Home, PATIENCE, run, text};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 const NUMBERS: [&str; 12] = [
     "seconds",
@@ -213,6 +214,10 @@ impl Server {
     fn start(home: &Home, args: &[&str]) -> Self {
         let mut command = home.trunkline();
         command.args(["bench", "-s", "--listen", "127.0.0.1:0"]).args(args);
+        Self::of(&mut command)
+    }
+
+    fn of(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut find = |prefix: &str| {
@@ -266,4 +271,48 @@ fn nobody_there() {
     let address = silent.local_addr().unwrap().to_string();
     let output = run(home.trunkline().args(["bench", "-t", "0.2", "-c", &address]), PATIENCE);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+}
+
+/// The size of packets follows the path, and goodput follows the size.
+#[test]
+fn packets_as_large_as_the_path_carries() {
+    let home = Home::new();
+    let bulk = |command: &mut Command| {
+        let object = object(&run(command, PATIENCE));
+        let run = &object["runs"][0];
+        check_run(run, "bulk");
+        (run["packet_bytes"].as_u64().unwrap(), run["goodput_gbps"].as_f64().unwrap())
+    };
+    let args = ["--json", "-t", "0.5", "--scenario", "bulk", "--max-mtu", "65507"];
+    assert_eq!(bulk(home.trunkline().arg("bench").args(args)).0, 65_507, "loopback");
+    let over = |mtu| -> Result<(u64, f64), String> {
+        let veth = Veth::new(mtu)?;
+        let mut server = home.trunkline();
+        server.args(["bench", "-s", "--max-mtu", "65507", "--listen"]);
+        server.arg(format!("{}:0", veth::ADDRESSES[1]));
+        let server = Server::of(&mut veth.at(1, &server));
+        let mut client = home.trunkline();
+        client.args(["bench", "-c", &server.address, "--pin", &server.fingerprint]).args(args);
+        Ok(bulk(&mut veth.at(0, &client)))
+    };
+    let mut best = [0.0_f64; 2];
+    // Other tests run beside this one, so a single comparison says little.
+    for _ in 0..5 {
+        for (best, (mtu, payload)) in best.iter_mut().zip([(1500, 1472), (9000, 8972)]) {
+            match over(mtu) {
+                Ok((packet, goodput)) => {
+                    assert_eq!(packet, payload, "MTU {mtu}");
+                    *best = best.max(goodput);
+                }
+                Err(why) => {
+                    eprintln!("skipped: {why}");
+                    return;
+                }
+            }
+        }
+        if best[1] > best[0] {
+            return;
+        }
+    }
+    panic!("goodput with 1500 and with 9000 bytes: {best:?} Gb/s");
 }

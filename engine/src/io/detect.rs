@@ -191,6 +191,12 @@ mod steps {
         let mut steps = Vec::new();
         let (socket, remote) = match open(&mut driver) {
             Ok(open) => open,
+            // A fresh network namespace: nothing speaks against the driver.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                let detail = "not tried: the loopback interface is down";
+                steps.push(step("traffic", Ok(detail.to_owned())));
+                return steps;
+            }
             Err(error) => {
                 steps.push(step("adding a socket", Err(error.to_string())));
                 return steps;

@@ -1,0 +1,65 @@
+//! Two network namespaces joined by a veth pair.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Addresses of the two ends.
+pub const ADDRESSES: [&str; 2] = ["10.231.7.1", "10.231.7.2"];
+
+/// The namespaces, removed when dropped.
+pub struct Veth {
+    names: [String; 2],
+}
+
+impl Veth {
+    /// `Err` with the reason where namespaces cannot be made.
+    pub fn new(mtu: u32) -> Result<Self, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |end: char| format!("tl{}-{n}{end}", std::process::id());
+        let names = [name('a'), name('b')];
+        ip(&format!("netns add {}", names[0]))
+            .map_err(|e| format!("needs root and iproute2 to make network namespaces: {e}"))?;
+        let veth = Self { names };
+        let [a, b] = &veth.names;
+        ip(&format!("netns add {b}"))?;
+        ip(&format!("link add eth netns {a} type veth peer name eth netns {b}"))
+            .map_err(|e| format!("this kernel has no veth: {e}"))?;
+        for (name, address) in veth.names.iter().zip(ADDRESSES) {
+            ip(&format!("-n {name} addr add {address}/24 dev eth"))?;
+            ip(&format!("-n {name} link set eth mtu {mtu} up"))?;
+        }
+        Ok(veth)
+    }
+
+    /// `command`, to be run at one end: 0 or 1.
+    pub fn at(&self, end: usize, command: &Command) -> Command {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &self.names[end]]);
+        inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(key, value),
+                None => inside.env_remove(key),
+            };
+        }
+        inside
+    }
+}
+
+impl Drop for Veth {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+fn ip(args: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(args.split(' ')).output();
+    let output = output.map_err(|e| format!("ip(8): {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("ip {args}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
