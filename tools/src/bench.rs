@@ -5,6 +5,8 @@ mod control;
 mod figures;
 mod floors;
 mod hgrm;
+mod load;
+mod pace;
 mod rounds;
 mod runner;
 mod server;

@@ -184,11 +184,15 @@ pub enum Scenario {
     Datagrams,
     /// One 64-byte message to and fro at a time.
     Latency,
+    /// Round trips of 64-byte messages of priority 0, sent at a fixed rate whether or not answers
+    /// come, beside half of the goodput that bulk has here.
+    Loaded,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 4] = [Self::Bulk, Self::Small, Self::Datagrams, Self::Latency];
+    pub const ALL: [Self; 5] =
+        [Self::Bulk, Self::Small, Self::Datagrams, Self::Latency, Self::Loaded];
 
     /// The name on the command line and in the JSON object.
     pub const fn name(self) -> &'static str {
@@ -197,13 +201,14 @@ impl Scenario {
             Self::Small => "small",
             Self::Datagrams => "datagrams",
             Self::Latency => "latency",
+            Self::Loaded => "loaded",
         }
     }
 
     /// Bytes of a message when `-l` is not given.
     pub const fn default_length(self) -> usize {
         match self {
-            Self::Bulk => 64 * 1024,
+            Self::Bulk | Self::Loaded => 64 * 1024,
             Self::Small | Self::Datagrams | Self::Latency => 64,
         }
     }
@@ -228,7 +233,7 @@ pub struct BenchArgs {
     /// Seconds measured for each scenario, after a warm-up.
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub time: Duration,
-    /// Bytes of a message [default: bulk 65536, others 64].
+    /// Bytes of a message [default: bulk and loaded 65536, others 64].
     #[arg(short = 'l', long, value_name = "BYTES", value_parser = message_length)]
     pub length: Option<usize>,
     /// Connections at once.

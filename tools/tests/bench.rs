@@ -8,6 +8,8 @@ use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
+const SCENARIOS: [&str; 5] = ["bulk", "small", "datagrams", "latency", "loaded"];
+
 const NUMBERS: [&str; 12] = [
     "seconds",
     "warmup_seconds",
@@ -63,11 +65,17 @@ fn everything_in_one_process() {
     let output = run(home.trunkline().args(["bench", "-t", "0.3", "--json"]), PATIENCE);
     let object = object(&output);
     let runs = object["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 4);
-    for (run, scenario) in runs.iter().zip(["bulk", "small", "datagrams", "latency"]) {
+    assert_eq!(runs.len(), SCENARIOS.len());
+    for (run, scenario) in runs.iter().zip(SCENARIOS) {
         check_run(run, scenario);
         assert_eq!(run["loopback"], true);
     }
+    // Half of the load, beside figures of its own.
+    let of = |field: &str| runs[4][field].as_f64().unwrap();
+    assert!((0.3..0.7).contains(&of("ratio_gbps")), "{}", runs[4]);
+    assert!((of("goodput_gbps") / of("full_gbps") / of("ratio_gbps") - 1.0).abs() < 1e-9);
+    let p99 = runs[4]["rtt_us"]["p99"].as_f64().unwrap();
+    assert!((p99 / of("idle_p99_us") / of("ratio") - 1.0).abs() < 1e-9, "{}", runs[4]);
     assert_eq!(runs[0]["length"], 65_536);
     assert!(runs[3]["rtt_us"]["p50"].as_f64().unwrap() < 100_000.0);
     // Live lines and the table are on standard error.
@@ -133,9 +141,7 @@ fn floors_and_ratios() {
         &["floor_gbps", "floor_per_s", "ratio", "ratio_gbps"],
         &["floor_us", "floor_p99_us", "ratio", "ratio_p99"],
     ];
-    for ((run, scenario), fields) in
-        runs.iter().zip(["bulk", "small", "datagrams", "latency"]).zip(floors)
-    {
+    for ((run, scenario), fields) in runs.iter().zip(SCENARIOS).zip(floors) {
         assert_eq!((&run["scenario"], &run["rounds"]), (&scenario.into(), &2.into()));
         assert_eq!(run["corrupt"], 0);
         for field in fields {
@@ -249,9 +255,7 @@ fn two_processes() {
     };
     let output = bench(&["--pin", &server.fingerprint]);
     let pinned = object(&output);
-    for (run, scenario) in
-        pinned["runs"].as_array().unwrap().iter().zip(["bulk", "small", "datagrams", "latency"])
-    {
+    for (run, scenario) in pinned["runs"].as_array().unwrap().iter().zip(SCENARIOS) {
         check_run(run, scenario);
         assert_eq!(run["server_driver"], "mio");
     }

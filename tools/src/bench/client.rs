@@ -1,6 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
+use super::load::{self, Load, Pace, Probes};
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -14,12 +15,6 @@ use trunkline::{
 use trunkline_floor::cpu::ThreadClock;
 use trunkline_floor::payload::{self, Source};
 
-/// Bytes of a probe beside a load.
-const PROBE_LENGTH: usize = 64;
-/// Between two probes.
-const PROBE_EVERY: Duration = Duration::from_millis(1);
-/// Messages sent at most in one go, so that acknowledgements are seen in between.
-const BURST_MESSAGES: u32 = 8192;
 /// Token of the timer for probes.
 const PROBE_TIMER: u64 = 1;
 /// Token of the timer that goes on sending.
@@ -38,6 +33,8 @@ pub struct Plan {
 pub enum Command {
     /// Connect and start the load.
     Run(Box<Plan>),
+    /// Change the load of [`Scenario::Loaded`], which begins without one.
+    Load(Load),
     /// Take a mark; `reset`: round trips are counted from now on.
     Mark { reset: bool },
     /// Close all connections.
@@ -95,26 +92,18 @@ struct Run {
 }
 
 /// One connection.
-struct Link {
-    conn: Conn,
+pub struct Link {
+    pub conn: Conn,
     control: Option<Channel>,
-    load: Option<Channel>,
-    probe: Option<Channel>,
-    source: Source,
-    probes: Source,
-    /// When the message under way was sent: of the closed loop, or the probe.
-    sent_at: Option<Instant>,
+    pub load: Option<Channel>,
+    pub source: Source,
+    probes: Option<Probes>,
+    /// When the message of the closed loop that is under way was sent.
+    pub sent_at: Option<Instant>,
     channels_ready: u32,
     running: bool,
-    blocked: bool,
-    pace: Pace,
-}
-
-/// Unreliable messages are never refused; the oldest are dropped instead. So the burst follows
-/// what was dropped.
-struct Pace {
-    burst: u32,
-    dropped: u64,
+    pub blocked: bool,
+    pub pace: Pace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,14 +146,16 @@ impl BenchClient {
                     conn,
                     control: None,
                     load: None,
-                    probe: None,
                     source: Source::new(run.plan.length, seed),
-                    probes: Source::new(PROBE_LENGTH, !seed),
+                    probes: None,
                     sent_at: None,
                     channels_ready: 0,
                     running: false,
                     blocked: false,
-                    pace: Pace { burst: 256, dropped: 0 },
+                    pace: Pace::new(match run.plan.scenario {
+                        Scenario::Loaded => Load::None,
+                        _ => Load::Full,
+                    }),
                 }),
                 Err(e) => {
                     run.failed = true;
@@ -205,7 +196,7 @@ impl BenchClient {
         let load = ChannelOptions { kind: ChannelKind::Messages, ..Default::default() };
         let unreliable = ChannelOptions { kind: ChannelKind::Datagrams, ..Default::default() };
         let load = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small => open(SINK, load, Role::Load)?,
+            Scenario::Bulk | Scenario::Small | Scenario::Loaded => open(SINK, load, Role::Load)?,
             Scenario::Datagrams => open(SINK, unreliable, Role::Load)?,
             Scenario::Latency => open(ECHO, urgent(ChannelKind::Messages), Role::Echo)?,
         };
@@ -213,9 +204,20 @@ impl BenchClient {
             Scenario::Latency => None,
             _ => Some(open(PROBE, urgent(ChannelKind::Messages), Role::Probe)?),
         };
+        let paced = run.plan.scenario == Scenario::Loaded;
         let link = &mut run.links[at];
-        (link.control, link.load, link.probe) = (Some(control), Some(load), probe);
+        (link.control, link.load) = (Some(control), Some(load));
+        link.probes = probe.map(|channel| Probes::new(channel, !(at as u64), paced));
         Ok(())
+    }
+
+    fn load(&mut self, cx: &mut Context<'_>, load: Load) {
+        let Some(run) = &mut self.run else { return };
+        for link in &mut run.links {
+            link.pace = Pace::new(load);
+            link.blocked = false;
+        }
+        self.pump_all(cx);
     }
 
     fn mark(&mut self, cx: &mut Context<'_>, reset: bool) {
@@ -289,20 +291,18 @@ impl BenchClient {
         if run.stopping {
             return;
         }
+        let link = &mut run.links[at];
         let result = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small => {
-                let result = pump_reliable(cx, &mut run.links[at]);
-                if result.is_ok() && !run.pump_due {
-                    run.pump_due = true;
-                    cx.set_timer(Duration::ZERO, PUMP_TIMER);
-                }
-                result
-            }
-            Scenario::Datagrams => pump_unreliable(cx, &mut run.links[at]),
-            Scenario::Latency => ping(cx, &mut run.links[at]),
+            Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::reliable(cx, link),
+            Scenario::Datagrams => load::unreliable(cx, link).map(|()| None),
+            Scenario::Latency => load::ping(cx, link).map(|()| None),
         };
         match result {
-            Ok(()) | Err(ApiError::WouldBlock(_) | ApiError::InvalidHandle) => {}
+            Ok(Some(again)) if !run.pump_due => {
+                run.pump_due = true;
+                cx.set_timer(again, PUMP_TIMER);
+            }
+            Ok(_) | Err(ApiError::WouldBlock(_) | ApiError::InvalidHandle) => {}
             Err(e) => self.fail(&format!("cannot send: {e}")),
         }
     }
@@ -312,16 +312,18 @@ impl BenchClient {
         let now = Instant::now();
         let Some(run) = &mut self.run else { return };
         let link = &mut run.links[at];
-        let expected = match role {
-            Role::Echo => link.source.sent().checked_sub(1),
-            _ => link.probes.sent().checked_sub(1),
+        let sequence = payload::open(message);
+        let sent = match (role, &mut link.probes) {
+            (Role::Echo, _) if sequence == link.source.sent().checked_sub(1) => link.sent_at.take(),
+            (Role::Probe, Some(probes)) => probes.take(sequence),
+            _ => None,
         };
-        match link.sent_at.take() {
-            Some(sent) if payload::open(message) == expected => {
+        match sent {
+            Some(sent) => {
                 let ns = u64::try_from(now.duration_since(sent).as_nanos()).unwrap_or(u64::MAX);
                 run.rtt.saturating_record(ns);
             }
-            _ => run.corrupt += 1,
+            None => run.corrupt += 1,
         }
         if role == Role::Echo {
             self.pump(cx, at);
@@ -332,14 +334,14 @@ impl BenchClient {
         let Some(run) = &mut self.run else { return };
         let link = &mut run.links[at];
         link.channels_ready += 1;
-        if link.channels_ready < 2 + u32::from(link.probe.is_some()) {
+        if link.channels_ready < 2 + u32::from(link.probes.is_some()) {
             return;
         }
         link.running = true;
         run.ready += 1;
         if run.ready == run.links.len() {
             if run.plan.scenario != Scenario::Latency {
-                cx.set_timer(PROBE_EVERY, PROBE_TIMER);
+                cx.set_timer(Duration::ZERO, PROBE_TIMER);
             }
             self.tell(Update::Running);
         }
@@ -351,15 +353,12 @@ impl BenchClient {
         if run.stopping {
             return;
         }
-        for link in run.links.iter_mut().filter(|link| link.sent_at.is_none()) {
-            let Some(probe) = link.probe else { continue };
-            let now = Instant::now();
-            if cx.send(probe, link.probes.message()).is_ok() {
-                link.probes.advance();
-                link.sent_at = Some(now);
-            }
+        let now = Instant::now();
+        let next = run.links.iter_mut().filter_map(|link| link.probes.as_mut());
+        let next = next.map(|probes| probes.send(cx, now)).min();
+        if let Some(next) = next {
+            cx.set_timer(next, PROBE_TIMER);
         }
-        cx.set_timer(PROBE_EVERY, PROBE_TIMER);
     }
 
     fn pump_all(&mut self, cx: &mut Context<'_>) {
@@ -373,54 +372,6 @@ impl BenchClient {
     }
 }
 
-/// One send call for each message, until the channel is full or it is time to look around.
-fn pump_reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some(load) = link.load else { return Ok(()) };
-    link.blocked = false;
-    for _ in 0..BURST_MESSAGES {
-        match cx.send(load, link.source.message()) {
-            Ok(()) => link.source.advance(),
-            Err(e) => {
-                link.blocked = true;
-                return Err(e);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pump_unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some(load) = link.load else { return Ok(()) };
-    let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
-    if dropped > link.pace.dropped {
-        link.pace.dropped = dropped;
-        link.pace.burst = (link.pace.burst / 2).max(8);
-    } else {
-        link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
-    }
-    for _ in 0..link.pace.burst {
-        match cx.send(load, link.source.message()) {
-            Ok(()) | Err(ApiError::Dropped(_)) => link.source.advance(),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// The next message of the closed loop.
-fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some(load) = link.load else { return Ok(()) };
-    if link.sent_at.is_some() {
-        return Ok(());
-    }
-    let message = link.source.message();
-    let now = Instant::now();
-    cx.send(load, message)?;
-    link.source.advance();
-    link.sent_at = Some(now);
-    Ok(())
-}
-
 impl Handler for BenchClient {
     type Command = Command;
 
@@ -431,6 +382,7 @@ impl Handler for BenchClient {
     fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
         match command {
             Command::Run(plan) => self.start(cx, *plan),
+            Command::Load(load) => self.load(cx, load),
             Command::Mark { reset } => self.mark(cx, reset),
             Command::Stop => self.stop(cx),
         }

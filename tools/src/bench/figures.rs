@@ -178,8 +178,11 @@ pub mod tests {
             "floor_us",
             "floor_p99_us",
             "floor_lost",
+            "idle_p50_us",
+            "idle_p99_us",
+            "full_gbps",
         ];
-        let runs: Vec<Run> = ["bulk", "small", "datagrams", "latency"]
+        let runs: Vec<Run> = ["bulk", "small", "datagrams", "latency", "loaded"]
             .into_iter()
             .filter_map(|scenario| {
                 let floors = floors.map(|key| (key, 1.0)).to_vec();

@@ -36,8 +36,13 @@ impl Floors {
 
     /// Time that the floors of one round take.
     pub fn time(&self, scenarios: &[Scenario]) -> Duration {
-        let floors = |scenario: &Scenario| if *scenario == Scenario::Latency { 1 } else { 2 };
-        (self.rest + self.setup.time + self.setup.warm_up) * scenarios.iter().map(floors).sum()
+        let floors = |scenario: &Scenario| match scenario {
+            Scenario::Loaded => 0,
+            Scenario::Latency => 1,
+            _ => 2,
+        };
+        (self.rest + self.setup.time + self.setup.warm_up)
+            * scenarios.iter().map(floors).sum::<u32>()
     }
 
     /// The floors that `scenario` with messages of `length` bytes stands beside, each with its
@@ -51,6 +56,8 @@ impl Floors {
         thread::sleep(self.rest);
         let mut floors = match scenario {
             Scenario::Latency => return self.round_trips(length),
+            // It stands beside itself.
+            Scenario::Loaded => return Ok(Vec::new()),
             Scenario::Small | Scenario::Datagrams if length <= self.room() => {
                 let single = trunkline_floor::single_packets(&self.setup, length);
                 let single = tell("single UDP packets", single)?;

@@ -55,12 +55,15 @@ const MESSAGES: [Comparison; 2] = [
     Comparison { ratio: "ratio_gbps", ..GOODPUT },
 ];
 
+/// The floor that depends on how an end waits.
+pub const PING_PONG: &str = "UDP ping-pong";
+
 const LATENCY: [Comparison; 2] = [
     Comparison {
         figure: "p50",
         unit: "µs",
         value: "p50_us",
-        floor_name: "UDP ping-pong",
+        floor_name: PING_PONG,
         floor: "floor_us",
         ratio: "ratio",
     },
@@ -68,10 +71,31 @@ const LATENCY: [Comparison; 2] = [
         figure: "p99",
         unit: "µs",
         value: "p99_us",
-        floor_name: "UDP ping-pong",
+        floor_name: PING_PONG,
         floor: "floor_p99_us",
         ratio: "ratio_p99",
     },
+];
+
+/// With half of the load beside none and all of it.
+const LOADED: [Comparison; 3] = [
+    Comparison {
+        figure: "p99",
+        unit: "µs",
+        value: "p99_us",
+        floor_name: "no load",
+        floor: "idle_p99_us",
+        ratio: "ratio",
+    },
+    Comparison {
+        figure: "p50",
+        unit: "µs",
+        value: "p50_us",
+        floor_name: "no load",
+        floor: "idle_p50_us",
+        ratio: "ratio_p50",
+    },
+    Comparison { floor_name: "all that goes", floor: "full_gbps", ratio: "ratio_gbps", ..GOODPUT },
 ];
 
 /// What the figures of `run` stand beside.
@@ -80,6 +104,7 @@ pub fn comparisons(run: &Run) -> &'static [Comparison] {
     let single = run.floors.is_empty() || run.floors.contains_key("floor_per_s");
     match run.scenario {
         "latency" => &LATENCY,
+        "loaded" => &LOADED,
         "small" | "datagrams" if single => &MESSAGES,
         _ => &BULK,
     }
@@ -100,7 +125,8 @@ pub fn run(
     let mut outcome = Ok(());
     if rounds > 1 {
         let floors = floors.map_or(Duration::ZERO, |floors| floors.time(scenarios));
-        let whole = (bench.time() * scenarios.len() as u32 + floors) * rounds;
+        let own: Duration = scenarios.iter().map(|scenario| bench.time(*scenario)).sum();
+        let whole = (own + floors) * rounds;
         eprintln!("{rounds} rounds, about {:.0} seconds", whole.as_secs_f64());
     }
     'rounds: for number in 1..=rounds {
@@ -127,11 +153,12 @@ fn one(
     connect: &ConnectConfig,
 ) -> Result<Round, Failure> {
     let length = bench.length(scenario)?;
-    let floors = match floors {
+    let mut floors = match floors {
         Some(floors) => floors.measure(scenario, length, bench.stop)?,
         None => Vec::new(),
     };
-    let (run, rtt) = bench.scenario(scenario, length, connect)?;
+    let (run, rtt, beside) = bench.scenario(scenario, length, connect)?;
+    floors.extend(beside);
     Ok(Round { run, rtt, floors })
 }
 
@@ -270,9 +297,12 @@ pub mod tests {
 
     #[test]
     fn every_scenario_has_one_main_ratio() {
-        let floors = ["floor_gbps", "floor_plain_gbps", "floor_per_s", "floor_us", "floor_p99_us"];
+        let floors = ["floor_gbps", "floor_plain_gbps", "floor_per_s", "floor_us", "floor_p99_us"]
+            .into_iter()
+            .chain(["idle_p50_us", "idle_p99_us", "full_gbps"])
+            .collect::<Vec<_>>();
         for scenario in Scenario::ALL {
-            let floors = floors.map(|key| (key, 1.0)).to_vec();
+            let floors = floors.iter().map(|key| (*key, 1.0)).collect();
             let (run, _) = combine(vec![round(scenario.name(), 0.5, floors)]).unwrap();
             assert!(run.floors["ratio"] > 0.0, "{run:?}");
         }

@@ -2,6 +2,7 @@
 
 use super::client::{BenchClient, Command, Plan, Sample, Update};
 use super::figures::{Cpu, Rtt, Run};
+use super::load::Load;
 use super::table;
 use crate::cli::{BenchArgs, Scenario};
 use crate::engine::Post;
@@ -18,6 +19,8 @@ use trunkline::{ConnectConfig, Reuse};
 const LIVE: Duration = Duration::from_millis(500);
 /// Longest warm-up; a third of the measured time where that is less.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// From a change of the load to the next mark.
+const SETTLE: Duration = Duration::from_millis(200);
 /// How long connections and answers may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -33,8 +36,12 @@ pub struct Bench<'a> {
 
 impl Bench<'_> {
     /// Time that one scenario takes.
-    pub fn time(&self) -> Duration {
-        self.args.time + self.warm_up()
+    pub fn time(&self, scenario: Scenario) -> Duration {
+        let before = match scenario {
+            Scenario::Loaded => 2 * (SETTLE + self.warm_up()) + SETTLE,
+            _ => self.warm_up(),
+        };
+        before + self.args.time
     }
 
     fn warm_up(&self) -> Duration {
@@ -50,13 +57,14 @@ impl Bench<'_> {
         Ok(length)
     }
 
-    /// Runs `scenario` once; its figures and its round trips in nanoseconds.
+    /// Runs `scenario` once; its figures, its round trips in nanoseconds, and what it measured to
+    /// stand beside them, by their names in the JSON object.
     pub fn scenario(
         &self,
         scenario: Scenario,
         length: usize,
         connect: &ConnectConfig,
-    ) -> Result<(Run, Histogram<u64>), Failure> {
+    ) -> Result<(Run, Histogram<u64>, Beside), Failure> {
         let connections = self.args.connections;
         let plan = Plan {
             scenario,
@@ -65,51 +73,86 @@ impl Bench<'_> {
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));
-        let result = self.measured(scenario);
+        let result = self.measured(scenario, length);
         self.post.deliver(Command::Stop);
         if result.is_ok() {
             self.wait(|update| matches!(update, Update::Stopped).then_some(()))?;
         }
-        let (first, last, warm_up) = result?;
-        Ok((self.figures(scenario, length, &first, &last, warm_up), last.rtt))
+        let Marks { first, last, warm_up, beside } = result?;
+        Ok((self.figures(scenario, length, &first, &last, warm_up), last.rtt, beside))
     }
 
     /// The marks around the measured time.
-    fn measured(&self, scenario: Scenario) -> Result<(Sample, Sample, Duration), Failure> {
+    fn measured(&self, scenario: Scenario, length: usize) -> Result<Marks, Failure> {
         self.wait(|update| matches!(update, Update::Running).then_some(()))?;
-        let warm_up = self.warm_up();
         let begun = Instant::now();
-        let mut before = self.mark(false)?;
-        while begun.elapsed() < warm_up {
-            before = self.live(scenario, begun, warm_up, &before, true)?;
-        }
-        let first = self.mark(true)?;
-        let begun = Instant::now();
-        before = first.clone();
-        while begun.elapsed() < self.args.time {
-            before = self.live(scenario, begun, self.args.time, &before, false)?;
-        }
+        let beside = if scenario == Scenario::Loaded {
+            self.half_load(length)?
+        } else {
+            self.phase(scenario, "warming up", self.warm_up(), false)?;
+            Beside::new()
+        };
+        let warm_up = begun.elapsed();
+        let (first, last) = self.phase(scenario, "measuring", self.args.time, true)?;
         if io::stderr().is_terminal() {
             eprintln!();
         }
-        let last = before;
-        Ok((first, last, warm_up))
+        Ok(Marks { first, last, warm_up, beside })
+    }
+
+    /// Measures round trips without a load and goodput with all that goes, and leaves half of that
+    /// running.
+    fn half_load(&self, length: usize) -> Result<Beside, Failure> {
+        std::thread::sleep(SETTLE);
+        let (_, idle) = self.phase(Scenario::Loaded, "no load", self.warm_up(), true)?;
+        self.post.deliver(Command::Load(Load::Full));
+        std::thread::sleep(SETTLE);
+        let (first, last) = self.phase(Scenario::Loaded, "full load", self.warm_up(), false)?;
+        let full = Rate::between(&first, &last).gbps;
+        let messages = full * 1e9 / 8.0 / length as f64 / f64::from(self.args.connections);
+        self.post.deliver(Command::Load(Load::Rate(messages / 2.0)));
+        std::thread::sleep(SETTLE);
+        let idle = Rtt::of(&idle.rtt);
+        let none = f64::NAN;
+        Ok(vec![
+            ("idle_p50_us", idle.p50.unwrap_or(none)),
+            ("idle_p99_us", idle.p99.unwrap_or(none)),
+            ("full_gbps", full),
+        ])
+    }
+
+    /// Marks at the beginning and at the end of a time, with live lines in between. `reset`: round
+    /// trips are counted from the first one on.
+    fn phase(
+        &self,
+        scenario: Scenario,
+        name: &str,
+        time: Duration,
+        reset: bool,
+    ) -> Result<(Sample, Sample), Failure> {
+        let first = self.mark(reset)?;
+        let begun = Instant::now();
+        let mut last = first.clone();
+        while begun.elapsed() < time {
+            last = self.live(scenario, name, begun, time, &last)?;
+        }
+        Ok((first, last))
     }
 
     /// Sleeps to the next live line (or to the end), takes a mark and shows it.
     fn live(
         &self,
         scenario: Scenario,
+        phase: &str,
         begun: Instant,
         whole: Duration,
         before: &Sample,
-        warm: bool,
     ) -> Result<Sample, Failure> {
         std::thread::sleep(LIVE.min(whole.saturating_sub(begun.elapsed())));
         let sample = self.mark(false)?;
         let rate = Rate::between(before, &sample);
         let at = begun.elapsed().as_secs_f64();
-        let line = table::live(scenario, at, rate.gbps, rate.messages_per_s, warm);
+        let line = table::live(scenario, phase, at, rate.gbps, rate.messages_per_s);
         if io::stderr().is_terminal() {
             eprint!("\r{line}");
         } else {
@@ -190,6 +233,18 @@ impl Bench<'_> {
             floors: BTreeMap::new(),
         }
     }
+}
+
+/// Figures that others stand beside, by their names in the JSON object.
+pub type Beside = Vec<(&'static str, f64)>;
+
+/// The measured time.
+struct Marks {
+    first: Sample,
+    last: Sample,
+    /// Time before the first mark.
+    warm_up: Duration,
+    beside: Beside,
 }
 
 /// What was delivered between two marks, by the server's clock.

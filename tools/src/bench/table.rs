@@ -101,7 +101,7 @@ fn beside_floors(runs: &[Run]) -> String {
     if floors {
         rows[0].extend(more.map(str::to_owned));
     }
-    for run in runs {
+    for run in runs.iter().filter(|run| run.rounds > 1 || !run.floors.is_empty()) {
         let mut before = "";
         for comparison in rounds::comparisons(run) {
             let again = comparison.figure == before;
@@ -123,10 +123,14 @@ fn beside_floors(runs: &[Run]) -> String {
         }
     }
     let mut out = aligned(&rows, &[0, 1, 2, 5]);
+    if runs.iter().any(|run| !run.floors.is_empty() && run.scenario != "loaded") {
+        out.push_str("floor: plain UDP on the same CPUs right before\n");
+    }
+    if runs.iter().any(|run| run.scenario == "loaded") {
+        out.push_str("loaded: beside the same connection's own figures of the same run\n");
+    }
     if floors {
-        out.push_str(
-            "floor: plain UDP on the same CPUs right before; ratio: median of the rounds'\n",
-        );
+        out.push_str("ratio: median of the rounds'\n");
     }
     out
 }
@@ -146,9 +150,9 @@ fn figure(run: &Run, comparison: &Comparison) -> Vec<String> {
 
 fn floor(run: &Run, comparison: &Comparison) -> Vec<String> {
     let Comparison { unit, floor_name, floor, ratio, .. } = comparison;
-    let name = match *unit {
-        "µs" => format!("{floor_name}, {}", waits(run.busy_poll_us.is_some())),
-        _ => (*floor_name).to_owned(),
+    let name = match *floor_name {
+        rounds::PING_PONG => format!("{floor_name}, {}", waits(run.busy_poll_us.is_some())),
+        name => name.to_owned(),
     };
     let median = |key: &str, shown: &dyn Fn(f64) -> String| {
         let value = run.floors.get(key).copied().filter(|value| value.is_finite());
@@ -198,9 +202,8 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// What the live line says.
-pub fn live(scenario: Scenario, at: f64, gbps: f64, per_s: f64, warm: bool) -> String {
+pub fn live(scenario: Scenario, phase: &str, at: f64, gbps: f64, per_s: f64) -> String {
     let name = scenario.name();
-    let phase = if warm { "warming up" } else { "measuring" };
     format!(
         "{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s",
         grouped(per_s as u64)

@@ -1,0 +1,181 @@
+//! What one connection of a measurement sends: the load, and the probes beside it.
+
+use super::client::Link;
+use super::pace::Schedule;
+use std::time::Instant;
+use trunkline::{ApiError, Channel, Context, Duration};
+use trunkline_floor::payload::Source;
+
+/// Bytes of a probe.
+const PROBE_LENGTH: usize = 64;
+/// Between two probes.
+const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(1);
+/// Messages sent at most in one go, so that acknowledgements are seen in between.
+const BURST_MESSAGES: u32 = 8192;
+/// Shortest time after which a load with a rate goes on.
+const SHORTEST: std::time::Duration = std::time::Duration::from_micros(50);
+
+/// How much is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Nothing.
+    None,
+    /// What the channel takes.
+    Full,
+    /// So many messages a second on each connection.
+    Rate(f64),
+}
+
+/// How fast a connection sends.
+#[derive(Debug)]
+pub struct Pace {
+    load: Load,
+    /// Of [`Load::Rate`].
+    schedule: Option<Schedule>,
+    /// Unreliable messages are never refused; the oldest are dropped instead. So the burst follows
+    /// what was dropped.
+    burst: u32,
+    dropped: u64,
+}
+
+impl Pace {
+    /// From now on.
+    pub fn new(load: Load) -> Self {
+        let schedule = match load {
+            Load::Rate(messages) => Some(Schedule::per_second(Instant::now(), messages)),
+            _ => None,
+        };
+        Self { load, schedule, burst: 256, dropped: 0 }
+    }
+}
+
+/// One send call for each message, until the channel is full, the rate is reached, or it is time
+/// to look around. Gives when to go on, unless a full channel tells that.
+pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
+    let Some(channel) = link.load else { return Ok(None) };
+    link.blocked = false;
+    let mut left = if link.pace.load == Load::None { 0 } else { BURST_MESSAGES };
+    let now = Instant::now();
+    while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
+        if let Err(e) = cx.send(channel, link.source.message()) {
+            link.blocked = true;
+            return Err(e);
+        }
+        link.source.advance();
+        if let Some(schedule) = &mut link.pace.schedule {
+            schedule.advance();
+        }
+        left -= 1;
+    }
+    Ok(match (link.pace.load, &link.pace.schedule) {
+        (Load::None, _) => None,
+        (_, Some(schedule)) => Some(schedule.until_next(now).max(SHORTEST).into()),
+        _ => Some(Duration::ZERO),
+    })
+}
+
+/// Unreliable messages, as many as the connection seems to take.
+pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+    let Some(channel) = link.load else { return Ok(()) };
+    let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
+    if dropped > link.pace.dropped {
+        link.pace.dropped = dropped;
+        link.pace.burst = (link.pace.burst / 2).max(8);
+    } else {
+        link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
+    }
+    for _ in 0..link.pace.burst {
+        match cx.send(channel, link.source.message()) {
+            Ok(()) | Err(ApiError::Dropped(_)) => link.source.advance(),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// The next message of the closed loop.
+pub fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+    let Some(channel) = link.load else { return Ok(()) };
+    if link.sent_at.is_some() {
+        return Ok(());
+    }
+    let message = link.source.message();
+    let now = Instant::now();
+    cx.send(channel, message)?;
+    link.source.advance();
+    link.sent_at = Some(now);
+    Ok(())
+}
+
+/// Messages of priority 0 that come back.
+pub struct Probes {
+    channel: Channel,
+    source: Source,
+    /// They go out at these times whatever has come back; without it one at a time.
+    schedule: Option<Schedule>,
+    /// When the one under way was sent, where there is one at a time.
+    sent_at: Option<Instant>,
+    /// Those that came back.
+    returned: u64,
+}
+
+impl Probes {
+    /// On `channel`; `paced`: at fixed times.
+    pub fn new(channel: Channel, seed: u64, paced: bool) -> Self {
+        Self {
+            channel,
+            source: Source::new(PROBE_LENGTH, seed),
+            schedule: paced.then(|| Schedule::new(Instant::now(), PROBE_EVERY)),
+            sent_at: None,
+            returned: 0,
+        }
+    }
+
+    /// Sends what is due. Gives the time until the next.
+    pub fn send(&mut self, cx: &mut Context<'_>, now: Instant) -> Duration {
+        let Some(mut schedule) = self.schedule else {
+            if self.sent_at.is_none() && self.send_one(cx) {
+                self.sent_at = Some(now);
+            }
+            return PROBE_EVERY.into();
+        };
+        while schedule.is_due(now) && self.send_one(cx) {
+            let n = self.source.sent() - 1;
+            let late = now.duration_since(schedule.time_of(n)).as_micros();
+            if late > 200 {
+                eprintln!("late {n} {late}");
+            }
+            schedule.advance();
+        }
+        self.schedule = Some(schedule);
+        schedule.until_next(now).max(SHORTEST).into()
+    }
+
+    fn send_one(&mut self, cx: &mut Context<'_>) -> bool {
+        let sent = cx.send(self.channel, self.source.message()).is_ok();
+        if sent {
+            self.source.advance();
+        }
+        sent
+    }
+
+    /// A probe with this number is back. Gives when it was sent, or meant to be; `None` if another
+    /// was expected.
+    pub fn take(&mut self, sequence: Option<u64>) -> Option<Instant> {
+        if sequence != Some(self.returned) {
+            return None;
+        }
+        let number = self.returned;
+        self.returned += 1;
+        match &self.schedule {
+            Some(schedule) => {
+                let us = schedule.time_of(number).elapsed().as_micros();
+                if us > 400 {
+                    eprintln!("rtt {number} {us}");
+                }
+                Some(schedule.time_of(number))
+            }
+            None => self.sent_at.take(),
+        }
+    }
+}
