@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Counts that one thread writes and others read.
@@ -131,29 +131,36 @@ impl Counters {
         self.delays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything now; `reset`: delays are counted from now on.
-    pub fn sample(&self, reset: bool) -> Sample {
-        let mut histogram = self.histogram();
-        let delays = Delays {
-            count: histogram.len(),
-            p50_ns: histogram.value_at_quantile(0.5),
-            p99_ns: histogram.value_at_quantile(0.99),
-            max_ns: histogram.max(),
-        };
-        if reset {
-            histogram.reset();
+    /// Everything now, that of `others` added; `reset`: delays are counted from now on.
+    pub fn sample(&self, others: &[Arc<Self>], reset: bool) -> Sample {
+        let mut sum = Sample::default();
+        let mut all = self.histogram().clone();
+        all.reset();
+        for counters in others.iter().map(Arc::as_ref).chain([self]) {
+            let mut histogram = counters.histogram();
+            let _ = all.add(&*histogram);
+            if reset {
+                histogram.reset();
+            }
+            drop(histogram);
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            sum.sent += read(&counters.sent);
+            sum.received += read(&counters.received);
+            sum.bytes += read(&counters.bytes);
+            sum.corrupt += read(&counters.corrupt);
         }
-        drop(histogram);
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let delays = Delays {
+            count: all.len(),
+            p50_ns: all.value_at_quantile(0.5),
+            p99_ns: all.value_at_quantile(0.99),
+            max_ns: all.max(),
+        };
         Sample {
-            received: read(&self.received),
-            bytes: read(&self.bytes),
             at_ns: u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            sent: read(&self.sent),
-            corrupt: read(&self.corrupt),
             cpu_ns: cpu_ns(),
             resident: resident(),
             delays,
+            ..sum
         }
     }
 }
@@ -222,18 +229,29 @@ mod tests {
         broken[30] ^= 1;
         series.take(&counters, &broken);
         series.take(&counters, source.numbered(3));
-        let sample = counters.sample(false);
+        let sample = counters.sample(&[], false);
         assert_eq!((sample.received, sample.bytes, sample.corrupt), (2, 128, 2));
+    }
+
+    #[test]
+    fn counts_of_several_threads_add_up() {
+        let (one, two) = (Counters::new(), Arc::new(Counters::new()));
+        one.received(10);
+        two.received(5);
+        two.delay(1000);
+        let sample = one.sample(&[Arc::clone(&two)], true);
+        assert_eq!((sample.received, sample.bytes, sample.delays.count), (2, 15, 1));
+        assert_eq!(one.sample(&[two], false).delays.count, 0);
     }
 
     #[test]
     fn delays_are_counted_from_the_reset() {
         let counters = Counters::new();
         counters.delay(1000);
-        assert_eq!(counters.sample(true).delays.count, 1);
+        assert_eq!(counters.sample(&[], true).delays.count, 1);
         let stamp = unix_ns() - 5_000_000;
         counters.stamped(Source::new(100, 1).numbered(stamp));
-        let delays = counters.sample(false).delays;
+        let delays = counters.sample(&[], false).delays;
         assert_eq!(delays.count, 1);
         assert!(delays.p50_ns >= 4_990_000, "{delays:?}");
     }
@@ -241,7 +259,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_process_uses_memory_and_time() {
-        let sample = Counters::new().sample(false);
+        let sample = Counters::new().sample(&[], false);
         assert!(sample.resident > 100_000, "{sample:?}");
         assert!(sample.cpu_ns > 0, "{sample:?}");
     }

@@ -12,6 +12,7 @@
 //! | `peer`, `peers` | what every transport has to offer, and the transports |
 //! | `side` | one of the two processes of a measurement |
 //! | `run`, `program` | one measurement, and rounds of them |
+//! | [`scale`] | series of measurements of Trunkline over connections, channels and shards |
 //! | `remote` | a bulk measurement whose sides are started by hand, on two hosts or in two namespaces |
 //! | [`figures`], [`tables`], [`svg`], [`host`] | medians and ratios, tables, charts, the machine |
 //!
@@ -28,6 +29,7 @@ pub mod figures;
 pub mod frames;
 pub mod host;
 pub mod pacer;
+pub mod scale;
 pub mod svg;
 pub mod tables;
 pub mod workload;

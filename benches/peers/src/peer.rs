@@ -1,6 +1,7 @@
 //! What every transport has to offer, and the list of them.
 
 use crate::peers;
+use crate::scale;
 use crate::side::Side;
 use crate::workload::{Job, Workload};
 use std::error::Error;
@@ -49,7 +50,10 @@ pub const ALL: [&dyn Peer; 8] = [
     &peers::kcp::KcpPeer,
 ];
 
-/// By name.
+/// By name; that of series, which is none of them, too.
 pub fn find(name: &str) -> Option<&'static dyn Peer> {
+    if name == scale::sides::NAME {
+        return Some(&scale::sides::Scale);
+    }
     ALL.into_iter().find(|peer| peer.name() == name)
 }

@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::peer::{self, Peer};
 use crate::remote::{self, Drive};
 use crate::run;
+use crate::scale::measure::{self, Scale};
 use crate::side::{self, Role};
 use crate::workload::{Job, TCP_CONGESTION, Workload};
 use crate::{svg, tables};
@@ -73,6 +74,8 @@ enum Command {
     },
     /// The client of such a measurement.
     Drive(Drive),
+    /// How the costs of Trunkline grow with connections, channels and shards.
+    Scale(Scale),
     /// List peers and workloads.
     List,
     /// One of the two processes of a measurement.
@@ -98,7 +101,8 @@ fn parse_peer(name: &str) -> Result<&'static str, String> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => measure(&cli.measure),
+        None => compare(&cli.measure),
+        Some(Command::Scale(scale)) => measure::run(&scale),
         Some(Command::List) => {
             list();
             Ok(())
@@ -138,7 +142,7 @@ fn run_side(role: &str, job: &str, connect: Option<SocketAddr>) -> Result<(), St
     side::run(role, &job, connect)
 }
 
-fn measure(args: &Measure) -> Result<(), String> {
+fn compare(args: &Measure) -> Result<(), String> {
     let workloads =
         if args.workload.is_empty() { Workload::ALL.to_vec() } else { args.workload.clone() };
     let peers: Vec<&dyn Peer> = peer::ALL

@@ -56,7 +56,11 @@ impl Process {
         Ok(Self { child, input, said })
     }
 
-    fn ask(&mut self, ask: Ask) -> Result<(), String> {
+    /// Asks for something that has no answer, or before it is waited for.
+    ///
+    /// # Errors
+    /// The side has ended.
+    pub fn ask(&mut self, ask: Ask) -> Result<(), String> {
         let input = self.input.as_mut().ok_or("no input")?;
         let line = serde_json::to_string(&ask).map_err(|e| e.to_string())?;
         writeln!(input, "{line}").map_err(|e| format!("a side has ended: {e}"))

@@ -7,7 +7,7 @@ use crate::workload::Job;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, Write as _};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub enum Said {
 pub struct Side {
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Of further threads.
+    others: Arc<Mutex<Vec<Arc<Counters>>>>,
 }
 
 impl Default for Side {
@@ -78,7 +80,28 @@ impl Default for Side {
 impl Side {
     /// With nothing counted.
     pub fn new() -> Self {
-        Self { counters: Arc::new(Counters::new()) }
+        Self { counters: Arc::new(Counters::new()), others: Arc::default() }
+    }
+
+    /// Counters for one thread of several: each has one writer.
+    pub fn another(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::new());
+        self.others().push(Arc::clone(&counters));
+        counters
+    }
+
+    fn others(&self) -> MutexGuard<'_, Vec<Arc<Counters>>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all threads counted; `reset`: delays are counted from now on.
+    fn sample(&self, reset: bool) -> Sample {
+        self.counters.sample(&self.others(), reset)
+    }
+
+    fn be_quiet(&self) {
+        self.counters.be_quiet();
+        self.others().iter().for_each(|counters| counters.be_quiet());
     }
 
     /// The server listens here.
@@ -117,7 +140,10 @@ pub fn pin(role: Role) {
 
 /// Runs a side until standard input ends.
 pub fn run(role: Role, job: &Job, connect: Option<SocketAddr>) -> ! {
-    pin(role);
+    // Several shards pin themselves.
+    if job.point.as_ref().is_none_or(|point| point.shards == 1) {
+        pin(role);
+    }
     let side = Side::new();
     let Some(peer) = peer::find(&job.peer) else {
         side.fail(&format!("there is no peer {:?}", job.peer));
@@ -150,9 +176,9 @@ fn answer(side: &Side) {
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         match serde_json::from_str(&line) {
-            Ok(Ask::Sample) => say(&Said::Sample(side.counters.sample(false))),
-            Ok(Ask::Mark) => say(&Said::Sample(side.counters.sample(true))),
-            Ok(Ask::Quiet) => side.counters.be_quiet(),
+            Ok(Ask::Sample) => say(&Said::Sample(side.sample(false))),
+            Ok(Ask::Mark) => say(&Said::Sample(side.sample(true))),
+            Ok(Ask::Quiet) => side.be_quiet(),
             Err(e) => side.fail(&format!("not a question: {line}: {e}")),
         }
     }

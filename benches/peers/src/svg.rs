@@ -19,7 +19,8 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#57606a}\
 @media(prefers-color-scheme:dark){text{fill:#9da7b3}.title{fill:#e6edf3}\
 .bar{fill:#6e7681}.spread{stroke:#c9d1d9}}";
 
-fn escape(text: &str) -> String {
+/// Text inside an element.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

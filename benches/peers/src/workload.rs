@@ -1,5 +1,6 @@
 //! The workloads, and what is told to the two processes of a measurement.
 
+use crate::scale::job::Point;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -170,6 +171,9 @@ pub struct Job {
     pub listen: String,
     /// Congestion control of TCP sockets, as the kernel calls it.
     pub tcp_congestion: String,
+    /// A point of a series instead of the workload.
+    #[serde(default)]
+    pub point: Option<Point>,
 }
 
 impl Job {
@@ -181,6 +185,7 @@ impl Job {
             connections: workload.connections(),
             listen: "127.0.0.1:0".to_owned(),
             tcp_congestion: TCP_CONGESTION.to_owned(),
+            point: None,
         }
     }
 

@@ -81,7 +81,7 @@ impl Peer for Trunkline {
 }
 
 /// Lets a thing live as long as the process.
-pub(super) fn keep<T: Send + 'static>(thing: T) {
+pub(crate) fn keep<T: Send + 'static>(thing: T) {
     std::thread::spawn(move || {
         let _thing = thing;
         loop {
@@ -91,7 +91,7 @@ pub(super) fn keep<T: Send + 'static>(thing: T) {
 }
 
 /// The server's identity and its fingerprint.
-pub(super) fn identity() -> Result<(Identity, PeerId), Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) fn identity() -> Result<(Identity, PeerId), Box<dyn std::error::Error + Send + Sync>> {
     let made = identity::made()?;
     let identity = Identity::from_pem(made.certificate_pem.as_bytes(), made.key_pem.as_bytes())?;
     let id = identity.peer_id();
@@ -113,7 +113,7 @@ pub(super) fn engine_config(job: &Job) -> EngineConfig {
 }
 
 /// How a client reaches the server.
-pub(super) fn connect_config(
+pub(crate) fn connect_config(
     server: SocketAddr,
 ) -> Result<ConnectConfig, Box<dyn std::error::Error + Send + Sync>> {
     let trust = Trust::Pins(vec![identity()?.1]);
