@@ -4,7 +4,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use std::ops::RangeInclusive;
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::ids::ChannelKey;
-use trunkline_proto::recovery::{Ecn, PacketFlags, Recovery};
+use trunkline_proto::recovery::{Asks, Ecn, PacketFlags, Recovery};
 use trunkline_proto::time::{Duration, Instant};
 use trunkline_proto::wire::ack::write_ack;
 use trunkline_proto::wire::codec::Writer;
@@ -23,7 +23,7 @@ fn window(recovery: &mut Recovery, now: Instant, gaps: bool) -> u64 {
         let pn = recovery.begin_packet();
         let channel = ChannelKey { slot: 1, life: 1 };
         recovery.record(FrameRecord::Stream { channel, offset: pn, len: 1_400, eof: false });
-        let flags = PacketFlags { ack_eliciting: true, probe_mtu: false, ecn: Ecn::NotEct };
+        let flags = PacketFlags { asks: Asks::Soon, probe_mtu: false, ecn: Ecn::NotEct };
         recovery.finish_packet(now, pn, 1_452, flags);
         sent.push(pn);
     }

@@ -56,6 +56,14 @@ impl Sink for Discard {
 }
 
 impl Mux {
+    /// Whether a frame holds nothing that its sender would repeat: a part of an unreliable message
+    /// on a channel that is known here.
+    #[inline]
+    pub fn is_unreliable(&mut self, frame: &RawFrame<'_>) -> bool {
+        let Some(slot) = self.table.slot_of(frame.channel) else { return false };
+        self.table.at(slot).kind == ChannelKind::Datagrams && !frame.datagram().is_eof()
+    }
+
     /// Takes a frame of CONTROL or of a channel from packet `pn`; `next_pn` is the number of the
     /// next packet that we send.
     pub fn on_frame<S: Sink>(

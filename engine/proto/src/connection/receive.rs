@@ -8,7 +8,7 @@ use crate::event::{Incoming, NullSink, Sink};
 use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
-use crate::recovery::Fate;
+use crate::recovery::{Asks, Fate};
 use crate::status::Status;
 use crate::time::Instant;
 use crate::wire::ack::AckFrame;
@@ -23,7 +23,7 @@ use super::path::{Challenge, Path};
 /// What the frames of one packet asked for.
 #[derive(Default)]
 struct PacketFacts {
-    ack_eliciting: bool,
+    asks: Asks,
     /// Anything but path validation and ids: such a packet moves the path (RFC 9000 §9.1).
     moves_path: bool,
     close: Option<CloseReason>,
@@ -96,7 +96,7 @@ impl Connection {
             self.misbehaved(now, e, sink);
             return Taken::Opened;
         }
-        self.received.on_packet(now, pn, facts.ack_eliciting, meta.ecn);
+        self.received.on_packet(now, pn, facts.asks, meta.ecn);
         if !same_path && newest && facts.moves_path && self.role == Role::Host {
             self.move_path(now, meta, size, shared);
         }
@@ -389,7 +389,9 @@ fn receive_frames<S: Sink>(
         let frame = frame?;
         if frame.channel == TRANSPORT_CHANNEL {
             let frame = TransportFrame::parse(frame.body)?;
-            facts.ack_eliciting |= frame.is_ack_eliciting();
+            if frame.is_ack_eliciting() {
+                facts.asks = Asks::Soon;
+            }
             facts.moves_path |= !matches!(
                 frame,
                 TransportFrame::PathChallenge(_)
@@ -398,7 +400,10 @@ fn receive_frames<S: Sink>(
             );
             c.on_transport(now, pn, &frame, facts, shared, sink)?;
         } else {
-            facts.ack_eliciting = true;
+            if facts.asks != Asks::Soon {
+                let later = c.mux.is_unreliable(&frame);
+                facts.asks = if later { Asks::Later } else { Asks::Soon };
+            }
             facts.moves_path = true;
             c.on_channel_frame(now, pn, &frame, sink)?;
         }

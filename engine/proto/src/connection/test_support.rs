@@ -2,6 +2,7 @@
 
 use super::{Alone, Connection};
 use crate::limits::{SHORT_HEADER_LEN, TAG_LEN};
+use crate::recovery::Asks;
 use crate::time::Instant;
 use crate::wire::codec::Writer;
 use crate::wire::transport::TransportFrame;
@@ -13,7 +14,7 @@ impl Connection {
         let end = SHORT_HEADER_LEN + payload.len();
         packet[SHORT_HEADER_LEN..end].copy_from_slice(payload);
         let pn = self.recovery.begin_packet();
-        let len = self.seal(now, &mut packet, pn, end, true, Some(Alone::Path));
+        let len = self.seal(now, &mut packet, pn, end, Asks::Soon, Some(Alone::Path));
         assert_eq!(len, packet.len());
         packet
     }

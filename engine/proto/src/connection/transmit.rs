@@ -4,7 +4,7 @@ use super::{Connection, Path};
 use crate::crypto::SealError;
 use crate::endpoint::{Ecn, Shared, Transmit};
 use crate::limits::{MIN_PACKET, SHORT_HEADER_LEN, TAG_LEN};
-use crate::recovery::{Budget, PacketFlags};
+use crate::recovery::{Asks, Budget, PacketFlags};
 use crate::status::Status;
 use crate::time::Instant;
 use crate::wire::codec::Writer;
@@ -43,7 +43,7 @@ pub(super) enum Alone {
 #[derive(Default)]
 struct Written {
     bytes: usize,
-    ack_eliciting: bool,
+    asks: Asks,
     /// More is waiting than fitted.
     full: bool,
 }
@@ -122,7 +122,8 @@ impl Connection {
                 break;
             }
             let fill = if owed || budget >= size as u64 { Fill::Data } else { Fill::ControlOnly };
-            self.pending.ping |= owed && !self.mux.wants_to_send() || self.wants_ping();
+            // A probe asks for its answer, even if it carries unreliable messages only.
+            self.pending.ping |= owed || self.wants_ping();
             let more = packets + 1 < max_segments;
             let mut written = self.write_packet(now, packet, fill, more, shared);
             if owed && written.bytes == 0 {
@@ -134,7 +135,7 @@ impl Connection {
                 break;
             }
             self.path.on_sent(written.bytes);
-            if written.ack_eliciting {
+            if written.asks != Asks::Nothing {
                 budget = budget.saturating_sub(written.bytes as u64);
             }
             len += written.bytes;
@@ -169,14 +170,16 @@ impl Connection {
         {
             self.recovery.record(FrameRecord::Ack { largest });
         }
-        written.ack_eliciting |= self.write_pending(&mut w, shared);
+        if self.write_pending(&mut w, shared) {
+            written.asks = Asks::Soon;
+        }
         let mut payload = w.written();
         if fill == Fill::Data {
-            let recovery = &mut self.recovery;
-            let room = &mut packet[SHORT_HEADER_LEN + payload..room];
-            let n = self.mux.fill(now, room, &mut |record| recovery.record(record));
-            written.ack_eliciting |= n > 0;
-            payload += n;
+            payload += self.write_channels(
+                now,
+                &mut packet[SHORT_HEADER_LEN + payload..room],
+                &mut written,
+            );
             written.full = self.mux.wants_to_send();
         }
         if payload == 0 {
@@ -188,8 +191,32 @@ impl Connection {
             packet[end..room].fill(0);
             end = room;
         }
-        written.bytes = self.seal(now, packet, pn, end, written.ack_eliciting, None);
+        written.bytes = self.seal(now, packet, pn, end, written.asks, None);
         written
+    }
+
+    /// Frames of channels, as far as they fit. Returns their length.
+    fn write_channels(&mut self, now: Instant, room: &mut [u8], written: &mut Written) -> usize {
+        let Self { recovery, mux, .. } = self;
+        // Only what would be repeated is remembered.
+        let mut remembered = false;
+        let mut n = mux.fill(now, room, &mut |record| {
+            remembered = true;
+            recovery.record(record);
+        });
+        if n > 0 {
+            written.asks = written.asks.max(if remembered { Asks::Soon } else { Asks::Later });
+        }
+        if written.asks == Asks::Later && self.recovery.wants_answer() {
+            let mut w = Writer::new(&mut room[n..]);
+            if TransportFrame::Ping.write(&mut w).is_ok() {
+                n += w.written();
+                written.asks = Asks::Soon;
+            } else {
+                self.pending.ping = true;
+            }
+        }
+        n
     }
 
     /// After many packets that only acknowledge, the next one asks for an answer itself.
@@ -217,7 +244,7 @@ impl Connection {
         packet: &mut [u8],
         pn: u64,
         end: usize,
-        ack_eliciting: bool,
+        asks: Asks,
         alone: Option<Alone>,
     ) -> usize {
         let probe_mtu = alone == Some(Alone::SizeProbe);
@@ -231,8 +258,8 @@ impl Connection {
             self.recovery.abandon_packet(pn);
             return 0;
         }
-        self.recovery.finish_packet(now, pn, total, PacketFlags { ack_eliciting, probe_mtu, ecn });
-        if ack_eliciting {
+        self.recovery.finish_packet(now, pn, total, PacketFlags { asks, probe_mtu, ecn });
+        if asks == Asks::Soon {
             self.awaiting_answer = true;
         }
         total
@@ -320,7 +347,7 @@ impl Connection {
         TransportFrame::Ping.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::SizeProbe));
+        let len = self.seal(now, packet, pn, size - TAG_LEN, Asks::Soon, Some(Alone::SizeProbe));
         (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, true))
     }
 
@@ -370,7 +397,7 @@ impl Connection {
         frame.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, true, Some(Alone::Path));
+        let len = self.seal(now, packet, pn, size - TAG_LEN, Asks::Soon, Some(Alone::Path));
         if on_current {
             self.path.on_sent(len);
         }
@@ -430,7 +457,8 @@ impl Connection {
             self.received.write(now, &mut w);
             payload += w.written();
         }
-        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, due, Some(Alone::Close));
+        let asks = if due { Asks::Soon } else { Asks::Nothing };
+        let len = self.seal(now, packet, pn, SHORT_HEADER_LEN + payload, asks, Some(Alone::Close));
         self.path.on_sent(len);
         (len > 0).then(|| Self::transmit_on(&self.path, len, len, Ecn::NotEct, false))
     }

@@ -29,8 +29,9 @@ pub(super) struct LossState {
     pub(super) pto_count: u32,
     /// Probe packets still to be sent.
     pub(super) probes_owed: u32,
-    /// When the newest ack-eliciting packet was sent, or the newest probe timeout expired.
-    pub(super) last_eliciting: Instant,
+    /// When the newest packet that the probe timer waits for was sent, or the newest probe timeout
+    /// expired.
+    pub(super) last_awaited: Instant,
     /// Present thresholds: packets, and eighths of a round trip.
     pub(super) packets: u64,
     pub(super) eighths: u64,
@@ -57,14 +58,14 @@ impl LossState {
             time: None,
             pto_count: 0,
             probes_owed: 0,
-            last_eliciting: now,
+            last_awaited: now,
             packets: PACKET_THRESHOLD,
             eighths: TIME_THRESHOLD,
             event: Event { from: next_pn, until: next_pn, lost: None, spurious: 0 },
         }
     }
 
-    /// Wait from the newest ack-eliciting packet to the next probe timeout (RFC 9002 §6.2.1).
+    /// Wait from the newest packet that is awaited to the next probe timeout (RFC 9002 §6.2.1).
     pub(super) fn backoff(&self, pto: Duration) -> Duration {
         let factor = 1u64.checked_shl(self.pto_count.min(MAX_BACKOFF)).unwrap_or(u64::MAX);
         pto.mul(factor).min(MAX_PTO.max(pto))
@@ -72,7 +73,7 @@ impl LossState {
 
     /// A probe timeout expired. The next one counts from now, even if no probe can be sent.
     pub(super) fn on_pto(&mut self, now: Instant) {
-        self.last_eliciting = now;
+        self.last_awaited = now;
         self.pto_count = (self.pto_count + 1).min(MAX_BACKOFF);
     }
 
@@ -130,8 +131,8 @@ impl Event {
 /// What one ACK frame newly acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Acked {
-    /// Ack-eliciting packets that were still pending.
-    pub(super) eliciting: u32,
+    /// Packets that the probe timer waited for.
+    pub(super) awaited: u32,
     /// Packets, late ones included, and their bytes.
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -145,6 +146,8 @@ pub(super) struct Acked {
     pub(super) marked: u64,
     /// Newest packet: number and time.
     pub(super) newest: Option<(u64, Instant)>,
+    /// Its acknowledgement was allowed to be late.
+    pub(super) newest_later: bool,
     /// Newest packet above the base size: number and size.
     pub(super) large: Option<(u64, u16)>,
     /// Packet-size probe.
@@ -176,11 +179,12 @@ impl Acked {
         self.marked += u64::from(packet.ect() && pn >= path.first);
         if self.newest.is_none_or(|(newest, _)| pn > newest) {
             self.newest = Some((pn, packet.time()));
+            self.newest_later = packet.asks_later();
         }
         if packet.was_lost() {
             self.add_late(path, pn, packet);
         } else if packet.eliciting() {
-            self.eliciting += 1;
+            self.awaited += u32::from(packet.asks_soon());
             if pn >= path.first && !packet.mtu_probe() {
                 self.in_flight += size;
                 if pn >= path.event.until {
@@ -216,8 +220,10 @@ pub(super) struct Lost {
     /// Ack-eliciting packets, and their bytes.
     pub(super) packets: u32,
     pub(super) bytes: u64,
-    /// All ack-eliciting packets, probes and those of former paths included.
-    pub(super) eliciting: u32,
+    /// Any, packet-size probes and packets of former paths included.
+    pub(super) any: bool,
+    /// Of these, those that the probe timer waited for.
+    pub(super) awaited: u32,
     /// Bytes that leave flight.
     pub(super) in_flight: u64,
     /// Newest packet of this path that counts against congestion.
@@ -246,7 +252,8 @@ impl Lost {
         if !packet.eliciting() {
             return;
         }
-        self.eliciting += 1;
+        self.any = true;
+        self.awaited += u32::from(packet.asks_soon());
         let here = pn >= path.first;
         if here {
             self.marked += u32::from(packet.ect());

@@ -42,7 +42,7 @@ pub use loss::MAX_PTO;
 pub use received::ReceivedPackets;
 pub use rtt::Rtt;
 pub use stats::RecoveryStats;
-pub use types::{AckSummary, Budget, Fate, PacketFlags, TimeoutOutcome};
+pub use types::{AckSummary, Asks, Budget, Fate, PacketFlags, TimeoutOutcome};
 
 use crate::config::ConnectionConfig;
 use crate::error::PeerMisbehaved;
@@ -55,6 +55,7 @@ use ecn::EcnValidation;
 use loss::{Acked, LossState, Lost, PathView};
 use mtu::MtuSearch;
 use pacer::Pacer;
+use received::{LATER_ACK_DELAY, LATER_ACK_PACKETS};
 use sent::{Marks, SentPackets};
 use skip::SkippedNumbers;
 
@@ -69,9 +70,9 @@ const MAX_UNASKED: usize = 128;
 pub struct Recovery {
     sent: SentPackets,
     next_pn: u64,
-    /// Bytes and packets in flight; packets count former paths, bytes do not.
+    /// Bytes in flight on this path; packets, of former paths too, that the probe timer waits for.
     in_flight: u64,
-    eliciting: u32,
+    awaited: u32,
     largest_acked: Option<u64>,
     /// First packet of the present path.
     path_first: u64,
@@ -105,7 +106,7 @@ impl Recovery {
             sent: SentPackets::default(),
             next_pn: 0,
             in_flight: 0,
-            eliciting: 0,
+            awaited: 0,
             largest_acked: None,
             path_first: 0,
             round_end: 0,
@@ -179,19 +180,21 @@ impl Recovery {
         if ect {
             self.ecn.on_sent();
         }
-        let marks = Marks { eliciting: flags.ack_eliciting, mtu_probe: flags.probe_mtu, ect };
+        let marks = Marks { asks: flags.asks, mtu_probe: flags.probe_mtu, ect };
         self.sent.push(now, size.min(MAX_PACKET) as u16, marks);
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += size as u64;
-        if !flags.ack_eliciting {
+        if flags.asks == Asks::Nothing {
             self.unasked = self.unasked.saturating_add(1);
             self.sent.trim(MAX_UNASKED);
             return;
         }
         self.unasked = 0;
-        self.eliciting += 1;
-        self.loss.last_eliciting = now;
-        self.loss.probes_owed = self.loss.probes_owed.saturating_sub(1);
+        if flags.asks == Asks::Soon {
+            self.awaited += 1;
+            self.loss.last_awaited = now;
+            self.loss.probes_owed = self.loss.probes_owed.saturating_sub(1);
+        }
         if flags.probe_mtu {
             // A probe may be larger than the whole window, and most vanish at the first hop: it
             // would only keep data back. There is at most one a round trip.
@@ -200,8 +203,24 @@ impl Recovery {
             return;
         }
         self.in_flight += size as u64;
+        if self.is_half_full() {
+            self.loss.last_awaited = now;
+        }
         self.peak = self.peak.max(self.in_flight);
         self.pacer.on_sent(size as u64);
+    }
+
+    /// So much is in flight that an acknowledgement is awaited whatever the packets hold.
+    fn is_half_full(&self) -> bool {
+        self.in_flight > self.controller.window() / 2
+    }
+
+    /// The next packet should ask for its acknowledgement soon even if it holds nothing that
+    /// would: the window is small, and the peer might wait for more packets than it lets through.
+    pub fn wants_answer(&self) -> bool {
+        let (window, packet) = (self.controller.window(), self.packet_size() as u64);
+        let few = u64::from(LATER_ACK_PACKETS) * packet;
+        window < few / 2 || window < 4 * few && self.in_flight + packet > window / 2
     }
 
     /// Nothing was written into packet `pn` after all. Only for the packet begun last and before
@@ -323,13 +342,14 @@ impl Recovery {
         };
         self.stats.packets_acked += acked.packets;
         self.in_flight = self.in_flight.saturating_sub(acked.in_flight);
-        self.eliciting = self.eliciting.saturating_sub(acked.eliciting);
+        self.awaited = self.awaited.saturating_sub(acked.awaited);
         let raised = self.largest_acked.is_none_or(|largest| newest > largest);
         self.largest_acked = self.largest_acked.max(Some(newest));
 
         let mut sample = None;
         if newest == ack.largest && acked.any_eliciting && newest >= self.path_first {
-            let delay = ack.delay.min(self.max_ack_delay);
+            let later = if acked.newest_later { LATER_ACK_DELAY } else { Duration::ZERO };
+            let delay = ack.delay.min(self.max_ack_delay.max(later));
             sample = Some(self.rtt.update(now.since(newest_sent), delay));
         }
         let after_probes = self.loss.pto_count >= 2;
@@ -446,7 +466,7 @@ impl Recovery {
             &mut |found| lost.add(path, found),
             fate,
         );
-        if lost.eliciting > 0 {
+        if lost.any {
             self.on_lost(now, &lost, after_probes, mtu_changed);
         }
         lost
@@ -462,7 +482,7 @@ impl Recovery {
     ) {
         self.stats.packets_lost += u64::from(lost.packets);
         self.stats.bytes_lost += lost.bytes;
-        self.eliciting = self.eliciting.saturating_sub(lost.eliciting);
+        self.awaited = self.awaited.saturating_sub(lost.awaited);
         self.in_flight = self.in_flight.saturating_sub(lost.in_flight);
         for _ in 0..lost.marked {
             self.ecn.on_lost();
@@ -502,7 +522,7 @@ impl Recovery {
 
     fn pto_at(&self) -> Option<Instant> {
         let wait = || self.loss.backoff(self.rtt.pto(self.max_ack_delay));
-        (self.eliciting > 0).then(|| self.loss.last_eliciting + wait())
+        (self.awaited > 0 || self.is_half_full()).then(|| self.loss.last_awaited + wait())
     }
 
     /// Does what is due: declares packets lost, or starts a probe. On a probe timeout `fate` is
@@ -540,9 +560,9 @@ impl Recovery {
         self.in_flight = 0;
         self.peak = 0;
         self.last_peak = 0;
-        let last_eliciting = self.loss.last_eliciting;
+        let last_awaited = self.loss.last_awaited;
         self.loss = LossState::new(now, self.next_pn);
-        self.loss.last_eliciting = last_eliciting;
+        self.loss.last_awaited = last_awaited;
         self.rtt = Rtt::new();
         self.controller = Controller::new(self.congestion, packet);
         self.pacer = Pacer::new(now, congestion::initial_window(packet));

@@ -7,7 +7,7 @@
 //! stay as stepping stones that point past the acknowledged run they belong to, so that an ACK
 //! frame that repeats old ranges costs no walk over them. Called by [`super::Recovery`] only.
 
-use super::Fate;
+use super::{Asks, Fate};
 use crate::time::{Duration, Instant};
 use crate::wire::record::FrameRecord;
 use std::collections::VecDeque;
@@ -18,6 +18,8 @@ const ELICITING: u8 = 1;
 const MTU_PROBE: u8 = 2;
 /// Sent with ECT(0).
 const ECT: u8 = 4;
+/// Its acknowledgement may be late.
+const LATER: u8 = 8;
 
 const STATE: u8 = 0x30;
 const PENDING: u8 = 0;
@@ -46,7 +48,7 @@ const _: () = assert!(crate::limits::MAX_PACKET <= u16::MAX as usize);
 /// Marks of a packet as it is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
-    pub(super) eliciting: bool,
+    pub(super) asks: Asks,
     pub(super) mtu_probe: bool,
     pub(super) ect: bool,
 }
@@ -57,6 +59,13 @@ impl SentPacket {
     }
     pub(super) const fn eliciting(&self) -> bool {
         self.flags & ELICITING != 0
+    }
+    /// Asks for an acknowledgement that the probe timer waits for.
+    pub(super) const fn asks_soon(&self) -> bool {
+        self.flags & (ELICITING | LATER) == ELICITING
+    }
+    pub(super) const fn asks_later(&self) -> bool {
+        self.flags & LATER != 0
     }
     pub(super) const fn mtu_probe(&self) -> bool {
         self.flags & MTU_PROBE != 0
@@ -138,10 +147,12 @@ impl SentPackets {
     /// The packet being built becomes packet `base + len`.
     pub(super) fn push(&mut self, now: Instant, size: u16, marks: Marks) {
         let before = self.records.len() - usize::from(self.open);
-        let mut flags = PENDING;
-        for (set, bit) in
-            [(marks.eliciting, ELICITING), (marks.mtu_probe, MTU_PROBE), (marks.ect, ECT)]
-        {
+        let mut flags = match marks.asks {
+            Asks::Nothing => PENDING,
+            Asks::Later => PENDING | ELICITING | LATER,
+            Asks::Soon => PENDING | ELICITING,
+        };
+        for (set, bit) in [(marks.mtu_probe, MTU_PROBE), (marks.ect, ECT)] {
             if set {
                 flags |= bit;
             }
@@ -279,7 +290,8 @@ impl SentPackets {
         waiting
     }
 
-    /// Shows `fate` the records of the `count` oldest eliciting packets that are pending.
+    /// Shows `fate` the records of the `count` oldest pending packets that the probe timer waited
+    /// for.
     /// Gives how many there were.
     pub(super) fn probe(&mut self, count: u32, fate: &mut impl FnMut(Fate, &FrameRecord)) -> u32 {
         let mut pn = self.first_pending.max(self.base);
@@ -288,7 +300,7 @@ impl SentPackets {
             let Some(packet) = self.packets.get((pn - self.base) as usize) else { break };
             let packet = *packet;
             match packet.state() {
-                PENDING if packet.eliciting() && packet.records > 0 => {
+                PENDING if packet.asks_soon() && packet.records > 0 => {
                     self.tell(&packet, Fate::Probe, fate);
                     found += 1;
                     pn += 1;

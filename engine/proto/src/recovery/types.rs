@@ -17,11 +17,23 @@ pub enum Fate {
     Probe,
 }
 
+/// The acknowledgement that the frames of a packet ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asks {
+    /// None: it holds acknowledgements and the like, and does not count as in flight.
+    #[default]
+    Nothing,
+    /// One that may be late: it holds nothing that would be repeated, only unreliable messages.
+    Later,
+    /// One within the peer's `max_ack_delay`.
+    Soon,
+}
+
 /// Properties of a finished packet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PacketFlags {
-    /// Carries a frame that must be acknowledged; counts as in flight.
-    pub ack_eliciting: bool,
+    /// What its frames ask for.
+    pub asks: Asks,
     /// Is the packet-size probe that [`Recovery::mtu_probe`] asked for.
     pub probe_mtu: bool,
     /// The mark it leaves with: what [`Recovery::ecn`] gave for its train, or none.

@@ -25,9 +25,9 @@ impl Recovery {
         self.in_flight
     }
 
-    /// Nothing is in flight.
+    /// No acknowledgement is awaited.
     pub const fn is_idle(&self) -> bool {
-        self.eliciting == 0
+        self.awaited == 0
     }
 
     /// The congestion window in bytes.

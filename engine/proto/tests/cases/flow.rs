@@ -344,6 +344,67 @@ fn every_datagram_arrives_on_a_good_link() {
 }
 
 #[test]
+fn ticks_acknowledge_each_other() {
+    let mut pair = Pair::connected(21);
+    pair.link(|link| link.delay = ms(10));
+    for (node, name) in [(CLIENT, "up"), (HOST, "down")] {
+        pair.open(node, name, ChannelKind::Datagrams, Flow::silent());
+    }
+    pair.settle();
+    let before = [CLIENT, HOST].map(|node| pair.stats(node).packets_sent);
+    for (node, name) in [(CLIENT, "up"), (HOST, "down")] {
+        let ticks = Flow::of(600, Size::Fixed(100)).paced(ms(33)).ending(End::Stay);
+        pair.send(node, name, ticks);
+    }
+    pair.w.run_for(secs(21));
+    assert_eq!(pair.chan(HOST, "up").received.messages, 600);
+    assert_eq!(pair.chan(CLIENT, "down").received.messages, 600);
+    for (node, before) in [CLIENT, HOST].into_iter().zip(before) {
+        let stats = pair.stats(node);
+        let packets = stats.packets_sent - before;
+        // A packet a tick, and keep-alives and the last acknowledgement.
+        assert!((600..=615).contains(&packets), "{packets} packets");
+        let rtt = stats.rtt;
+        assert!((ms(20)..ms(24)).contains(&rtt), "the wait is no round trip: {rtt:?}");
+    }
+    pair.finish();
+}
+
+#[test]
+fn datagrams_alone_are_acknowledged_now_and_then() {
+    let mut pair = Pair::connected(22);
+    pair.open(CLIENT, "media", ChannelKind::Datagrams, Flow::silent());
+    pair.settle();
+    let before = pair.stats(HOST).packets_sent;
+    pair.send(CLIENT, "media", Flow::of(1_000, Size::Fixed(1_000)).paced(ms(20)));
+    pair.await_eof(HOST, "media", secs(30));
+    let answers = pair.stats(HOST).packets_sent - before;
+    assert!((100..=130).contains(&answers), "{answers} acknowledgements of 1,000 packets");
+    pair.finish();
+}
+
+#[test]
+fn a_small_window_of_datagrams_is_answered_at_once() {
+    seeded("flow::a_small_window_of_datagrams_is_answered_at_once", 4, |seed| {
+        let mut pair = Pair::connected(seed);
+        pair.open(CLIENT, "media", ChannelKind::Datagrams, Flow::silent());
+        pair.settle();
+        // Losses keep the window at a few packets; 100 packets a second pass through it all the
+        // same, because it is turned over in a round trip, not in a quarter of a second.
+        pair.link(|link| {
+            link.delay = ms(10);
+            link.loss = 1_000;
+        });
+        pair.send(CLIENT, "media", Flow::of(2_000, Size::Fixed(1_100)).paced(ms(10)));
+        pair.await_eof(HOST, "media", secs(30));
+        let got = pair.chan(HOST, "media").received.messages;
+        assert!((1_700..=1_880).contains(&got), "{got} of 2,000, a tenth of which was lost");
+        assert_eq!(pair.stats(CLIENT).datagrams_dropped, 0);
+        pair.finish();
+    });
+}
+
+#[test]
 fn datagrams_survive_loss_in_proportion() {
     let mut pair = Pair::connected(8);
     pair.open(CLIENT, "small", ChannelKind::Datagrams, Flow::silent());

@@ -5,7 +5,7 @@ use crate::config::ConnectionConfig;
 use crate::error::PeerMisbehaved;
 use crate::limits::MAX_TRACKED_PACKETS;
 use crate::recovery::{
-    AckSummary, Budget, Ecn, EcnState, Fate, PacketFlags, Recovery, TimeoutOutcome,
+    AckSummary, Asks, Budget, Ecn, EcnState, Fate, PacketFlags, Recovery, TimeoutOutcome,
 };
 use crate::time::{Duration, Instant};
 use crate::wire::ack::{EcnCounts, write_ack};
@@ -52,7 +52,8 @@ impl Bench {
         assert_eq!(pn, expected);
         self.skipped.extend(end..pn);
         self.recovery.record(record(pn));
-        let flags = PacketFlags { ack_eliciting: eliciting, probe_mtu: false, ecn };
+        let asks = if eliciting { Asks::Soon } else { Asks::Nothing };
+        let flags = PacketFlags { asks, probe_mtu: false, ecn };
         self.recovery.finish_packet(now, pn, size, flags);
         pn
     }
@@ -192,7 +193,7 @@ fn a_late_timer_and_probes_that_cannot_be_sent_do_not_spin() {
 fn a_probe_is_owed_even_when_there_is_nothing_to_repeat() {
     let mut b = Bench::measured();
     let pn = b.recovery.begin_packet();
-    let flags = PacketFlags { ack_eliciting: true, ..PacketFlags::default() };
+    let flags = PacketFlags { asks: Asks::Soon, ..PacketFlags::default() };
     b.recovery.finish_packet(at_ms(0), pn, 60, flags);
     let at = b.recovery.timeout().unwrap();
     assert!(b.timeout(at).pto);
@@ -388,7 +389,7 @@ fn what_the_interface_refuses_needs_no_loss_to_be_believed() {
     let mut b = Bench::with(&cfg);
     let probe = |b: &mut Bench, size: usize| {
         let pn = b.recovery.begin_packet();
-        let flags = PacketFlags { ack_eliciting: true, probe_mtu: true, ecn: Ecn::NotEct };
+        let flags = PacketFlags { asks: Asks::Soon, probe_mtu: true, ecn: Ecn::NotEct };
         b.recovery.finish_packet(at_ms(1), pn, size, flags);
         pn
     };
@@ -545,4 +546,31 @@ fn agrees_with_a_simple_model() {
             assert_eq!(b.recovery.timeout().is_some(), flying > 0);
         }
     }
+}
+
+#[test]
+fn nothing_probes_for_unreliable_messages() {
+    let mut bench = Bench::measured();
+    let later = |bench: &mut Bench, now| {
+        let pn = bench.recovery.begin_packet();
+        let flags = PacketFlags { asks: Asks::Later, ..PacketFlags::default() };
+        bench.recovery.finish_packet(now, pn, SIZE, flags);
+        pn
+    };
+    let first = later(&mut bench, at_ms(0));
+    assert!(bench.recovery.timeout().is_none() && bench.recovery.is_idle());
+    assert_eq!(bench.recovery.bytes_in_flight(), SIZE as u64);
+    // A late acknowledgement is no longer round trip.
+    let before = bench.recovery.rtt().smoothed();
+    bench.ack_with(at_ms(340), ms(240), &[first], None).unwrap();
+    assert_eq!(bench.recovery.rtt().smoothed(), before);
+    assert_eq!(bench.recovery.bytes_in_flight(), 0);
+    // Where much is in flight, silence means something.
+    let window = bench.recovery.window();
+    while !bench.recovery.wants_answer() {
+        later(&mut bench, at_ms(400));
+        assert!(bench.recovery.bytes_in_flight() < window);
+    }
+    later(&mut bench, at_ms(400));
+    assert!(bench.recovery.timeout().is_some_and(|t| t > at_ms(500) && t < at_ms(1000)));
 }

@@ -3,7 +3,7 @@
 
 use crate::config::ConnectionConfig;
 use crate::ids::ChannelKey;
-use crate::recovery::{Budget, Ecn, Fate, PacketFlags, ReceivedPackets, Recovery};
+use crate::recovery::{Asks, Budget, Ecn, Fate, PacketFlags, ReceivedPackets, Recovery};
 use crate::time::{Duration, Instant};
 use crate::wire::codec::Writer;
 use crate::wire::frame::Frames;
@@ -247,7 +247,7 @@ impl Sim {
         match event {
             Event::Data(packet) => {
                 let flow = &mut self.flows[packet.flow];
-                flow.received.on_packet(now, packet.pn, true, packet.ecn);
+                flow.received.on_packet(now, packet.pn, Asks::Soon, packet.ecn);
                 if let Some((offset, len)) = packet.data {
                     flow.delivered.insert(offset..offset + u64::from(len));
                 }
@@ -340,7 +340,7 @@ impl Sim {
             flow.recovery.record(FrameRecord::Stream { channel: KEY, offset, len, eof: false });
         }
         let bytes = if probe { size } else { 40 + data.map_or(0, |(_, len)| usize::from(len)) };
-        let flags = PacketFlags { ack_eliciting: true, probe_mtu: probe, ecn };
+        let flags = PacketFlags { asks: Asks::Soon, probe_mtu: probe, ecn };
         flow.recovery.finish_packet(now, pn, bytes, flags);
         self.carry(Packet { flow: index, pn, ecn, data }, bytes);
     }
