@@ -166,14 +166,12 @@ impl<P> Link<P> {
         let lost_in_burst = self.in_burst();
         let jitter = self.jitters.up_to(2 * ns(self.config.jitter));
         let left = match self.config.rate {
-            None => now,
-            Some(rate) => match self.line.take(now, bytes, rate, self.config.queue) {
-                Some(left) => left,
-                None => {
-                    self.counters.dropped += 1;
-                    return Fate::Dropped;
-                }
-            },
+            None => Some(now),
+            Some(rate) => self.line.take(now, bytes, rate, self.config.queue),
+        };
+        let Some(left) = left else {
+            self.counters.dropped += 1;
+            return Fate::Dropped;
         };
         self.counters.queue_most = self.counters.queue_most.max(self.line.queued);
         if lost_in_burst {
