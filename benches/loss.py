@@ -29,8 +29,12 @@ STALL_US = 50_000
 REPEATS = 2
 # What the kernel may use for one TCP connection, as the other peers: more than is ever under way.
 TCP_BUFFER = 16 << 20
+# What is counted are whole messages; so many of them make a figure, if that takes no longer than
+# this many times what was asked for.
+MESSAGE, PACKET = 64 << 10, 1452
+ENOUGH_MESSAGES, LONGEST = 100, 5
 EXAMPLE = """\
-Build first, then run as root (a round of the whole grid takes about ten minutes):
+Build first, then run as root (a round of the whole grid takes a quarter of an hour):
 
   cargo build --release -p trunkline-link
   cargo build --release -p trunkline-peers --features peers
@@ -59,10 +63,17 @@ class Link:
             options.emulator, "--json", "--seed", str(seed), "--rate", options.rate,
             "--queue", queue, "--delay", f"{rtt_ms / 2:g}ms", "--loss", f"{loss_percent:g}%",
         ]
-        self.counters = None
+        self.process = self.counters = None
         self.children = []
 
     def __enter__(self):
+        try:
+            return self.up()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def up(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:
@@ -101,14 +112,19 @@ class Link:
                 child.kill()
                 child.wait()
             child.stdout.close()
+        if self.process is None:
+            return
         self.process.send_signal(signal.SIGTERM)
         text, _ = self.process.communicate(timeout=20)
         lines = text.strip().splitlines()
-        self.counters = json.loads(lines[-1]) if lines else None
+        last = json.loads(lines[-1]) if lines else {}
+        self.counters = last if "a_to_b" in last else None
 
     def stalled(self):
-        """Whether the machine let the link stand still for so long that figures suffer."""
-        return any(self.counters[way]["late_max_us"] > STALL_US for way in ("a_to_b", "b_to_a"))
+        """Microseconds that the machine let the link stand still, if figures suffer from it."""
+        counters = self.counters or {}
+        late = max((counters[way]["late_max_us"] for way in ("a_to_b", "b_to_a") if counters), default=0)
+        return late if late > STALL_US else 0
 
 
 def serve(options, link, peer, port):
@@ -119,18 +135,29 @@ def serve(options, link, peer, port):
         raise Failed(f"{peer}: the server did not start")
 
 
-def drive(options, link, peer, port, *more):
+def seconds_for(options, rtt, loss):
+    """Longer where so little goes through that single messages count: the rate of a sender that
+    halves its window at every loss (Mathis et al.) says what to expect."""
+    if not rtt or not loss:
+        return options.seconds
+    expected = PACKET * 8 / (rtt / 1e3) * 1.22 / (loss / 100) ** 0.5
+    wanted = ENOUGH_MESSAGES * MESSAGE * 8 / expected
+    return min(max(options.seconds, wanted), options.seconds * LONGEST)
+
+
+def drive(options, link, peer, port, *more, seconds=None):
     name, tcp = PEERS[peer]
+    seconds = seconds or options.seconds
     return link.start("a", [
         options.peers, "drive", "--peer", name, "--connect", f"{link.server}:{port}", "--json",
-        "--seconds", str(options.seconds), "--warm-up", str(options.warm_up),
+        "--seconds", str(seconds), "--warm-up", str(options.warm_up),
         "--tcp-congestion", tcp, *more,
     ])
 
 
 def result(options, peer, child):
     try:
-        text, _ = child.communicate(timeout=options.seconds + options.warm_up + 60)
+        text, _ = child.communicate(timeout=options.seconds * LONGEST + options.warm_up + 60)
     except subprocess.TimeoutExpired as e:
         raise Failed(f"{peer}: does not end") from e
     if child.returncode != 0:
@@ -138,25 +165,31 @@ def result(options, peer, child):
     return json.loads(text)
 
 
-def undisturbed(measure):
+def undisturbed(link_of, measure):
     """Measures again where the machine stood still meanwhile. What is still disturbed says so."""
-    for _ in range(REPEATS + 1):
-        link, figure = measure()
-        figure["disturbed"] = link.stalled()
-        if not figure["disturbed"]:
+    for attempt in range(REPEATS + 1):
+        link = link_of()
+        failure, figure = None, {}
+        try:
+            with link:
+                figure = measure(link)
+        except Failed as why:
+            failure = why
+        stalled = link.stalled()
+        if not stalled:
             break
-        say("  the machine stood still meanwhile, again")
-    return figure
+        say(f"  the machine stood still for {stalled / 1e6:.2f} s" + (", again" if attempt < REPEATS else ""))
+    if failure:
+        raise failure
+    return {**figure, "disturbed": bool(stalled), "link": link.counters}
 
 
 def bulk(options, peer, rtt, loss, seed):
-    def measure():
-        with Link(options, rtt, loss, options.queue, seed) as link:
-            serve(options, link, peer, PORT)
-            figure = result(options, peer, drive(options, link, peer, PORT))
-        figure["link"] = link.counters
-        return link, figure
-    return undisturbed(measure)
+    def measure(link):
+        serve(options, link, peer, PORT)
+        seconds = seconds_for(options, rtt, loss)
+        return result(options, peer, drive(options, link, peer, PORT, seconds=seconds))
+    return undisturbed(lambda: Link(options, rtt, loss, options.queue, seed), measure)
 
 
 def grid(options):
@@ -193,24 +226,22 @@ def jain(rates):
 
 def fairness(options):
     """Two flows that begin together at one bottleneck; what they deliver after the warm-up."""
-    found = []
+    found, ports = [], (PORT, PORT + 10)
     for pair in [p for p in PAIRS if all(peer in options.peer for peer in p)]:
         rounds = []
         for number in range(options.rounds):
-            def measure():
-                ports = (PORT, PORT + 10)
-                seed = options.seed + number
-                with Link(options, options.fair_rtt, 0, options.fair_queue, seed) as link:
-                    for peer, port in zip(pair, ports):
-                        serve(options, link, peer, port)
-                    flows = [
-                        (peer, drive(options, link, peer, port, "--interval", "0.5"))
-                        for peer, port in zip(pair, ports)
-                    ]
-                    figures = [result(options, peer, child) for peer, child in flows]
-                return link, {"flows": figures, "link": link.counters}
+            def measure(link):
+                for peer, port in zip(pair, ports):
+                    serve(options, link, peer, port)
+                flows = [
+                    (peer, drive(options, link, peer, port, "--interval", "0.5"))
+                    for peer, port in zip(pair, ports)
+                ]
+                return {"flows": [result(options, peer, child) for peer, child in flows]}
             try:
-                figure = undisturbed(measure)
+                figure = undisturbed(
+                    lambda: Link(options, options.fair_rtt, 0, options.fair_queue, options.seed + number),
+                    measure)
             except Failed as why:
                 say(f"{' + '.join(pair)}: {why}")
                 continue
@@ -229,21 +260,21 @@ def rtt_under_load(options):
     for peer in options.peer:
         rounds = []
         for number in range(options.rounds):
-            def measure():
-                with Link(options, options.fair_rtt, 0, options.load_queue, options.seed + number) as link:
-                    def ping(seconds):
-                        command = [sys.executable, str(ROOT / "benches/loss_ping.py")]
-                        return link.start("a", [*command, link.server, str(seconds)])
-                    idle, _ = ping(2).communicate(timeout=60)
-                    serve(options, link, peer, PORT)
-                    child = drive(options, link, peer, PORT)
-                    time.sleep(options.warm_up + 0.2)
-                    loaded, _ = ping(options.seconds - 0.5).communicate(timeout=60 + options.seconds)
-                    figure = result(options, peer, child)
-                figure.update(idle=json.loads(idle), loaded=json.loads(loaded), link=link.counters)
-                return link, figure
+            def measure(link):
+                def ping(seconds):
+                    command = [sys.executable, str(ROOT / "benches/loss_ping.py"), link.server, str(seconds)]
+                    text, _ = link.start("a", command).communicate(timeout=60 + seconds)
+                    return json.loads(text)
+                idle = ping(2)
+                serve(options, link, peer, PORT)
+                child = drive(options, link, peer, PORT)
+                time.sleep(options.warm_up + 0.2)
+                loaded = ping(options.seconds - 0.5)
+                return {**result(options, peer, child), "idle": idle, "loaded": loaded}
             try:
-                figure = undisturbed(measure)
+                figure = undisturbed(
+                    lambda: Link(options, options.fair_rtt, 0, options.load_queue, options.seed + number),
+                    measure)
             except Failed as why:
                 say(f"{peer}: {why}")
                 continue
@@ -288,7 +319,8 @@ def arguments():
     add("--peer", type=peers, default=list(PEERS), metavar="NAME,…",
         help=f"default {','.join(PEERS)}")
     add("--rounds", type=int, default=3, help="default %(default)s; medians are printed")
-    add("--seconds", type=float, help="measured (default 8; 20 with --fairness alone)")
+    add("--seconds", type=float,
+        help="measured (default 8, 20 with --fairness alone); up to 5 times that in slow cells")
     add("--warm-up", type=float, default=3.0, help="seconds before that (default 3)")
     add("--seed", type=int, default=1, help="of the first cell (default 1)")
     add("--fairness", action="store_true",

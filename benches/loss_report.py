@@ -1,5 +1,6 @@
 """Tables and the chart of loss.py."""
 
+import math
 import statistics
 
 # Below this share of quinn's goodput a cell is explained.
@@ -94,6 +95,8 @@ def chart(cells, peers, rate):
     panel = group * len(losses) + 28
     width = max(left + panel * len(trips) + 12, 420)
     most = max([f["median_mbps"] or 0 for c in cells for f in c["peers"].values()] + [1])
+    step = 10 ** math.floor(math.log10(most)) / 2
+    most = math.ceil(most / step) * step
     scale = height / most
     bottom = top + height
     title = f"Goodput over links that lose and delay, {rate}"
@@ -112,7 +115,7 @@ def chart(cells, peers, rate):
         value = most * quarter / 4
         y = bottom - value * scale
         out.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{width - 12}" y2="{y:.1f}"/>')
-        out.append(f'<text class="small" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.0f}</text>')
+        out.append(f'<text class="small" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     for p, trip in enumerate(trips):
         start = left + p * panel
         middle = start + (panel - 28) / 2
