@@ -59,8 +59,9 @@ class Link:
     """A link while it is used as a context; `counters` afterwards."""
 
     def __init__(self, options, rtt_ms, loss_percent, queue, seed):
+        # A link does not wait for a processor; it needs little of one.
         self.command = [
-            options.emulator, "--json", "--seed", str(seed), "--rate", options.rate,
+            "nice", "-n", "-15", options.emulator, "--json", "--seed", str(seed), "--rate", options.rate,
             "--queue", queue, "--delay", f"{rtt_ms / 2:g}ms", "--loss", f"{loss_percent:g}%",
         ]
         self.process = self.counters = None
