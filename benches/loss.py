@@ -25,7 +25,7 @@ PEERS = {
 }
 PAIRS = [("trunkline", "trunkline"), ("trunkline", "tcp-cubic"), ("quinn", "quinn")]
 # Longest pause of the emulator, in microseconds, that a measurement may have in it.
-STALL_US = 50_000
+STALL_US = 100_000
 REPEATS = 2
 # What the kernel may use for one TCP connection, as the other peers: more than is ever under way.
 TCP_BUFFER = 16 << 20
@@ -193,9 +193,10 @@ def bulk(options, peer, rtt, loss, seed):
     return undisturbed(lambda: Link(options, rtt, loss, options.queue, seed), measure)
 
 
-def grid(options):
-    """Every round has every cell through every peer once."""
-    cells = [
+def grid(options, cells):
+    """Every round has every cell through every peer once. `cells` has what was measured also when
+    this is interrupted."""
+    cells += [
         {"rtt_ms": rtt, "loss_percent": loss, "peers": {peer: {"rounds": []} for peer in options.peer}}
         for rtt in options.rtt for loss in options.loss
     ]
@@ -211,13 +212,15 @@ def grid(options):
                     say(f"{at}, {peer}: {why}")
                     figure = {"failed": str(why)}
                 figures["rounds"].append(figure)
+
+
+def summarize(cells):
     for cell in cells:
         for figures in cell["peers"].values():
             good = [r["goodput_mbps"] for r in figures["rounds"] if "goodput_mbps" in r]
             figures["median_mbps"] = statistics.median(good) if good else None
         own, other = (cell["peers"].get(p, {}).get("median_mbps") for p in ("trunkline", "quinn"))
         cell["ratio"] = own / other if own is not None and other else None
-    return cells
 
 
 def jain(rates):
@@ -225,9 +228,9 @@ def jain(rates):
     return sum(rates) ** 2 / (len(rates) * squares) if squares else 0.0
 
 
-def fairness(options):
+def fairness(options, found):
     """Two flows that begin together at one bottleneck; what they deliver after the warm-up."""
-    found, ports = [], (PORT, PORT + 10)
+    ports = (PORT, PORT + 10)
     for pair in [p for p in PAIRS if all(peer in options.peer for peer in p)]:
         rounds = []
         for number in range(options.rounds):
@@ -252,12 +255,10 @@ def fairness(options):
             say(f"{' + '.join(pair)}: {rates[0]:.2f} + {rates[1]:.2f} Mb/s, {figure['jain']:.4f}")
         median = statistics.median(r["jain"] for r in rounds) if rounds else None
         found.append({"pair": pair, "jain": median, "rounds": rounds})
-    return found
 
 
-def rtt_under_load(options):
+def rtt_under_load(options, found):
     """Round trips of ICMP without load, and beside a bulk transfer through the same queue."""
-    found = []
     for peer in options.peer:
         rounds = []
         for number in range(options.rounds):
@@ -283,7 +284,6 @@ def rtt_under_load(options):
             say(f"{peer}: {figure['goodput_mbps']:.2f} Mb/s, round trip "
                 f"{figure['idle']['p50_ms']:.1f} ms idle, {figure['loaded']['p50_ms']:.1f} ms loaded")
         found.append({"peer": peer, "rounds": rounds})
-    return found
 
 
 def numbers(text):
@@ -360,6 +360,22 @@ def without_missing(options):
     return not options.peer
 
 
+def finish(options, everything):
+    """Prints and writes what there is."""
+    cells = everything["grid"]
+    summarize(cells)
+    if cells:
+        print(report.grid_table(cells, options.peer))
+    if everything["fairness"]:
+        print(report.fairness_table(everything["fairness"]))
+    if everything["rtt_under_load"]:
+        print(report.rtt_table(everything["rtt_under_load"]))
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1) + "\n")
+    if options.svg and cells:
+        options.svg.write_text(report.chart(cells, options.peer, options.rate))
+
+
 def main():
     options = arguments()
     # So that links are taken down.
@@ -371,19 +387,16 @@ def main():
         for key in ("rate", "queue", "rounds", "seconds", "warm_up", "seed", "peer")
     }
     everything = {"settings": settings, "kernel": os.uname().release, "cpus": os.cpu_count()}
-    if not options.fairness and not options.rtt_under_load:
-        everything["grid"] = grid(options)
-        print(report.grid_table(everything["grid"], options.peer))
-    if options.fairness:
-        everything["fairness"] = fairness(options)
-        print(report.fairness_table(everything["fairness"]))
-    if options.rtt_under_load:
-        everything["rtt_under_load"] = rtt_under_load(options)
-        print(report.rtt_table(everything["rtt_under_load"]))
-    if options.json:
-        options.json.write_text(json.dumps(everything, indent=1) + "\n")
-    if options.svg and "grid" in everything:
-        options.svg.write_text(report.chart(everything["grid"], options.peer, options.rate))
+    everything |= {"grid": [], "fairness": [], "rtt_under_load": []}
+    try:
+        if not options.fairness and not options.rtt_under_load:
+            grid(options, everything["grid"])
+        if options.fairness:
+            fairness(options, everything["fairness"])
+        if options.rtt_under_load:
+            rtt_under_load(options, everything["rtt_under_load"])
+    finally:
+        finish(options, everything)
     return 0
 
 
