@@ -13,7 +13,10 @@ use clap::Args;
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Shortest part of the measured time: the questions themselves need the link.
+const SHORTEST: Duration = Duration::from_millis(50);
 
 /// The command line of the client.
 #[derive(Args)]
@@ -30,6 +33,9 @@ pub struct Drive {
     /// Seconds before that.
     #[arg(long, default_value_t = WARM_UP.as_secs_f64())]
     warm_up: f64,
+    /// Also say what was delivered in each part of the measured time that is this long, in seconds.
+    #[arg(long)]
+    interval: Option<f64>,
     /// Congestion control of TCP sockets: cubic, bbr, reno, …
     #[arg(long, default_value = TCP_CONGESTION)]
     tcp_congestion: String,
@@ -117,6 +123,16 @@ impl Questions {
     }
 }
 
+/// Seconds between two samples, by the clock of their process.
+fn elapsed_s(from: &Sample, to: &Sample) -> f64 {
+    to.at_ns.saturating_sub(from.at_ns) as f64 / 1e9
+}
+
+/// What was delivered between two samples.
+fn delivered_mbps(from: &Sample, to: &Sample) -> f64 {
+    to.bytes.saturating_sub(from.bytes) as f64 * 8.0 / elapsed_s(from, to).max(1e-9) / 1e6
+}
+
 /// Drives one measurement and prints what the server has delivered.
 ///
 /// # Errors
@@ -124,31 +140,57 @@ impl Questions {
 pub fn drive(args: &Drive) -> Result<(), String> {
     let seconds = |s| Duration::try_from_secs_f64(s).map_err(|e| e.to_string());
     let mut job = Job::new(&args.peer, Workload::Bulk);
+    job.listen = args.connect.to_string();
     job.tcp_congestion.clone_from(&args.tcp_congestion);
     let mut questions = Questions::connect(args.connect)?;
     let mut client = Process::start(Role::Client, &job, Some(args.connect))?;
     client.running()?;
     std::thread::sleep(seconds(args.warm_up)?);
     let (before, client_before) = (questions.ask(Ask::Mark)?, client.sample(Ask::Mark)?);
-    std::thread::sleep(seconds(args.seconds)?);
+    let end = Instant::now() + seconds(args.seconds)?;
+    let mut samples = vec![before];
+    if let Some(interval) = args.interval {
+        let interval = seconds(interval)?;
+        if interval < SHORTEST {
+            return Err(format!("--interval must be at least {} s", SHORTEST.as_secs_f64()));
+        }
+        let mut next = Instant::now() + interval;
+        // What is left at the end belongs to the last part.
+        while next + interval / 2 < end {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            samples.push(questions.ask(Ask::Sample)?);
+            next += interval;
+        }
+    }
+    std::thread::sleep(end.saturating_duration_since(Instant::now()));
     let (after, client_after) = (questions.ask(Ask::Sample)?, client.sample(Ask::Sample)?);
     if after.corrupt > 0 {
         return Err(format!("{} messages were not right", after.corrupt));
     }
-    let elapsed = after.at_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9;
-    let bytes = after.bytes - before.bytes;
-    let mbps = bytes as f64 * 8.0 / elapsed / 1e6;
+    samples.push(after);
+    let elapsed = elapsed_s(&before, &after);
+    let mbps = delivered_mbps(&before, &after);
     let cores = |a: &Sample, b: &Sample| (b.cpu_ns - a.cpu_ns) as f64 / 1e9 / elapsed;
     if args.json {
-        let object = json!({
+        let mut object = json!({
             "peer": args.peer,
             "tcp_congestion": args.tcp_congestion,
             "seconds": elapsed,
-            "bytes": bytes,
+            "bytes": after.bytes - before.bytes,
             "goodput_mbps": mbps,
             "server_cores": cores(&before, &after),
             "client_cores": cores(&client_before, &client_after),
         });
+        if args.interval.is_some() {
+            let part = |pair: &[Sample]| {
+                json!({
+                    "from": elapsed_s(&before, &pair[0]),
+                    "to": elapsed_s(&before, &pair[1]),
+                    "goodput_mbps": delivered_mbps(&pair[0], &pair[1]),
+                })
+            };
+            object["intervals"] = samples.windows(2).map(part).collect();
+        }
         println!("{object}");
     } else {
         println!("{}: {mbps:.2} Mb/s delivered in {elapsed:.2} s", args.peer);

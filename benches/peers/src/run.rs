@@ -110,11 +110,13 @@ impl Process {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn sample(&mut self, ask: Ask) -> Result<Sample, String> {
-        self.ask(ask)?;
-        self.wait(|said| match said {
+        let asked = self.ask(ask);
+        // A side that has ended cannot be asked, but has said why.
+        let sample = self.wait(|said| match said {
             Said::Sample(sample) => Some(sample),
             _ => None,
-        })
+        })?;
+        asked.map(|()| sample)
     }
 }
 
