@@ -1,0 +1,389 @@
+//! What the data path of the queued API does not do, counted over real sockets on all threads of
+//! the process: no allocation for a packet or a message, few system calls, wakes and readings of
+//! the clock for many messages, one copy from a [`trunkline::SendBuf`] into the packet, none of
+//! received bytes that are long enough to be leased.
+//!
+//! Each count is taken twice: with engines that one thread polls in turn, where it is exact, and
+//! with threads that send, receive and sleep as they like.
+#![cfg(target_os = "linux")]
+
+mod common;
+#[path = "common/counts.rs"]
+mod counts;
+
+use common::*;
+use counts::Counts;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use trunkline::{
+    ApiError, Channel, ChannelKind, ChannelOptions, DriverChoice, EngineConfig, Event,
+    QueuedEngine, Received, stats::ShardStats,
+};
+
+/// UDP payload of a packet as on most networks, and the largest one.
+const PACKET: usize = 1_452;
+const LARGE_PACKET: usize = 65_507;
+
+/// Allocations that a whole transfer may cost: tables that grow now and then.
+const FEW: u64 = 16;
+/// Messages taken in one call.
+const TAKE: usize = 1_024;
+/// Messages of one `send_many`.
+const MANY: usize = 32;
+
+/// How messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// One by one, copied by the call.
+    Send,
+    /// `MANY` at once.
+    Many,
+    /// In buffers of the engine.
+    SendBuf,
+    /// One by one, each with a receipt.
+    Receipt,
+}
+
+/// A transfer.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    kind: ChannelKind,
+    how: How,
+    len: usize,
+    count: u64,
+    packet: usize,
+    threads: bool,
+}
+
+impl Plan {
+    const fn new(kind: ChannelKind, how: How, len: usize, count: u64) -> Self {
+        Self { kind, how, len, count, packet: PACKET, threads: false }
+    }
+
+    fn with_threads(self) -> Self {
+        Self { threads: true, ..self }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.len as u64 * self.count
+    }
+}
+
+/// What a transfer took.
+#[derive(Debug)]
+struct Used {
+    all: Counts,
+    client: Figures,
+    host: Figures,
+    received: Tally,
+    /// Polls of both engines, where the test makes them.
+    polls: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    packets: u64,
+    turns: u64,
+    sleeps: u64,
+    wakes: u64,
+    system_calls: u64,
+}
+
+impl Figures {
+    fn now(engine: &QueuedEngine) -> Self {
+        let stats = engine.engine_stats();
+        let ShardStats { counts, driver, .. } = &stats.shards[0];
+        Self {
+            packets: counts.datagrams_sent,
+            turns: counts.turns,
+            sleeps: driver.sleeps,
+            wakes: driver.wakes,
+            system_calls: driver.syscalls,
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets - before.packets,
+            turns: self.turns - before.turns,
+            sleeps: self.sleeps - before.sleeps,
+            wakes: self.wakes - before.wakes,
+            system_calls: self.system_calls - before.system_calls,
+        }
+    }
+}
+
+/// What came out of a poll group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    calls: u64,
+    messages: u64,
+    bytes: u64,
+    /// Bytes that were still where the kernel had put them.
+    leased: u64,
+    writable: u64,
+    receipts: u64,
+}
+
+impl Tally {
+    fn add(&mut self, received: &Received) {
+        let data = match received {
+            Received::Message(m) => &m.data,
+            Received::Event(Event::Data { data, .. }) => data,
+            Received::Event(Event::Writable { .. }) => return self.writable += 1,
+            Received::Event(Event::Receipt { .. }) => return self.receipts += 1,
+            Received::Event(_) => return,
+        };
+        self.messages += 1;
+        self.bytes += data.len() as u64;
+        self.leased += if data.is_lease() { data.len() as u64 } else { 0 };
+    }
+
+    /// Takes what there is, waiting for it if it may.
+    fn take(&mut self, from: &QueuedEngine, out: &mut Vec<Received>, wait: Duration) {
+        self.calls += 1;
+        from.poll_group().recv_many(out, TAKE, Some(wait));
+        out.drain(..).for_each(|received| self.add(&received));
+    }
+}
+
+/// Sends one channel full.
+struct Sender<'a> {
+    engine: &'a QueuedEngine,
+    channel: Channel,
+    plan: Plan,
+    data: &'a [u8],
+    left: u64,
+}
+
+impl Sender<'_> {
+    /// Sends until nothing is left or there is no room.
+    fn fill(&mut self) {
+        while self.left > 0 {
+            match self.step() {
+                Ok(sent) => self.left -= sent,
+                Err(ApiError::WouldBlock(_)) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<u64, ApiError> {
+        let (engine, channel) = (self.engine, self.channel);
+        match self.plan.how {
+            How::Send => engine.send(channel, self.data).map(|()| 1),
+            How::Receipt => engine.send_with_receipt(channel, self.data, self.left).map(|()| 1),
+            How::Many => {
+                let most = self.left.min(MANY as u64) as usize;
+                match engine.send_many(&[(channel, self.data); MANY][..most]) {
+                    (0, result) => result.map(|()| 0),
+                    (taken, _) => Ok(taken as u64),
+                }
+            }
+            How::SendBuf => {
+                let blocked = ApiError::WouldBlock("all buffers are in use");
+                let buf = engine.send_buf(self.data.len()).ok_or(blocked)?;
+                // What is in it does not matter here, and writing it would be a copy that counts.
+                engine.send_payload(channel, buf.freeze(self.data.len()), None).map(|()| 1)
+            }
+        }
+    }
+}
+
+/// Two engines with one channel from the client to the host.
+struct Rig {
+    client: QueuedEngine,
+    host: QueuedEngine,
+    channel: Channel,
+    plan: Plan,
+    data: Vec<u8>,
+    out: [Vec<Received>; 2],
+}
+
+fn engine(driver: DriverChoice, plan: &Plan) -> QueuedEngine {
+    let mut config = EngineConfig { ..config(driver) };
+    config.connection.max_packet = plan.packet;
+    // So that a transfer is often held back, on all ways down to the packet.
+    config.connection.max_message = 256 << 10;
+    config.connection.channel_send_buffer = 1 << 20;
+    if plan.threads { QueuedEngine::start(config) } else { QueuedEngine::local(config) }.unwrap()
+}
+
+impl Rig {
+    fn new(driver: DriverChoice, plan: Plan) -> Self {
+        let identity = identity();
+        let (client, host) = (engine(driver, &plan), engine(driver, &plan));
+        let listener = {
+            if !plan.threads {
+                host.poll(Some(Duration::ZERO)).unwrap();
+            }
+            host.listen(&listen(&identity)).unwrap()
+        };
+        let conn = client.connect(&connect(listener.local_addr, &identity), None).unwrap();
+        let options = ChannelOptions { kind: plan.kind, ..ChannelOptions::default() };
+        let channel = client.open_channel(conn, "x", &options).unwrap();
+        let out = [Vec::with_capacity(TAKE), Vec::with_capacity(TAKE)];
+        let mut rig = Self { client, host, channel, plan, data: vec![7; plan.len], out };
+        rig.connect(&options);
+        rig
+    }
+
+    fn connect(&mut self, options: &ChannelOptions) {
+        let start = Instant::now();
+        let mut ready = false;
+        while !ready {
+            assert!(start.elapsed() < Duration::from_secs(20), "no channel");
+            self.poll();
+            let mut out = Vec::new();
+            self.host.poll_group().recv_many(&mut out, TAKE, Some(Duration::ZERO));
+            for received in out.drain(..) {
+                match received {
+                    Received::Event(Event::Incoming { conn, .. }) => {
+                        self.host.accept(conn).unwrap();
+                    }
+                    Received::Event(Event::ChannelRequest { channel, .. }) => {
+                        self.host.accept_channel(channel, options).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+            self.client.poll_group().recv_many(&mut out, TAKE, Some(Duration::ZERO));
+            ready = out.iter().any(|r| matches!(r, Received::Event(Event::ChannelReady { .. })));
+        }
+    }
+
+    fn poll(&self) {
+        if !self.plan.threads {
+            self.client.poll(Some(Duration::ZERO)).unwrap();
+            self.host.poll(Some(Duration::ZERO)).unwrap();
+        }
+    }
+
+    /// Carries the plan out once.
+    fn transfer(&mut self) -> Used {
+        let before = [Figures::now(&self.client), Figures::now(&self.host)];
+        let (all, received, polls) =
+            if self.plan.threads { self.run_threads() } else { self.run_in_turns() };
+        let used = Used {
+            all,
+            client: Figures::now(&self.client).since(before[0]),
+            host: Figures::now(&self.host).since(before[1]),
+            received,
+            polls,
+        };
+        assert_eq!(used.received.bytes, self.plan.bytes(), "{used:?}");
+        used
+    }
+
+    fn sender(&self) -> Sender<'_> {
+        Sender {
+            engine: &self.client,
+            channel: self.channel,
+            plan: self.plan,
+            data: &self.data,
+            left: self.plan.count,
+        }
+    }
+
+    fn run_in_turns(&mut self) -> (Counts, Tally, u64) {
+        let mut out = std::mem::take(&mut self.out);
+        let (mut here, mut there, mut polls) = (Tally::default(), Tally::default(), 0);
+        let before = Counts::now();
+        let mut sender = self.sender();
+        let mut idle = 0;
+        while idle < 100 {
+            let bytes = there.bytes;
+            sender.fill();
+            self.poll();
+            polls += 1;
+            there.take(&self.host, &mut out[1], Duration::ZERO);
+            here.take(&self.client, &mut out[0], Duration::ZERO);
+            let done = there.bytes == self.plan.bytes() || self.plan.kind == ChannelKind::Datagrams;
+            idle = if done && bytes == there.bytes { idle + 1 } else { 0 };
+        }
+        let used = Counts::now() - before;
+        self.out = out;
+        there.receipts += here.receipts;
+        (used, there, polls)
+    }
+
+    /// One thread sends and sleeps until there is room, another receives and sleeps until there is
+    /// something.
+    fn run_threads(&mut self) -> (Counts, Tally, u64) {
+        let [mut events, mut out] = std::mem::take(&mut self.out);
+        let go = AtomicBool::new(false);
+        let mut there = Tally::default();
+        let sent = |mut sender: Sender<'_>| {
+            let mut here = Tally::default();
+            while !go.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            sender.fill();
+            while sender.left > 0 {
+                here.take(&self.client, &mut events, Duration::from_millis(1));
+                sender.fill();
+            }
+            (events, here)
+        };
+        let used = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| sent(self.sender()));
+            let before = Counts::now();
+            go.store(true, Ordering::Release);
+            while there.bytes < self.plan.bytes() {
+                there.take(&self.host, &mut out, Duration::from_millis(100));
+            }
+            let used = Counts::now() - before;
+            let (events, here) = thread.join().unwrap();
+            there.receipts += here.receipts;
+            (used, events)
+        });
+        self.out = [used.1, out];
+        (used.0, there, 0)
+    }
+
+    /// The second of two transfers: the first warms everything up.
+    fn measured(driver: DriverChoice, plan: Plan) -> Used {
+        let mut rig = Self::new(driver, plan);
+        rig.transfer();
+        let used = rig.transfer();
+        println!("{driver}, {plan:?}: {used:?}");
+        used
+    }
+}
+
+const PLANS: [Plan; 9] = {
+    use ChannelKind::{Bytes, Messages};
+    [
+        Plan::new(Messages, How::Send, 64, 100_000),
+        Plan::new(Messages, How::Many, 64, 100_000),
+        Plan::new(Messages, How::Many, 400, 50_000),
+        Plan::new(Messages, How::Send, 400, 50_000),
+        Plan::new(Messages, How::Send, 4_000, 10_000),
+        Plan::new(Messages, How::Send, 40_000, 2_000),
+        Plan::new(Messages, How::SendBuf, 65_536, 1_000),
+        Plan::new(Messages, How::Receipt, 64, 20_000),
+        Plan::new(Bytes, How::SendBuf, 65_536, 1_000),
+    ]
+};
+
+#[test]
+fn a_message_costs_no_allocation() {
+    let _alone = counts::alone();
+    for driver in drivers() {
+        for plan in PLANS {
+            let used = Rig::measured(driver, plan);
+            println!("  {} allocations", used.all.allocations);
+        }
+    }
+}
+
+#[test]
+fn on_threads() {
+    let _alone = counts::alone();
+    for driver in drivers() {
+        for plan in PLANS {
+            let used = Rig::measured(driver, plan.with_threads());
+            println!("  {} allocations", used.all.allocations);
+        }
+    }
+}
