@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use trunkline_proto::payload::Payload;
 
-/// Blocks of a pool that are looked at before a new one is made.
-const TRIES: usize = 4;
+/// Things of a pool that are looked at before a new one is made.
+pub(crate) const TRIES: usize = 4;
 /// Larger buffers are given back to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
 
@@ -16,6 +17,25 @@ const POOLED_BYTES: usize = 256 << 10;
 #[derive(Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
+}
+
+impl Block {
+    /// Replaces the bytes; memory is used again if it is large enough.
+    pub(crate) fn set(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Deref for Block {
@@ -32,62 +52,98 @@ impl fmt::Debug for Block {
     }
 }
 
-/// Blocks of one shard that are used again when nobody holds their bytes any more: with them goes
-/// the memory of the messages that were put together.
+/// Shared things of one shard that are used again when nobody else holds them any more.
 #[derive(Debug)]
-pub(crate) struct BlockPool {
+pub(crate) struct Pool<T> {
     /// First in, first out: the one at the front has been out for longest. The pool's own share
-    /// stays here while others hold the block.
-    blocks: VecDeque<Arc<Block>>,
+    /// stays here while others hold the thing.
+    things: VecDeque<Arc<T>>,
     most: usize,
 }
 
-impl BlockPool {
-    /// Remembers `most` blocks.
+impl<T> Pool<T> {
+    /// Remembers `most` things.
     pub(crate) const fn new(most: usize) -> Self {
-        Self { blocks: VecDeque::new(), most }
+        Self { things: VecDeque::new(), most }
     }
 
+    /// Takes out one that nobody holds.
+    fn take(&mut self) -> Option<Arc<T>> {
+        for _ in 0..TRIES.min(self.things.len()) {
+            let mut thing = self.things.pop_front()?;
+            if Arc::get_mut(&mut thing).is_some() {
+                return Some(thing);
+            }
+            self.things.push_back(thing);
+        }
+        None
+    }
+
+    fn remember(&mut self, thing: &Arc<T>) {
+        if self.things.len() < self.most {
+            self.things.push_back(thing.clone());
+        }
+    }
+
+    /// One that nobody else holds, made ready by `set`; `make` makes a new one if there is none.
+    pub(crate) fn get(&mut self, make: impl FnOnce() -> T, set: impl FnOnce(&mut T)) -> Arc<T> {
+        let mut thing = self.take().unwrap_or_else(|| Arc::new(make()));
+        if let Some(free) = Arc::get_mut(&mut thing) {
+            set(free);
+        }
+        self.remember(&thing);
+        thing
+    }
+}
+
+/// Blocks that are used again: with them goes the memory of the messages that were put together.
+pub(crate) type BlockPool = Pool<Block>;
+
+impl BlockPool {
     /// Makes a block of `bytes`, in whose place memory of an earlier block is left, if there is any.
     pub(crate) fn swap(&mut self, bytes: &mut Vec<u8>) -> Arc<Block> {
-        for _ in 0..TRIES.min(self.blocks.len()) {
-            let Some(mut block) = self.blocks.pop_front() else { break };
-            if let Some(free) = Arc::get_mut(&mut block) {
-                std::mem::swap(&mut free.bytes, bytes);
-                bytes.clear();
-                self.remember(&block);
-                return block;
-            }
-            self.blocks.push_back(block);
+        let mut block = self.take().unwrap_or_default();
+        if let Some(free) = Arc::get_mut(&mut block) {
+            std::mem::swap(&mut free.bytes, bytes);
+            bytes.clear();
         }
-        let block = Arc::new(Block { bytes: std::mem::take(bytes) });
-        if self.blocks.len() < self.most {
+        if block.capacity() <= POOLED_BYTES {
             self.remember(&block);
         }
         block
-    }
-
-    fn remember(&mut self, block: &Arc<Block>) {
-        if block.bytes.capacity() <= POOLED_BYTES {
-            self.blocks.push_back(block.clone());
-        }
     }
 }
 
 /// What is done when the last share of some bytes is gone.
 pub(crate) trait OnDrop: Send + Sync {
+    /// The number of shares. (Not that of the `Arc`: a pool has one as well.)
+    fn shares(&self) -> &AtomicU32;
+
     /// The bytes are gone.
     fn dropped(&self);
 }
 
-struct Guarded {
-    bytes: Retained,
-    guard: Box<dyn OnDrop>,
+/// One share of some bytes.
+struct Guard(Arc<dyn OnDrop>);
+
+impl Guard {
+    fn new(on_drop: Arc<dyn OnDrop>) -> Self {
+        on_drop.shares().fetch_add(1, Ordering::Relaxed);
+        Self(on_drop)
+    }
 }
 
-impl Drop for Guarded {
+impl Clone for Guard {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.guard.dropped();
+        if self.0.shares().fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.dropped();
+        }
     }
 }
 
@@ -96,42 +152,45 @@ enum Kept {
     Lease(Lease),
     Part { block: Arc<Block>, start: u32, len: u32 },
     Copy(Arc<[u8]>),
-    Guarded(Arc<Guarded>),
 }
 
 /// Received bytes that outlive the call that brought them. Can go to other threads; cloning
 /// shares the bytes. Sent on as a [`Payload`], they are not copied again.
 #[derive(Clone)]
-pub struct Retained(Kept);
+pub struct Retained {
+    kept: Kept,
+    /// Goes after the bytes.
+    guard: Option<Guard>,
+}
 
 impl Retained {
+    const fn new(kept: Kept) -> Self {
+        Self { kept, guard: None }
+    }
+
     /// A copy of its own.
     pub fn copy(bytes: &[u8]) -> Self {
-        Self(Kept::Copy(bytes.into()))
+        Self::new(Kept::Copy(bytes.into()))
     }
 
     pub(crate) const fn lease(lease: Lease) -> Self {
-        Self(Kept::Lease(lease))
+        Self::new(Kept::Lease(lease))
     }
 
     /// `len` bytes of a block from `start`; nothing beyond its end.
     pub(crate) const fn part(block: Arc<Block>, start: u32, len: u32) -> Self {
-        Self(Kept::Part { block, start, len })
+        Self::new(Kept::Part { block, start, len })
     }
 
     /// The same bytes, with something that is done when they are gone.
-    pub(crate) fn guarded(self, guard: Box<dyn OnDrop>) -> Self {
-        Self(Kept::Guarded(Arc::new(Guarded { bytes: self, guard })))
+    pub(crate) fn guarded(self, on_drop: Arc<dyn OnDrop>) -> Self {
+        Self { guard: Some(Guard::new(on_drop)), ..self }
     }
 
     /// Whether the bytes still lie in the driver's receive buffer, which they keep from being
     /// filled again.
-    pub fn is_lease(&self) -> bool {
-        match &self.0 {
-            Kept::Lease(_) => true,
-            Kept::Guarded(guarded) => guarded.bytes.is_lease(),
-            _ => false,
-        }
+    pub const fn is_lease(&self) -> bool {
+        matches!(self.kept, Kept::Lease(_))
     }
 }
 
@@ -139,14 +198,13 @@ impl Deref for Retained {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.kept {
             Kept::Lease(lease) => lease,
             Kept::Part { block, start, len } => {
                 let start = *start as usize;
                 block.get(start..start + *len as usize).unwrap_or_default()
             }
             Kept::Copy(bytes) => bytes,
-            Kept::Guarded(guarded) => &guarded.bytes,
         }
     }
 }
@@ -178,7 +236,7 @@ impl fmt::Debug for Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn block(bytes: &[u8]) -> Arc<Block> {
         Arc::new(Block { bytes: bytes.to_vec() })
@@ -209,11 +267,11 @@ mod tests {
     fn a_pool_is_bounded() {
         let mut pool = BlockPool::new(2);
         let held: Vec<_> = (0..5).map(|n| pool.swap(&mut vec![n; 10])).collect();
-        assert_eq!(pool.blocks.len(), 2);
+        assert_eq!(pool.things.len(), 2);
         drop(held);
         let mut large = vec![0; POOLED_BYTES + 1];
         drop(pool.swap(&mut large));
-        assert_eq!(pool.blocks.len(), 1, "the large one is not kept");
+        assert_eq!(pool.things.len(), 1, "the large one is not kept");
     }
 
     #[test]
@@ -225,19 +283,28 @@ mod tests {
 
     #[test]
     fn a_guard_runs_once_after_the_last_clone() {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
-        struct Count;
+        #[derive(Default)]
+        struct Count {
+            shares: AtomicU32,
+            runs: AtomicUsize,
+        }
         impl OnDrop for Count {
+            fn shares(&self) -> &AtomicU32 {
+                &self.shares
+            }
             fn dropped(&self) {
-                RUNS.fetch_add(1, Ordering::SeqCst);
+                self.runs.fetch_add(1, Ordering::SeqCst);
             }
         }
-        let a = Retained::copy(b"x").guarded(Box::new(Count));
-        let b = a.clone();
-        drop(a);
-        assert_eq!(RUNS.load(Ordering::SeqCst), 0);
-        assert_eq!(&*b, b"x");
-        drop(b);
-        assert_eq!(RUNS.load(Ordering::SeqCst), 1);
+        let count = Arc::new(Count::default());
+        for runs in 0..2 {
+            let a = Retained::copy(b"x").guarded(count.clone());
+            let b = a.clone();
+            drop(a);
+            assert_eq!(count.runs.load(Ordering::SeqCst), runs);
+            assert_eq!(&*b, b"x");
+            drop(b);
+            assert_eq!(count.runs.load(Ordering::SeqCst), runs + 1);
+        }
     }
 }

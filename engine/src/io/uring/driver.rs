@@ -121,12 +121,17 @@ impl Driver for UringDriver {
 
     fn poll(&mut self, timeout: Option<Duration>, batch: &mut Batch) -> io::Result<()> {
         let start_len = batch.rx.len();
+        // What came before this is found below; what comes after makes it readable again.
+        if let Some(event) = self.foreign.get() {
+            self.stats.syscalls += 1;
+            event.clear();
+        }
         self.prepare()?;
         if timeout.is_some_and(|t| t.is_zero()) || self.ring.queued() > 0 {
             let entered = self.ring.submit_if_useful()?;
             self.entered(entered);
         }
-        self.harvest(batch, start_len)?;
+        let mut taken = self.harvest(batch, start_len)?;
         // Completions of sends alone are no reason to come back.
         if timeout.is_none_or(|t| !t.is_zero())
             && !self.has_news(batch, start_len)
@@ -148,19 +153,17 @@ impl Driver for UringDriver {
                 let entered = self.ring.submit_if_useful()?;
                 self.entered(entered);
             }
-            self.harvest(batch, start_len)?;
+            taken += self.harvest(batch, start_len)?;
         }
         if self.parking.unpark() {
             self.stats.wakes += 1;
         }
         self.wants_buffer = false;
         batch.failures.append(&mut self.failures);
-        // What came before this shows in the ring now; what comes after makes it readable again.
-        if let Some(event) = self.foreign.get() {
-            self.stats.syscalls += 1;
-            event.clear();
-        }
-        batch.more = self.ring.has_completions() || self.ring.has_work();
+        // The kernel may announce work that this thread has just run. Such an announcement stays until
+        // there is work again: it counts only as long as it brings something, and a sleep ends for
+        // what comes later.
+        batch.more = self.ring.has_completions() || (taken > 0 && self.ring.has_work());
         self.stats.syscalls += std::mem::take(&mut self.ring.enters);
         (self.stats.leases, self.stats.leases_refused) = self.memory.rx.lease_counts();
         Ok(())
