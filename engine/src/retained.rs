@@ -160,12 +160,12 @@ enum Kept {
 pub struct Retained {
     kept: Kept,
     /// Goes after the bytes.
-    guard: Option<Guard>,
+    _guard: Option<Guard>,
 }
 
 impl Retained {
     const fn new(kept: Kept) -> Self {
-        Self { kept, guard: None }
+        Self { kept, _guard: None }
     }
 
     /// A copy of its own.
@@ -184,7 +184,7 @@ impl Retained {
 
     /// The same bytes, with something that is done when they are gone.
     pub(crate) fn guarded(self, on_drop: Arc<dyn OnDrop>) -> Self {
-        Self { guard: Some(Guard::new(on_drop)), ..self }
+        Self { _guard: Some(Guard::new(on_drop)), ..self }
     }
 
     /// Whether the bytes still lie in the driver's receive buffer, which they keep from being

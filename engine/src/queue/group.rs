@@ -364,7 +364,7 @@ impl Writer {
             && *first + *len == start
         {
             *len += bytes.len() as u32;
-            return;
+            return self.hand_over_if_full();
         }
         self.push(Item::Data { channel, start, len: bytes.len() as u32 });
     }
@@ -393,6 +393,11 @@ impl Writer {
     #[inline]
     fn push(&mut self, item: Item) {
         self.lists.items.push_back(item);
+        self.hand_over_if_full();
+    }
+
+    #[inline]
+    fn hand_over_if_full(&mut self) {
         if self.lists.items.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES {
             self.hand_over();
         }

@@ -542,7 +542,7 @@ impl Handler for QueueHandler {
         match command {
             Command::Small { cell, life, len, bytes } => {
                 let bytes = bytes.get(..usize::from(len)).unwrap_or_default();
-                self.send(cx, cell, life, bytes);
+                self.send(cx, (cell, life), bytes, None);
             }
             Command::Data { cell, life, data, receipt, copied } => {
                 self.send_data(cx, (cell, life), data, receipt, copied);

@@ -58,7 +58,7 @@ impl ShardLink {
             mailbox,
             port,
             copies: Copies::new(
-                config.connection.channel_send_buffer as usize + config.queue_channel_bytes,
+                config.connection.channel_send_buffer as usize + 2 * config.queue_channel_bytes,
             ),
             packs: Packs::new(),
             blocked: SegQueue::new(),

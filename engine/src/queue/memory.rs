@@ -27,7 +27,7 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Remembers blocks of `most` bytes in all: what one channel may have on its way.
+    /// Remembers blocks of `most` bytes in all: somewhat more than one channel may have on its way.
     pub(super) fn new(most: usize) -> Self {
         Self { blocks: ArrayQueue::new(COPIES), held: AtomicUsize::new(0), most }
     }

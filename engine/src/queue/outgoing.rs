@@ -50,20 +50,27 @@ impl QueueHandler {
     }
 
     #[inline]
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, cell: u32, life: u32, bytes: &[u8]) {
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        (cell, life): (u32, u32),
+        bytes: &[u8],
+        receipt: Option<u64>,
+    ) {
         let Some(side) = self.side(cell, life) else {
             self.finished(cell, bytes.len());
             return;
         };
         if let Some(real) = side.real.filter(|_| side.waiting.is_empty()) {
-            match cx.send(real, bytes) {
+            let options = SendOptions { receipt, ..SendOptions::default() };
+            match cx.send_with(real, bytes, options) {
                 Ok(()) => return self.finished(cell, bytes.len()),
                 Err(ApiError::WouldBlock(_)) => {}
                 Err(error) => return self.failed(cell, bytes.len(), error),
             }
         }
         let Some(side) = self.channels.get_mut(cell as usize) else { return };
-        side.waiting.push_copy(bytes, &mut self.spare);
+        side.waiting.push_copy(bytes, receipt, &mut self.spare);
     }
 
     pub(super) fn send_data(
@@ -76,8 +83,8 @@ impl QueueHandler {
     ) {
         let len = data.len();
         self.link.waiting_bytes.fetch_sub(len as u64, Ordering::Relaxed);
-        if copied && receipt.is_none() && len <= COPY_AGAIN {
-            return self.send(cx, cell, life, data.as_slice());
+        if copied && len <= COPY_AGAIN {
+            return self.send(cx, (cell, life), data.as_slice(), receipt);
         }
         let Some(side) = self.side(cell, life) else {
             return self.finished(cell, len);
@@ -104,7 +111,7 @@ impl QueueHandler {
         for part in &pack.parts {
             let (message, after) = rest.split_at(rest.len().min(part.len as usize));
             rest = after;
-            self.send(cx, part.cell, part.life, message);
+            self.send(cx, (part.cell, part.life), message, None);
         }
         self.link.packs.give_back(pack);
     }
@@ -118,8 +125,8 @@ impl QueueHandler {
             let len = next.len();
             let sent = match next {
                 Next::Finish => cx.finish(real),
-                Next::Copy(bytes) => {
-                    cx.send_with(real, bytes, SendOptions { over_limit, ..SendOptions::default() })
+                Next::Copy(bytes, receipt) => {
+                    cx.send_with(real, bytes, SendOptions { receipt, over_limit })
                 }
                 Next::Payload(data, receipt) => {
                     cx.send_payload(real, data.clone(), SendOptions { receipt, over_limit })

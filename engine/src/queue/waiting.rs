@@ -15,14 +15,14 @@ pub(super) struct Spare {
 }
 
 enum Entry {
-    Copy { len: usize },
+    Copy { len: usize, receipt: Option<u64> },
     Payload(Payload, Option<u64>),
     Finish,
 }
 
 /// The next thing to send.
 pub(super) enum Next<'a> {
-    Copy(&'a [u8]),
+    Copy(&'a [u8], Option<u64>),
     Payload(&'a Payload, Option<u64>),
     Finish,
 }
@@ -31,7 +31,7 @@ impl Next<'_> {
     /// Its bytes.
     pub(super) const fn len(&self) -> usize {
         match self {
-            Self::Copy(bytes) => bytes.len(),
+            Self::Copy(bytes, _) => bytes.len(),
             Self::Payload(data, _) => data.len(),
             Self::Finish => 0,
         }
@@ -52,12 +52,12 @@ impl Waiting {
         self.entries.is_empty()
     }
 
-    pub(super) fn push_copy(&mut self, bytes: &[u8], spare: &mut Spare) {
+    pub(super) fn push_copy(&mut self, bytes: &[u8], receipt: Option<u64>, spare: &mut Spare) {
         if self.copies.capacity() == 0 {
             self.copies = spare.buffers.pop().unwrap_or_default();
         }
         self.copies.extend_from_slice(bytes);
-        self.entries.push_back(Entry::Copy { len: bytes.len() });
+        self.entries.push_back(Entry::Copy { len: bytes.len(), receipt });
     }
 
     pub(super) fn push_payload(&mut self, data: Payload, receipt: Option<u64>) {
@@ -70,14 +70,16 @@ impl Waiting {
 
     pub(super) fn front(&self) -> Option<Next<'_>> {
         Some(match self.entries.front()? {
-            Entry::Copy { len } => Next::Copy(self.copies.get(self.sent..self.sent + len)?),
+            Entry::Copy { len, receipt } => {
+                Next::Copy(self.copies.get(self.sent..self.sent + len)?, *receipt)
+            }
             Entry::Payload(data, receipt) => Next::Payload(data, *receipt),
             Entry::Finish => Next::Finish,
         })
     }
 
     pub(super) fn pop_front(&mut self, spare: &mut Spare) {
-        if let Some(Entry::Copy { len }) = self.entries.pop_front() {
+        if let Some(Entry::Copy { len, .. }) = self.entries.pop_front() {
             self.sent += len;
         }
         if self.sent == self.copies.len() {
@@ -91,7 +93,7 @@ impl Waiting {
     /// Forgets everything; how many bytes that were.
     pub(super) fn clear(&mut self, spare: &mut Spare) -> usize {
         let bytes = |entry: Entry| match entry {
-            Entry::Copy { len } => len,
+            Entry::Copy { len, .. } => len,
             Entry::Payload(data, _) => data.len(),
             Entry::Finish => 0,
         };
@@ -116,7 +118,7 @@ mod tests {
 
     fn next(waiting: &mut Waiting, spare: &mut Spare) -> Option<Vec<u8>> {
         let bytes = match waiting.front()? {
-            Next::Copy(bytes) => bytes.to_vec(),
+            Next::Copy(bytes, _) => bytes.to_vec(),
             Next::Payload(data, _) => data.as_slice().to_vec(),
             Next::Finish => b"end".to_vec(),
         };
@@ -127,10 +129,10 @@ mod tests {
     #[test]
     fn what_waits_comes_in_order() {
         let (mut waiting, mut spare) = (Waiting::default(), Spare::default());
-        waiting.push_copy(b"one", &mut spare);
-        waiting.push_copy(b"", &mut spare);
+        waiting.push_copy(b"one", None, &mut spare);
+        waiting.push_copy(b"", None, &mut spare);
         waiting.push_payload(Payload::from(b"two".to_vec()), Some(7));
-        waiting.push_copy(b"three", &mut spare);
+        waiting.push_copy(b"three", None, &mut spare);
         waiting.push_finish();
         let all: Vec<_> = std::iter::from_fn(|| next(&mut waiting, &mut spare)).collect();
         assert_eq!(all, [&b"one"[..], b"", b"two", b"three", b"end"]);
@@ -140,9 +142,9 @@ mod tests {
     #[test]
     fn a_queue_that_is_never_empty_does_not_grow() {
         let (mut waiting, mut spare) = (Waiting::default(), Spare::default());
-        waiting.push_copy(&[0; 1000], &mut spare);
+        waiting.push_copy(&[0; 1000], None, &mut spare);
         for i in 1..1000u32 {
-            waiting.push_copy(&[i as u8; 1000], &mut spare);
+            waiting.push_copy(&[i as u8; 1000], None, &mut spare);
             assert_eq!(next(&mut waiting, &mut spare).unwrap(), [(i - 1) as u8; 1000]);
             assert!(waiting.copies.len() <= MOVE + 2000);
         }
@@ -151,12 +153,12 @@ mod tests {
     #[test]
     fn an_emptied_buffer_goes_to_the_next_channel() {
         let (mut a, mut b, mut spare) = (Waiting::default(), Waiting::default(), Spare::default());
-        a.push_copy(&[1; 1000], &mut spare);
+        a.push_copy(&[1; 1000], None, &mut spare);
         a.push_payload(Payload::from(vec![0; 50]), None);
         let address = a.copies.as_ptr();
         assert_eq!(a.clear(&mut spare), 1050);
         assert!(a.is_empty());
-        b.push_copy(&[2; 500], &mut spare);
+        b.push_copy(&[2; 500], None, &mut spare);
         assert_eq!(b.copies.as_ptr(), address);
         assert!(spare.buffers.is_empty());
     }
