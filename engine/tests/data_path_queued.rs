@@ -24,10 +24,13 @@ use trunkline::{
 const PACKET: usize = 1_452;
 const LARGE_PACKET: usize = 65_507;
 
-/// Allocations that a whole transfer may cost: tables that grow now and then.
-const FEW: u64 = 16;
+/// Allocations that a whole transfer may cost, beside one for a thousand messages: tables that grow
+/// now and then, because more was under way than ever before.
+const FEW: u64 = 32;
 /// Transfers before the one that is measured.
-const WARM_UPS: usize = 2;
+const WARM_UPS: usize = 3;
+/// Longest time of a transfer.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages taken in one call.
 const TAKE: usize = 1_024;
 /// Messages of one `send_many`.
@@ -80,6 +83,14 @@ struct Used {
     received: Tally,
     /// Polls of both engines, where the test makes them.
     polls: u64,
+}
+
+impl Used {
+    /// Messages or packets, whatever is more: of short messages many fit into a packet, of long ones
+    /// only a part.
+    fn units(&self, plan: &Plan) -> u64 {
+        plan.count.max(self.client.packets)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -316,6 +327,7 @@ impl Rig {
         let [mut events, mut out] = std::mem::take(&mut self.out);
         let go = AtomicBool::new(false);
         let mut there = Tally::default();
+        let start = Instant::now();
         let sent = |mut sender: Sender<'_>| {
             let mut here = Tally::default();
             while !go.load(Ordering::Acquire) {
@@ -323,6 +335,7 @@ impl Rig {
             }
             sender.fill();
             while sender.left > 0 {
+                assert!(start.elapsed() < PATIENCE, "{:?}: {} left", self.plan, sender.left);
                 here.take(&self.client, &mut events, Duration::from_millis(1));
                 sender.fill();
             }
@@ -334,6 +347,7 @@ impl Rig {
             go.store(true, Ordering::Release);
             while there.bytes < self.plan.bytes() {
                 there.take(&self.host, &mut out, Duration::from_millis(100));
+                assert!(start.elapsed() < PATIENCE, "{:?}: {there:?}", self.plan);
             }
             let used = Counts::now() - before;
             let (events, here) = thread.join().unwrap();
@@ -362,12 +376,12 @@ const PLANS: [Plan; 9] = {
     [
         Plan::new(Messages, How::Send, 64, 100_000),
         Plan::new(Messages, How::Many, 64, 100_000),
-        Plan::new(Messages, How::Many, 400, 50_000),
-        Plan::new(Messages, How::Send, 400, 50_000),
+        Plan::new(Messages, How::Many, 400, 100_000),
+        Plan::new(Messages, How::Send, 400, 100_000),
         Plan::new(Messages, How::Send, 4_000, 10_000),
         Plan::new(Messages, How::Send, 40_000, 2_000),
         Plan::new(Messages, How::SendBuf, 65_536, 1_000),
-        Plan::new(Messages, How::Receipt, 64, 20_000),
+        Plan::new(Messages, How::Receipt, 64, 100_000),
         Plan::new(Bytes, How::SendBuf, 65_536, 1_000),
     ]
 };
@@ -378,20 +392,21 @@ fn a_message_costs_no_allocation() {
     for driver in drivers() {
         for plan in PLANS {
             let used = Rig::measured(driver, plan);
-            assert!(used.all.allocations <= FEW, "{driver} {plan:?}: {used:?}");
+            let most = FEW + plan.count / 1_000;
+            assert!(used.all.allocations <= most, "{driver} {plan:?}: {used:?}");
         }
     }
 }
 
-/// Where threads run as they like more may wait one time than ever before: that is allocated, but
-/// not for each message.
+/// Where threads run as they like a receiver may fall behind by more batches than are kept for it:
+/// those are allocated, which is still nothing for a packet or a message.
 #[test]
 fn threads_allocate_nothing_for_each_message() {
     let _alone = counts::alone();
     for driver in drivers() {
-        for plan in PLANS {
-            let used = Rig::measured(driver, plan.with_threads());
-            let most = 4 * FEW + plan.count / 4;
+        for plan in PLANS.map(Plan::with_threads) {
+            let used = Rig::measured(driver, plan);
+            let most = 4 * FEW + used.units(&plan) / 16;
             assert!(used.all.allocations <= most, "{driver} {plan:?}: {used:?}");
         }
     }
@@ -415,14 +430,12 @@ fn many_messages_are_worth_one_wake_one_system_call_and_one_look_at_the_clock() 
         for plan in PLANS.map(Plan::with_threads) {
             let used = Rig::measured(driver, plan);
             let Used { client, host, received, .. } = used;
-            // Of short messages many fit into a packet, of long ones only a part.
-            let units = plan.count.max(client.packets);
             let calls = client.system_calls + host.system_calls;
-            assert!(calls <= units / 8, "{driver} {plan:?}: {used:?}");
+            assert!(calls <= used.units(&plan) / 8, "{driver} {plan:?}: {used:?}");
             let wakes = client.wakes + host.wakes;
-            assert!(wakes <= plan.count / 8, "{driver} {plan:?}: {used:?}");
-            // One reading a turn and one before a sleep; three where the application may sleep.
-            let clock = 2 * (client.turns + host.turns) + 4 * received.sleeps + 100;
+            assert!(wakes <= used.units(&plan) / 16, "{driver} {plan:?}: {used:?}");
+            // One reading a turn and one before a sleep; four where the application may sleep.
+            let clock = 2 * (client.turns + host.turns) + 5 * received.sleeps + 100;
             assert!(used.all.clock <= clock, "{driver} {plan:?}: {used:?}");
         }
     }

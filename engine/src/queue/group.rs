@@ -61,12 +61,29 @@ impl Groups {
 
 /// One message or event on its way.
 pub(super) enum Item {
-    Message { channel: Channel, kind: ChannelKind, start: u32, len: u32 },
-    Data { channel: Channel, start: u32, len: u32 },
+    Message {
+        channel: Channel,
+        kind: ChannelKind,
+        start: u32,
+        len: u32,
+    },
+    Data {
+        channel: Channel,
+        start: u32,
+        len: u32,
+    },
     /// Its bytes are the next of [`Lists::kept`].
-    Large { channel: Channel, kind: ChannelKind },
-    Writable { channel: Channel },
-    Receipt { channel: Channel, token: u64 },
+    Large {
+        channel: Channel,
+        kind: ChannelKind,
+    },
+    Writable {
+        channel: Channel,
+    },
+    Receipt {
+        channel: Channel,
+        token: u64,
+    },
     /// Anything rarer.
     Event(Box<Event>),
 }

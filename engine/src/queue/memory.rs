@@ -14,6 +14,8 @@ const COPIES: usize = 8192;
 const PACKS: usize = 1024;
 /// Bytes of a pack, beyond which it takes no further message.
 pub(super) const PACK_BYTES: usize = 16 << 10;
+/// Messages that a new pack has room for at most.
+pub(super) const PACK_PARTS: usize = 256;
 /// Larger packs (one long message alone) are given back to the allocator.
 const PACK_KEEP: usize = 2 * PACK_BYTES;
 

@@ -5,7 +5,7 @@ use super::cells::{ChannelCell, LOSSY, MESSAGES};
 use super::channels::usable;
 use super::command::{Command, INLINE, Part};
 use super::link::ShardLink;
-use super::memory::PACK_BYTES;
+use super::memory::{PACK_BYTES, PACK_PARTS};
 use crate::buf::SendBuf;
 use crate::handle::Channel;
 use trunkline_proto::error::ApiError;
@@ -116,6 +116,12 @@ impl QueuedEngine {
             Err(error) => return (0, Err(error)),
         };
         let mut pack = link.packs.take();
+        if pack.bytes.capacity() == 0 {
+            // A new one: large enough for the next call like this, however much of this one is taken.
+            let bytes: usize = messages.iter().map(|(_, data)| data.len()).sum();
+            pack.bytes.reserve(bytes.min(PACK_BYTES));
+            pack.parts.reserve(messages.len().min(PACK_PARTS));
+        }
         let mut result = Ok(());
         for (channel, data) in messages {
             let fits = pack.parts.is_empty() || pack.bytes.len() + data.len() <= PACK_BYTES;

@@ -121,11 +121,6 @@ impl Driver for UringDriver {
 
     fn poll(&mut self, timeout: Option<Duration>, batch: &mut Batch) -> io::Result<()> {
         let start_len = batch.rx.len();
-        // What came before this is found below; what comes after makes it readable again.
-        if let Some(event) = self.foreign.get() {
-            self.stats.syscalls += 1;
-            event.clear();
-        }
         self.prepare()?;
         if timeout.is_some_and(|t| t.is_zero()) || self.ring.queued() > 0 {
             let entered = self.ring.submit_if_useful()?;
@@ -160,10 +155,22 @@ impl Driver for UringDriver {
         }
         self.wants_buffer = false;
         batch.failures.append(&mut self.failures);
+        let mut late = 0;
+        if let Some(event) = self.foreign.get() {
+            self.stats.syscalls += 1;
+            event.clear();
+            // What came before this shows in the ring now; what comes after makes it readable again.
+            if self.ring.has_work() {
+                let entered = self.ring.submit()?;
+                self.entered(entered);
+                late = self.harvest(batch, start_len)?;
+            }
+        }
         // The kernel may announce work that this thread has just run. Such an announcement stays until
         // there is work again: it counts only as long as it brings something, and a sleep ends for
         // what comes later.
-        batch.more = self.ring.has_completions() || (taken > 0 && self.ring.has_work());
+        let work = late > 0 || (taken > 0 && self.ring.has_work());
+        batch.more = work || self.ring.has_completions();
         self.stats.syscalls += std::mem::take(&mut self.ring.enters);
         (self.stats.leases, self.stats.leases_refused) = self.memory.rx.lease_counts();
         Ok(())
