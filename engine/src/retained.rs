@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use trunkline_proto::ids::ChannelKey;
 use trunkline_proto::payload::Payload;
 
 /// Things of a pool that are looked at before a new one is made.
@@ -114,35 +115,52 @@ impl BlockPool {
     }
 }
 
-/// What is done when the last share of some bytes is gone.
-pub(crate) trait OnDrop: Send + Sync {
-    /// The number of shares. (Not that of the `Arc`: a pool has one as well.)
-    fn shares(&self) -> &AtomicU32;
-
-    /// The bytes are gone.
-    fn dropped(&self);
+/// Gets the credit of received bytes back.
+pub(crate) trait Creditor: Send + Sync {
+    /// `bytes` of a channel are gone.
+    fn release(&self, channel: ChannelKey, bytes: u64);
 }
 
-/// One share of some bytes.
-struct Guard(Arc<dyn OnDrop>);
+/// The credit of bytes that the application holds: it returns when the last share is gone.
+pub(crate) struct Credit {
+    to: Arc<dyn Creditor>,
+    channel: ChannelKey,
+    bytes: u64,
+    /// Shares that the application has. (Not the number of the `Arc`: a pool has one as well.)
+    shares: AtomicU32,
+}
 
-impl Guard {
-    fn new(on_drop: Arc<dyn OnDrop>) -> Self {
-        on_drop.shares().fetch_add(1, Ordering::Relaxed);
-        Self(on_drop)
+impl Credit {
+    pub(crate) const fn new(to: Arc<dyn Creditor>) -> Self {
+        Self { to, channel: ChannelKey { slot: 0, life: 0 }, bytes: 0, shares: AtomicU32::new(0) }
+    }
+
+    /// From now on it is that of `bytes` of this channel.
+    pub(crate) const fn set(&mut self, channel: ChannelKey, bytes: u64) {
+        (self.channel, self.bytes) = (channel, bytes);
     }
 }
 
-impl Clone for Guard {
+/// One share of a credit.
+struct Share(Arc<Credit>);
+
+impl Share {
+    fn new(credit: Arc<Credit>) -> Self {
+        credit.shares.fetch_add(1, Ordering::Relaxed);
+        Self(credit)
+    }
+}
+
+impl Clone for Share {
     fn clone(&self) -> Self {
         Self::new(self.0.clone())
     }
 }
 
-impl Drop for Guard {
+impl Drop for Share {
     fn drop(&mut self) {
-        if self.0.shares().fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.dropped();
+        if self.0.shares.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.to.release(self.0.channel, self.0.bytes);
         }
     }
 }
@@ -160,12 +178,12 @@ enum Kept {
 pub struct Retained {
     kept: Kept,
     /// Goes after the bytes.
-    _guard: Option<Guard>,
+    _credit: Option<Share>,
 }
 
 impl Retained {
     const fn new(kept: Kept) -> Self {
-        Self { kept, _guard: None }
+        Self { kept, _credit: None }
     }
 
     /// A copy of its own.
@@ -182,9 +200,9 @@ impl Retained {
         Self::new(Kept::Part { block, start, len })
     }
 
-    /// The same bytes, with something that is done when they are gone.
-    pub(crate) fn guarded(self, on_drop: Arc<dyn OnDrop>) -> Self {
-        Self { _guard: Some(Guard::new(on_drop)), ..self }
+    /// The same bytes, whose credit returns when they are gone.
+    pub(crate) fn with_credit(self, credit: Arc<Credit>) -> Self {
+        Self { _credit: Some(Share::new(credit)), ..self }
     }
 
     /// Whether the bytes still lie in the driver's receive buffer, which they keep from being
@@ -236,7 +254,7 @@ impl fmt::Debug for Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::AtomicU64;
 
     fn block(bytes: &[u8]) -> Arc<Block> {
         Arc::new(Block { bytes: bytes.to_vec() })
@@ -282,29 +300,33 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_runs_once_after_the_last_clone() {
+    fn credit_returns_once_after_the_last_clone() {
         #[derive(Default)]
-        struct Count {
-            shares: AtomicU32,
-            runs: AtomicUsize,
-        }
-        impl OnDrop for Count {
-            fn shares(&self) -> &AtomicU32 {
-                &self.shares
-            }
-            fn dropped(&self) {
-                self.runs.fetch_add(1, Ordering::SeqCst);
+        struct Sum(AtomicU64);
+        impl Creditor for Sum {
+            fn release(&self, channel: ChannelKey, bytes: u64) {
+                assert_eq!((channel.slot, channel.life), (3, 5));
+                self.0.fetch_add(bytes, Ordering::SeqCst);
             }
         }
-        let count = Arc::new(Count::default());
-        for runs in 0..2 {
-            let a = Retained::copy(b"x").guarded(count.clone());
+        let sum = Arc::new(Sum::default());
+        let mut pool = Pool::new(1);
+        for round in 0..3 {
+            let key = ChannelKey { slot: 3, life: 5 };
+            let credit = pool.get(|| Credit::new(sum.clone()), |credit| credit.set(key, 10));
+            let a = Retained::copy(b"x").with_credit(credit);
             let b = a.clone();
             drop(a);
-            assert_eq!(count.runs.load(Ordering::SeqCst), runs);
+            assert_eq!(sum.0.load(Ordering::SeqCst), 10 * round);
             assert_eq!(&*b, b"x");
             drop(b);
-            assert_eq!(count.runs.load(Ordering::SeqCst), runs + 1);
+            assert_eq!(sum.0.load(Ordering::SeqCst), 10 * (round + 1));
         }
+        assert_eq!(Arc::strong_count(&sum), 2, "one credit, used again");
+    }
+
+    #[test]
+    fn retained_bytes_are_small() {
+        assert!(size_of::<Retained>() <= 40, "{}", size_of::<Retained>());
     }
 }

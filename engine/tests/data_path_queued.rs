@@ -11,24 +11,26 @@ mod common;
 #[path = "common/counts.rs"]
 mod counts;
 
+use common::queued::Pair;
 use common::*;
 use counts::Counts;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use trunkline::{
-    ApiError, Channel, ChannelKind, ChannelOptions, DriverChoice, EngineConfig, Event,
-    QueuedEngine, Received, stats::ShardStats,
+    ApiError, Channel, ChannelKind, DriverChoice, Event, QueuedEngine, Received, stats::ShardStats,
 };
 
 /// UDP payload of a packet as on most networks, and the largest one.
 const PACKET: usize = 1_452;
 const LARGE_PACKET: usize = 65_507;
 
-/// Allocations that a whole transfer may cost, beside one for a thousand messages: tables that grow
-/// now and then, because more was under way than ever before.
-const FEW: u64 = 32;
+/// Allocations that a whole transfer may cost.
+const FEW: u64 = 16;
 /// Transfers before the one that is measured.
-const WARM_UPS: usize = 3;
+const WARM_UPS: usize = 2;
+/// Transfers that are measured before one must be steady: as long as more is under way than ever
+/// before, lists and pools grow. What a message costs, it costs in each of them.
+const TRIES: usize = 8;
 /// Longest time of a transfer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages taken in one call.
@@ -204,84 +206,35 @@ impl Sender<'_> {
     }
 }
 
-/// Two engines with one channel from the client to the host.
+/// Carries a plan out.
 struct Rig {
-    client: QueuedEngine,
-    host: QueuedEngine,
-    channel: Channel,
+    pair: Pair,
     plan: Plan,
     data: Vec<u8>,
     out: [Vec<Received>; 2],
 }
 
-fn engine(driver: DriverChoice, plan: &Plan) -> QueuedEngine {
-    let mut config = EngineConfig { ..config(driver) };
-    config.connection.max_packet = plan.packet;
-    // So that a transfer is often held back, on all ways down to the packet.
-    config.connection.max_message = 256 << 10;
-    config.connection.channel_send_buffer = 1 << 20;
-    if plan.threads { QueuedEngine::start(config) } else { QueuedEngine::local(config) }.unwrap()
-}
-
 impl Rig {
     fn new(driver: DriverChoice, plan: Plan) -> Self {
-        let identity = identity();
-        let (client, host) = (engine(driver, &plan), engine(driver, &plan));
-        let listener = {
-            if !plan.threads {
-                host.poll(Some(Duration::ZERO)).unwrap();
-            }
-            host.listen(&listen(&identity)).unwrap()
-        };
-        let conn = client.connect(&connect(listener.local_addr, &identity), None).unwrap();
-        let options = ChannelOptions { kind: plan.kind, ..ChannelOptions::default() };
-        let channel = client.open_channel(conn, "x", &options).unwrap();
+        let mut config = config(driver);
+        config.connection.max_packet = plan.packet;
+        // So that a transfer is often held back, on all ways down to the packet.
+        config.connection.max_message = 256 << 10;
+        config.connection.channel_send_buffer = 1 << 20;
+        let pair = Pair::new(&config, plan.threads, plan.kind);
         let out = [Vec::with_capacity(TAKE), Vec::with_capacity(TAKE)];
-        let mut rig = Self { client, host, channel, plan, data: vec![7; plan.len], out };
-        rig.connect(&options);
-        rig
-    }
-
-    fn connect(&mut self, options: &ChannelOptions) {
-        let start = Instant::now();
-        let mut ready = false;
-        while !ready {
-            assert!(start.elapsed() < Duration::from_secs(20), "no channel");
-            self.poll();
-            let mut out = Vec::new();
-            self.host.poll_group().recv_many(&mut out, TAKE, Some(Duration::ZERO));
-            for received in out.drain(..) {
-                match received {
-                    Received::Event(Event::Incoming { conn, .. }) => {
-                        self.host.accept(conn).unwrap();
-                    }
-                    Received::Event(Event::ChannelRequest { channel, .. }) => {
-                        self.host.accept_channel(channel, options).unwrap();
-                    }
-                    _ => {}
-                }
-            }
-            self.client.poll_group().recv_many(&mut out, TAKE, Some(Duration::ZERO));
-            ready = out.iter().any(|r| matches!(r, Received::Event(Event::ChannelReady { .. })));
-        }
-    }
-
-    fn poll(&self) {
-        if !self.plan.threads {
-            self.client.poll(Some(Duration::ZERO)).unwrap();
-            self.host.poll(Some(Duration::ZERO)).unwrap();
-        }
+        Self { pair, plan, data: vec![7; plan.len], out }
     }
 
     /// Carries the plan out once.
     fn transfer(&mut self) -> Used {
-        let before = [Figures::now(&self.client), Figures::now(&self.host)];
+        let before = [Figures::now(&self.pair.client), Figures::now(&self.pair.host)];
         let (all, received, polls) =
             if self.plan.threads { self.run_threads() } else { self.run_in_turns() };
         let used = Used {
             all,
-            client: Figures::now(&self.client).since(before[0]),
-            host: Figures::now(&self.host).since(before[1]),
+            client: Figures::now(&self.pair.client).since(before[0]),
+            host: Figures::now(&self.pair.host).since(before[1]),
             received,
             polls,
         };
@@ -291,8 +244,8 @@ impl Rig {
 
     fn sender(&self) -> Sender<'_> {
         Sender {
-            engine: &self.client,
-            channel: self.channel,
+            engine: &self.pair.client,
+            channel: self.pair.channel,
             plan: self.plan,
             data: &self.data,
             left: self.plan.count,
@@ -308,10 +261,10 @@ impl Rig {
         while idle < 100 {
             let bytes = there.bytes;
             sender.fill();
-            self.poll();
+            self.pair.poll();
             polls += 1;
-            there.take(&self.host, &mut out[1], Duration::ZERO);
-            here.take(&self.client, &mut out[0], Duration::ZERO);
+            there.take(&self.pair.host, &mut out[1], Duration::ZERO);
+            here.take(&self.pair.client, &mut out[0], Duration::ZERO);
             let done = there.bytes == self.plan.bytes() || self.plan.kind == ChannelKind::Datagrams;
             idle = if done && bytes == there.bytes { idle + 1 } else { 0 };
         }
@@ -336,7 +289,7 @@ impl Rig {
             sender.fill();
             while sender.left > 0 {
                 assert!(start.elapsed() < PATIENCE, "{:?}: {} left", self.plan, sender.left);
-                here.take(&self.client, &mut events, Duration::from_millis(1));
+                here.take(&self.pair.client, &mut events, Duration::from_millis(1));
                 sender.fill();
             }
             (events, here)
@@ -346,7 +299,7 @@ impl Rig {
             let before = Counts::now();
             go.store(true, Ordering::Release);
             while there.bytes < self.plan.bytes() {
-                there.take(&self.host, &mut out, Duration::from_millis(100));
+                there.take(&self.pair.host, &mut out, Duration::from_millis(100));
                 assert!(start.elapsed() < PATIENCE, "{:?}: {there:?}", self.plan);
             }
             let used = Counts::now() - before;
@@ -361,12 +314,23 @@ impl Rig {
 
     /// The last of some transfers: the others warm everything up.
     fn measured(driver: DriverChoice, plan: Plan) -> Used {
+        Self::steady(driver, plan, u64::MAX)
+    }
+
+    /// The same, once a transfer needs no more than so many allocations.
+    fn steady(driver: DriverChoice, plan: Plan, allocations: u64) -> Used {
         let mut rig = Self::new(driver, plan);
         for _ in 0..WARM_UPS {
             rig.transfer();
         }
-        let used = rig.transfer();
-        println!("{driver}, {plan:?}: {used:?}");
+        let transfers = std::iter::repeat_with(|| rig.transfer()).take(TRIES);
+        let mut transfers = transfers.inspect(|used| println!("{driver}, {plan:?}: {used:?}"));
+        let mut used = transfers.next().unwrap();
+        while used.all.allocations > allocations
+            && let Some(next) = transfers.next()
+        {
+            used = if next.all.allocations < used.all.allocations { next } else { used };
+        }
         used
     }
 }
@@ -391,9 +355,8 @@ fn a_message_costs_no_allocation() {
     let _alone = counts::alone();
     for driver in drivers() {
         for plan in PLANS {
-            let used = Rig::measured(driver, plan);
-            let most = FEW + plan.count / 1_000;
-            assert!(used.all.allocations <= most, "{driver} {plan:?}: {used:?}");
+            let used = Rig::steady(driver, plan, FEW);
+            assert!(used.all.allocations <= FEW, "{driver} {plan:?}: {used:?}");
         }
     }
 }
@@ -405,8 +368,8 @@ fn threads_allocate_nothing_for_each_message() {
     let _alone = counts::alone();
     for driver in drivers() {
         for plan in PLANS.map(Plan::with_threads) {
-            let used = Rig::measured(driver, plan);
-            let most = 4 * FEW + used.units(&plan) / 16;
+            let used = Rig::steady(driver, plan, 4 * FEW);
+            let most = 4 * FEW + used.units(&plan) / 64;
             assert!(used.all.allocations <= most, "{driver} {plan:?}: {used:?}");
         }
     }
@@ -459,7 +422,7 @@ fn long_pieces_stay_where_the_kernel_has_put_them() {
     let _alone = counts::alone();
     for driver in drivers() {
         let plan = Plan { packet: LARGE_PACKET, ..PLANS[8] };
-        let used = Rig::measured(driver, plan);
+        let used = Rig::steady(driver, plan, FEW);
         let copies = used.all.copied as f64 / plan.bytes() as f64;
         let leased = used.received.leased as f64 / plan.bytes() as f64;
         assert!((0.95..1.05).contains(&copies), "{driver}: {copies} copies, {used:?}");
@@ -479,8 +442,8 @@ fn a_send_buf_is_not_copied_when_it_is_taken() {
         sender.fill();
         assert_eq!(sender.left, 0, "room for all");
         assert_eq!(Counts::now().copied, copied, "{driver}");
-        rig.client.poll(Some(Duration::ZERO)).unwrap();
-        let grown = counts::live() - live;
+        rig.pair.client.poll(Some(Duration::ZERO)).unwrap();
+        let grown = counts::live().saturating_sub(live);
         assert!(grown < 16 << 10, "{driver}: {grown} bytes");
     }
 }

@@ -8,15 +8,15 @@ use super::cells::{LOSSY, MESSAGES};
 use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
-use super::link::{Credit, ShardLink};
+use super::link::ShardLink;
 use super::waiting::{Spare, Waiting};
 use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler};
-use crate::retained::{Pool, Retained};
+use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
@@ -367,10 +367,9 @@ impl QueueHandler {
             return None;
         }
         let kept = cx.retain_shared(bytes)?;
-        let (key, bytes) = (channel.key(), bytes.len() as u64);
-        let make = || Credit { link: self.link.clone(), key, bytes, shares: AtomicU32::new(0) };
-        let credit = self.credits.get(make, |credit| (credit.key, credit.bytes) = (key, bytes));
-        Some(kept.guarded(credit))
+        let make = || Credit::new(self.link.clone());
+        let set = |credit: &mut Credit| credit.set(channel.key(), bytes.len() as u64);
+        Some(kept.with_credit(self.credits.get(make, set)))
     }
 
     pub(super) const fn credit_step(&self, options: &ChannelOptions) -> u32 {

@@ -5,11 +5,11 @@ use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
 use super::command::{Command, Pack};
 use super::memory::{Copies, Packs};
 use crate::handle::{Channel, Conn};
-use crate::retained::OnDrop;
+use crate::retained::Creditor;
 use crate::shard::mailbox::{Mailbox, Port};
 use crossbeam::queue::SegQueue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
 
@@ -232,20 +232,8 @@ impl ShardLink {
     }
 }
 
-/// Returns the credit of bytes that the application holds, when it lets them go.
-pub(super) struct Credit {
-    pub link: Arc<ShardLink>,
-    pub key: ChannelKey,
-    pub bytes: u64,
-    pub shares: AtomicU32,
-}
-
-impl OnDrop for Credit {
-    fn shares(&self) -> &AtomicU32 {
-        &self.shares
-    }
-
-    fn dropped(&self) {
-        self.link.release(self.key, self.bytes);
+impl Creditor for ShardLink {
+    fn release(&self, channel: ChannelKey, bytes: u64) {
+        Self::release(self, channel, bytes);
     }
 }

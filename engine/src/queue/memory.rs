@@ -67,10 +67,11 @@ impl Copies {
 
 /// Packs that the shard has emptied.
 pub(super) struct Packs {
-    // The boxes themselves are what is kept.
     empty: ArrayQueue<Box<Pack>>,
 }
 
+// What is kept and handed out are the boxes themselves.
+#[allow(clippy::unnecessary_box_returns)]
 impl Packs {
     pub(super) fn new() -> Self {
         Self { empty: ArrayQueue::new(PACKS) }

@@ -72,7 +72,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 enum Runner {
     Threads(Engine<QueueHandler>),
-    Local(LocalRunner),
+    Local(Box<LocalRunner>),
 }
 
 struct Inner {
@@ -156,7 +156,7 @@ impl QueuedEngine {
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
             let parts = Parts { shared: shared.clone(), handler: handler(0), mailbox };
-            Runner::Local(LocalRunner::new(parts))
+            Runner::Local(Box::new(LocalRunner::new(parts)))
         } else {
             Runner::Threads(Engine::start_shared(shared.clone(), mailboxes, handler)?)
         };
