@@ -96,6 +96,16 @@ struct Lists {
     kept: VecDeque<Retained>,
 }
 
+impl Lists {
+    /// Empty ones with room for as much as in `others`.
+    fn like(others: &Self) -> Self {
+        Self {
+            items: VecDeque::with_capacity(others.items.len()),
+            kept: VecDeque::with_capacity(others.kept.len()),
+        }
+    }
+}
+
 /// What one turn of one shard brought to one group.
 struct Batch {
     link: Arc<ShardLink>,
@@ -427,10 +437,15 @@ impl Writer {
             return;
         }
         let inner = &self.group.inner;
-        let lists = std::mem::replace(&mut self.lists, inner.lists.pop().unwrap_or_default());
+        let next = inner.lists.pop().unwrap_or_else(|| Lists::like(&self.lists));
+        let lists = std::mem::replace(&mut self.lists, next);
         let waiting = self.bytes.len();
         inner.waiting.fetch_add(waiting, Ordering::Relaxed);
         let block = self.blocks.swap(&mut self.bytes);
+        if self.bytes.capacity() == 0 {
+            // The next batch will need about as much.
+            self.bytes.reserve(waiting);
+        }
         let batch = Batch { link: self.link.clone(), lists, block, bytes: waiting };
         if self.kept_back.is_empty() {
             if let Err(batch) = self.group.add(batch) {
