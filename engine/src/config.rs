@@ -139,7 +139,8 @@ pub struct EngineConfig {
     pub busy_poll: Option<Duration>,
     /// Server number, written into connection ids for load balancers.
     pub server: u8,
-    /// Send buffers that the engine owns, for sending without a copy. 64.
+    /// Send buffers for sending without a copy: as many for the handler of each shard, and as many for
+    /// the queued API. 64.
     pub send_buffers: usize,
     /// Bytes of each of them. 64 KiB.
     pub send_buffer_bytes: usize,

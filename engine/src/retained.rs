@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use trunkline_proto::ids::ChannelKey;
 use trunkline_proto::payload::Payload;
 
-/// Blocks of a pool that are looked at before a new one is made.
-const TRIES: usize = 4;
+/// Things of a pool that are looked at before a new one is made.
+pub(crate) const TRIES: usize = 4;
 /// Larger buffers are given back to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
 
@@ -16,6 +18,25 @@ const POOLED_BYTES: usize = 256 << 10;
 #[derive(Default)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
+}
+
+impl Block {
+    /// Replaces the bytes; memory is used again if it is large enough.
+    pub(crate) fn set(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Deref for Block {
@@ -32,62 +53,115 @@ impl fmt::Debug for Block {
     }
 }
 
-/// Blocks of one shard that are used again when nobody holds their bytes any more: with them goes
-/// the memory of the messages that were put together.
+/// Shared things of one shard that are used again when nobody else holds them any more.
 #[derive(Debug)]
-pub(crate) struct BlockPool {
+pub(crate) struct Pool<T> {
     /// First in, first out: the one at the front has been out for longest. The pool's own share
-    /// stays here while others hold the block.
-    blocks: VecDeque<Arc<Block>>,
+    /// stays here while others hold the thing.
+    things: VecDeque<Arc<T>>,
     most: usize,
 }
 
-impl BlockPool {
-    /// Remembers `most` blocks.
+impl<T> Pool<T> {
+    /// Remembers `most` things.
     pub(crate) const fn new(most: usize) -> Self {
-        Self { blocks: VecDeque::new(), most }
+        Self { things: VecDeque::new(), most }
     }
 
+    /// Takes out one that nobody holds.
+    fn take(&mut self) -> Option<Arc<T>> {
+        for _ in 0..TRIES.min(self.things.len()) {
+            let mut thing = self.things.pop_front()?;
+            if Arc::get_mut(&mut thing).is_some() {
+                return Some(thing);
+            }
+            self.things.push_back(thing);
+        }
+        None
+    }
+
+    fn remember(&mut self, thing: &Arc<T>) {
+        if self.things.len() < self.most {
+            self.things.push_back(thing.clone());
+        }
+    }
+
+    /// One that nobody else holds, made ready by `set`; `make` makes a new one if there is none.
+    pub(crate) fn get(&mut self, make: impl FnOnce() -> T, set: impl FnOnce(&mut T)) -> Arc<T> {
+        let mut thing = self.take().unwrap_or_else(|| Arc::new(make()));
+        if let Some(free) = Arc::get_mut(&mut thing) {
+            set(free);
+        }
+        self.remember(&thing);
+        thing
+    }
+}
+
+/// Blocks that are used again: with them goes the memory of the messages that were put together.
+pub(crate) type BlockPool = Pool<Block>;
+
+impl BlockPool {
     /// Makes a block of `bytes`, in whose place memory of an earlier block is left, if there is any.
     pub(crate) fn swap(&mut self, bytes: &mut Vec<u8>) -> Arc<Block> {
-        for _ in 0..TRIES.min(self.blocks.len()) {
-            let Some(mut block) = self.blocks.pop_front() else { break };
-            if let Some(free) = Arc::get_mut(&mut block) {
-                std::mem::swap(&mut free.bytes, bytes);
-                bytes.clear();
-                self.remember(&block);
-                return block;
-            }
-            self.blocks.push_back(block);
+        let mut block = self.take().unwrap_or_default();
+        if let Some(free) = Arc::get_mut(&mut block) {
+            std::mem::swap(&mut free.bytes, bytes);
+            bytes.clear();
         }
-        let block = Arc::new(Block { bytes: std::mem::take(bytes) });
-        if self.blocks.len() < self.most {
+        if block.capacity() <= POOLED_BYTES {
             self.remember(&block);
         }
         block
     }
+}
 
-    fn remember(&mut self, block: &Arc<Block>) {
-        if block.bytes.capacity() <= POOLED_BYTES {
-            self.blocks.push_back(block.clone());
-        }
+/// Gets the credit of received bytes back.
+pub(crate) trait Creditor: Send + Sync {
+    /// `bytes` of a channel are gone.
+    fn release(&self, channel: ChannelKey, bytes: u64);
+}
+
+/// The credit of bytes that the application holds: it returns when the last share is gone.
+pub(crate) struct Credit {
+    to: Arc<dyn Creditor>,
+    channel: ChannelKey,
+    bytes: u64,
+    /// Shares that the application has. (Not the number of the `Arc`: a pool has one as well.)
+    shares: AtomicU32,
+}
+
+impl Credit {
+    pub(crate) const fn new(to: Arc<dyn Creditor>) -> Self {
+        Self { to, channel: ChannelKey { slot: 0, life: 0 }, bytes: 0, shares: AtomicU32::new(0) }
+    }
+
+    /// From now on it is that of `bytes` of this channel.
+    pub(crate) const fn set(&mut self, channel: ChannelKey, bytes: u64) {
+        (self.channel, self.bytes) = (channel, bytes);
     }
 }
 
-/// What is done when the last share of some bytes is gone.
-pub(crate) trait OnDrop: Send + Sync {
-    /// The bytes are gone.
-    fn dropped(&self);
+/// One share of a credit.
+struct Share(Arc<Credit>);
+
+impl Share {
+    fn new(credit: Arc<Credit>) -> Self {
+        credit.shares.fetch_add(1, Ordering::Relaxed);
+        Self(credit)
+    }
 }
 
-struct Guarded {
-    bytes: Retained,
-    guard: Box<dyn OnDrop>,
+impl Clone for Share {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
 }
 
-impl Drop for Guarded {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.guard.dropped();
+        if self.0.shares.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.to.release(self.0.channel, self.0.bytes);
+        }
     }
 }
 
@@ -96,42 +170,45 @@ enum Kept {
     Lease(Lease),
     Part { block: Arc<Block>, start: u32, len: u32 },
     Copy(Arc<[u8]>),
-    Guarded(Arc<Guarded>),
 }
 
 /// Received bytes that outlive the call that brought them. Can go to other threads; cloning
 /// shares the bytes. Sent on as a [`Payload`], they are not copied again.
 #[derive(Clone)]
-pub struct Retained(Kept);
+pub struct Retained {
+    kept: Kept,
+    /// Goes after the bytes.
+    _credit: Option<Share>,
+}
 
 impl Retained {
+    const fn new(kept: Kept) -> Self {
+        Self { kept, _credit: None }
+    }
+
     /// A copy of its own.
     pub fn copy(bytes: &[u8]) -> Self {
-        Self(Kept::Copy(bytes.into()))
+        Self::new(Kept::Copy(bytes.into()))
     }
 
     pub(crate) const fn lease(lease: Lease) -> Self {
-        Self(Kept::Lease(lease))
+        Self::new(Kept::Lease(lease))
     }
 
     /// `len` bytes of a block from `start`; nothing beyond its end.
     pub(crate) const fn part(block: Arc<Block>, start: u32, len: u32) -> Self {
-        Self(Kept::Part { block, start, len })
+        Self::new(Kept::Part { block, start, len })
     }
 
-    /// The same bytes, with something that is done when they are gone.
-    pub(crate) fn guarded(self, guard: Box<dyn OnDrop>) -> Self {
-        Self(Kept::Guarded(Arc::new(Guarded { bytes: self, guard })))
+    /// The same bytes, whose credit returns when they are gone.
+    pub(crate) fn with_credit(self, credit: Arc<Credit>) -> Self {
+        Self { _credit: Some(Share::new(credit)), ..self }
     }
 
     /// Whether the bytes still lie in the driver's receive buffer, which they keep from being
     /// filled again.
-    pub fn is_lease(&self) -> bool {
-        match &self.0 {
-            Kept::Lease(_) => true,
-            Kept::Guarded(guarded) => guarded.bytes.is_lease(),
-            _ => false,
-        }
+    pub const fn is_lease(&self) -> bool {
+        matches!(self.kept, Kept::Lease(_))
     }
 }
 
@@ -139,14 +216,13 @@ impl Deref for Retained {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.kept {
             Kept::Lease(lease) => lease,
             Kept::Part { block, start, len } => {
                 let start = *start as usize;
                 block.get(start..start + *len as usize).unwrap_or_default()
             }
             Kept::Copy(bytes) => bytes,
-            Kept::Guarded(guarded) => &guarded.bytes,
         }
     }
 }
@@ -178,7 +254,7 @@ impl fmt::Debug for Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     fn block(bytes: &[u8]) -> Arc<Block> {
         Arc::new(Block { bytes: bytes.to_vec() })
@@ -209,11 +285,11 @@ mod tests {
     fn a_pool_is_bounded() {
         let mut pool = BlockPool::new(2);
         let held: Vec<_> = (0..5).map(|n| pool.swap(&mut vec![n; 10])).collect();
-        assert_eq!(pool.blocks.len(), 2);
+        assert_eq!(pool.things.len(), 2);
         drop(held);
         let mut large = vec![0; POOLED_BYTES + 1];
         drop(pool.swap(&mut large));
-        assert_eq!(pool.blocks.len(), 1, "the large one is not kept");
+        assert_eq!(pool.things.len(), 1, "the large one is not kept");
     }
 
     #[test]
@@ -224,20 +300,33 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_runs_once_after_the_last_clone() {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
-        struct Count;
-        impl OnDrop for Count {
-            fn dropped(&self) {
-                RUNS.fetch_add(1, Ordering::SeqCst);
+    fn credit_returns_once_after_the_last_clone() {
+        #[derive(Default)]
+        struct Sum(AtomicU64);
+        impl Creditor for Sum {
+            fn release(&self, channel: ChannelKey, bytes: u64) {
+                assert_eq!((channel.slot, channel.life), (3, 5));
+                self.0.fetch_add(bytes, Ordering::SeqCst);
             }
         }
-        let a = Retained::copy(b"x").guarded(Box::new(Count));
-        let b = a.clone();
-        drop(a);
-        assert_eq!(RUNS.load(Ordering::SeqCst), 0);
-        assert_eq!(&*b, b"x");
-        drop(b);
-        assert_eq!(RUNS.load(Ordering::SeqCst), 1);
+        let sum = Arc::new(Sum::default());
+        let mut pool = Pool::new(1);
+        for round in 0..3 {
+            let key = ChannelKey { slot: 3, life: 5 };
+            let credit = pool.get(|| Credit::new(sum.clone()), |credit| credit.set(key, 10));
+            let a = Retained::copy(b"x").with_credit(credit);
+            let b = a.clone();
+            drop(a);
+            assert_eq!(sum.0.load(Ordering::SeqCst), 10 * round);
+            assert_eq!(&*b, b"x");
+            drop(b);
+            assert_eq!(sum.0.load(Ordering::SeqCst), 10 * (round + 1));
+        }
+        assert_eq!(Arc::strong_count(&sum), 2, "one credit, used again");
+    }
+
+    #[test]
+    fn retained_bytes_are_small() {
+        assert!(size_of::<Retained>() <= 40, "{}", size_of::<Retained>());
     }
 }

@@ -229,6 +229,7 @@ impl Retainer<'_> {
         if start < buffer || start + part.len() > buffer + shared.stride {
             return None;
         }
+        let len = u32::try_from(part.len()).ok()?;
         let leased = &pool.leased[index as usize];
         if !leased.get() {
             if pool.leased_count.get() + pool.reserve >= pool.count() {
@@ -240,12 +241,7 @@ impl Retainer<'_> {
         }
         pool.leases.set(pool.leases.get() + 1);
         shared.holders[index as usize].fetch_add(1, Ordering::Relaxed);
-        Some(Lease {
-            shared: shared.clone(),
-            index,
-            start: NonNull::from(part).cast(),
-            len: part.len(),
-        })
+        Some(Lease { shared: shared.clone(), index, start: NonNull::from(part).cast(), len })
     }
 }
 
@@ -260,7 +256,7 @@ impl fmt::Debug for Retainer<'_> {
 pub struct Lease {
     shared: Arc<Shared>,
     start: NonNull<u8>,
-    len: usize,
+    len: u32,
     index: u32,
 }
 
@@ -276,7 +272,7 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         // SAFETY: `start` and `len` were taken from a live slice of a buffer that this lease
         // holds: it is neither freed nor refilled before the lease is dropped.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
     }
 }
 

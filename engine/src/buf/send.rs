@@ -8,7 +8,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use trunkline_proto::payload::Payload;
 
-/// One buffer: a part of the pool's memory that belongs to nobody else.
+/// One buffer: a part of the pool's memory that belongs to nobody else. References to it are
+/// counted in cache lines of its own: its neighbours may be with other shards.
+#[repr(align(128))]
 struct Slab {
     region: Arc<Region>,
     start: usize,

@@ -156,8 +156,10 @@ pub(super) const LOSSY: u32 = 4;
 /// A `messages` channel.
 pub(super) const MESSAGES: u32 = 8;
 
-/// A channel.
+/// A channel. It has a cache line of its own: each message writes to it, and its neighbours may be
+/// used by other threads.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(super) struct ChannelCell {
     life: AtomicU32,
     pub flags: AtomicU32,
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_small() {
-        assert!(size_of::<ChannelCell>() <= 48);
+        assert!(size_of::<ChannelCell>() == 64);
         assert!(size_of::<ConnCell>() <= 24);
     }
 }

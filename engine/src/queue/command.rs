@@ -21,6 +21,13 @@ pub(super) struct Part {
     pub len: u32,
 }
 
+/// Messages on their way together, their bytes back to back.
+#[derive(Debug, Default)]
+pub(super) struct Pack {
+    pub parts: Vec<Part>,
+    pub bytes: Vec<u8>,
+}
+
 /// See the module. `cell` and `life` name a channel.
 pub enum Command {
     /// A short message.
@@ -28,7 +35,7 @@ pub enum Command {
     /// A longer one.
     Data { cell: u32, life: u32, data: Payload, receipt: Option<u64>, copied: bool },
     /// Several, back to back.
-    Many(Box<(Vec<Part>, Vec<u8>)>),
+    Many(Box<Pack>),
     /// The end of our direction.
     Finish { cell: u32, life: u32 },
     /// Send what waits for more.

@@ -9,6 +9,7 @@ use super::lock;
 use crate::handle::Channel;
 use crate::retained::{Block, BlockPool, Retained};
 use crossbeam::queue::{ArrayQueue, SegQueue};
+use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -60,16 +61,55 @@ impl Groups {
 
 /// One message or event on its way.
 pub(super) enum Item {
-    Message { channel: Channel, kind: ChannelKind, start: u32, len: u32 },
-    Data { channel: Channel, start: u32, len: u32 },
-    Large(Box<(Channel, ChannelKind, Retained)>),
+    Message {
+        channel: Channel,
+        kind: ChannelKind,
+        start: u32,
+        len: u32,
+    },
+    Data {
+        channel: Channel,
+        start: u32,
+        len: u32,
+    },
+    /// Its bytes are the next of [`Lists::kept`].
+    Large {
+        channel: Channel,
+        kind: ChannelKind,
+    },
+    Writable {
+        channel: Channel,
+    },
+    Receipt {
+        channel: Channel,
+        token: u64,
+    },
+    /// Anything rarer.
     Event(Box<Event>),
+}
+
+/// What a batch is made of; used again when it is empty.
+#[derive(Default)]
+struct Lists {
+    items: VecDeque<Item>,
+    /// Bytes that are kept elsewhere.
+    kept: VecDeque<Retained>,
+}
+
+impl Lists {
+    /// Empty ones with room for as much as in `others`.
+    fn like(others: &Self) -> Self {
+        Self {
+            items: VecDeque::with_capacity(others.items.len()),
+            kept: VecDeque::with_capacity(others.kept.len()),
+        }
+    }
 }
 
 /// What one turn of one shard brought to one group.
 struct Batch {
     link: Arc<ShardLink>,
-    items: VecDeque<Item>,
+    lists: Lists,
     block: Arc<Block>,
     /// Of [`Inner::waiting`].
     bytes: usize,
@@ -82,7 +122,7 @@ struct Inner {
     /// The same when `begun` is full: there are more receivers than places.
     begun_too: SegQueue<Batch>,
     /// Bytes of messages in batches that are not finished.
-    waiting: AtomicUsize,
+    waiting: CachePadded<AtomicUsize>,
     /// A shard keeps batches back because `batches` is full.
     kept_back: AtomicBool,
     sleepers: AtomicUsize,
@@ -93,7 +133,7 @@ struct Inner {
     dropped: AtomicU64,
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
-    lists: ArrayQueue<VecDeque<Item>>,
+    lists: ArrayQueue<Lists>,
     /// Nobody polls while a receiver sleeps: it must not.
     threadless: bool,
 }
@@ -117,7 +157,7 @@ impl PollGroup {
             batches: ArrayQueue::new(BATCHES),
             begun: ArrayQueue::new(BEGUN),
             begun_too: SegQueue::new(),
-            waiting: AtomicUsize::new(0),
+            waiting: CachePadded::new(AtomicUsize::new(0)),
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
@@ -208,7 +248,7 @@ impl PollGroup {
         while taken < max {
             let Some(mut batch) = self.next_batch() else { break };
             taken += batch.take(out, max - taken);
-            if batch.items.is_empty() {
+            if batch.lists.items.is_empty() {
                 self.finish(batch);
             } else if let Err(batch) = self.inner.begun.push(batch) {
                 self.inner.begun_too.push(batch);
@@ -219,7 +259,7 @@ impl PollGroup {
 
     fn finish(&self, batch: Batch) {
         self.inner.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
-        let _ = self.inner.lists.push(batch.items);
+        let _ = self.inner.lists.push(batch.lists);
         if self.inner.kept_back.load(Ordering::Relaxed)
             && self.inner.kept_back.swap(false, Ordering::SeqCst)
             && let Some(links) = self.inner.links.upgrade()
@@ -263,7 +303,7 @@ impl Batch {
             }
         };
         while taken < max {
-            let Some(item) = self.items.pop_front() else { break };
+            let Some(item) = self.lists.items.pop_front() else { break };
             taken += 1;
             out.push(match item {
                 Item::Message { channel, kind, start, len } => {
@@ -276,12 +316,17 @@ impl Batch {
                     let data = Retained::part(self.block.clone(), start, len);
                     Received::Event(Event::Data { channel, data })
                 }
-                Item::Large(large) => match *large {
-                    (channel, ChannelKind::Bytes, data) => {
-                        Received::Event(Event::Data { channel, data })
+                Item::Large { channel, kind } => {
+                    let Some(data) = self.lists.kept.pop_front() else { continue };
+                    match kind {
+                        ChannelKind::Bytes => Received::Event(Event::Data { channel, data }),
+                        kind => Received::Message(Message { channel, kind, data }),
                     }
-                    (channel, kind, data) => Received::Message(Message { channel, kind, data }),
-                },
+                }
+                Item::Writable { channel } => Received::Event(Event::Writable { channel }),
+                Item::Receipt { channel, token } => {
+                    Received::Event(Event::Receipt { channel, token })
+                }
                 Item::Event(event) => Received::Event(*event),
             });
         }
@@ -296,7 +341,7 @@ impl Batch {
 pub(super) struct Writer {
     group: PollGroup,
     link: Arc<ShardLink>,
-    items: VecDeque<Item>,
+    lists: Lists,
     bytes: Vec<u8>,
     blocks: BlockPool,
     /// Batches that found the group's queue full. Reliable data in them is bounded by the credit
@@ -311,7 +356,7 @@ impl Writer {
         Self {
             group,
             link,
-            items: VecDeque::new(),
+            lists: Lists { items: VecDeque::new(), kept: VecDeque::new() },
             bytes: Vec::new(),
             blocks: BlockPool::new(POOLED),
             kept_back: VecDeque::new(),
@@ -320,7 +365,11 @@ impl Writer {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        self.push(Item::Event(Box::new(event)));
+        self.push(match event {
+            Event::Writable { channel } => Item::Writable { channel },
+            Event::Receipt { channel, token } => Item::Receipt { channel, token },
+            event => Item::Event(Box::new(event)),
+        });
     }
 
     /// Copies a message into the batch. Unreliable ones are dropped when too much waits.
@@ -337,19 +386,20 @@ impl Writer {
     /// Copies bytes of a stream into the batch, together with those before them.
     pub(super) fn data(&mut self, channel: Channel, bytes: &[u8]) {
         let start = self.copy(bytes);
-        if let Some(Item::Data { channel: last, start: first, len }) = self.items.back_mut()
+        if let Some(Item::Data { channel: last, start: first, len }) = self.lists.items.back_mut()
             && *last == channel
             && *first + *len == start
         {
             *len += bytes.len() as u32;
-            return;
+            return self.hand_over_if_full();
         }
         self.push(Item::Data { channel, start, len: bytes.len() as u32 });
     }
 
     /// Bytes that are kept elsewhere.
     pub(super) fn large(&mut self, channel: Channel, kind: ChannelKind, data: Retained) {
-        self.push(Item::Large(Box::new((channel, kind, data))));
+        self.lists.kept.push_back(data);
+        self.push(Item::Large { channel, kind });
     }
 
     fn has_room(&self, len: usize) -> bool {
@@ -369,8 +419,13 @@ impl Writer {
 
     #[inline]
     fn push(&mut self, item: Item) {
-        self.items.push_back(item);
-        if self.items.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES {
+        self.lists.items.push_back(item);
+        self.hand_over_if_full();
+    }
+
+    #[inline]
+    fn hand_over_if_full(&mut self) {
+        if self.lists.items.len() >= BATCH_ITEMS || self.bytes.len() >= BATCH_BYTES {
             self.hand_over();
         }
     }
@@ -378,15 +433,20 @@ impl Writer {
     /// Gives what was collected to the group.
     pub(super) fn hand_over(&mut self) {
         self.retry();
-        if self.items.is_empty() {
+        if self.lists.items.is_empty() {
             return;
         }
         let inner = &self.group.inner;
-        let items = std::mem::replace(&mut self.items, inner.lists.pop().unwrap_or_default());
+        let next = inner.lists.pop().unwrap_or_else(|| Lists::like(&self.lists));
+        let lists = std::mem::replace(&mut self.lists, next);
         let waiting = self.bytes.len();
         inner.waiting.fetch_add(waiting, Ordering::Relaxed);
         let block = self.blocks.swap(&mut self.bytes);
-        let batch = Batch { link: self.link.clone(), items, block, bytes: waiting };
+        if self.bytes.capacity() == 0 {
+            // The next batch will need about as much.
+            self.bytes.reserve(waiting);
+        }
+        let batch = Batch { link: self.link.clone(), lists, block, bytes: waiting };
         if self.kept_back.is_empty() {
             if let Err(batch) = self.group.add(batch) {
                 self.keep_back(batch);

@@ -8,14 +8,13 @@ use super::cells::{LOSSY, MESSAGES};
 use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
-use super::link::{Credit, ShardLink};
-use super::outgoing::{Waiting, waiting_bytes};
+use super::link::ShardLink;
+use super::waiting::{Spare, Waiting};
 use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler};
-use crate::retained::Retained;
+use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
@@ -28,6 +27,8 @@ use trunkline_proto::time::Duration;
 pub(super) const NONE: u32 = u32::MAX;
 /// Received bytes from this length on are kept where they are instead of being copied.
 const KEEP: usize = 8 << 10;
+/// Credits remembered, to be used again: one for each of those that the application holds.
+const CREDITS: usize = 1024;
 
 /// A connection, by the index of its cell.
 #[derive(Default)]
@@ -47,7 +48,7 @@ pub(super) struct ChannelSide {
     /// Index of the connection's cell.
     conn: u32,
     pub real: Option<Channel>,
-    pub waiting: VecDeque<Waiting>,
+    pub waiting: Waiting,
 }
 
 /// See the module.
@@ -61,6 +62,9 @@ pub struct QueueHandler {
     /// The engine's poll groups, of which `writers` has those that were needed so far.
     groups: Arc<Groups>,
     writers: Vec<Writer>,
+    credits: Pool<Credit>,
+    /// Memory for what waits.
+    pub(super) spare: Spare,
     /// The channel that the last message came on, and its cell.
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
@@ -93,6 +97,8 @@ impl QueueHandler {
             by_slot: Vec::new(),
             groups,
             writers: Vec::new(),
+            credits: Pool::new(CREDITS),
+            spare: Spare::default(),
             last: None,
             done: (NONE, 0),
         }
@@ -283,7 +289,7 @@ impl QueueHandler {
 
     fn begin_channel(&mut self, cell: u32, life: u32, conn: u32, real: Channel) {
         *at(&mut self.channels, cell) =
-            ChannelSide { life, conn, real: Some(real), waiting: VecDeque::new() };
+            ChannelSide { life, conn, real: Some(real), waiting: Waiting::default() };
         if let Some(side) = self.conns.get_mut(conn as usize) {
             let slot = real.key().slot as usize;
             if side.by_slot.len() <= slot {
@@ -339,8 +345,8 @@ impl QueueHandler {
     /// Frees a channel; what still waited is lost with it.
     fn end_channel(&mut self, cell: u32) {
         let Some(side) = self.channels.get_mut(cell as usize) else { return };
-        let side = std::mem::take(side);
-        let lost: usize = side.waiting.iter().map(waiting_bytes).sum();
+        let mut side = std::mem::take(side);
+        let lost = side.waiting.clear(&mut self.spare);
         self.finished(cell, lost);
         if let Some(real) = side.real
             && let Some(conn) = self.conns.get_mut(side.conn as usize)
@@ -356,14 +362,14 @@ impl QueueHandler {
     // ---- receiving
 
     /// The bytes kept without a copy, if that is worth it; their credit returns with them.
-    fn keep(&self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
+    fn keep(&mut self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
         if bytes.len() < KEEP {
             return None;
         }
         let kept = cx.retain_shared(bytes)?;
-        let credit =
-            Credit { link: self.link.clone(), key: channel.key(), bytes: bytes.len() as u64 };
-        Some(kept.guarded(Box::new(credit)))
+        let make = || Credit::new(self.link.clone());
+        let set = |credit: &mut Credit| credit.set(channel.key(), bytes.len() as u64);
+        Some(kept.with_credit(self.credits.get(make, set)))
     }
 
     pub(super) const fn credit_step(&self, options: &ChannelOptions) -> u32 {
@@ -535,12 +541,12 @@ impl Handler for QueueHandler {
         match command {
             Command::Small { cell, life, len, bytes } => {
                 let bytes = bytes.get(..usize::from(len)).unwrap_or_default();
-                self.send(cx, cell, life, bytes);
+                self.send(cx, (cell, life), bytes, None);
             }
             Command::Data { cell, life, data, receipt, copied } => {
                 self.send_data(cx, (cell, life), data, receipt, copied);
             }
-            Command::Many(many) => self.send_many(cx, &many.0, &many.1),
+            Command::Many(pack) => self.send_many(cx, pack),
             Command::Finish { cell, life } => self.finish(cx, cell, life),
             Command::Flush { cell, life } => {
                 if let Ok(real) = self.real_channel(cell, life) {

@@ -1,10 +1,11 @@
-//! What the application's threads and one shard share: cells, the mailbox, and two lists of
-//! channels that need the shard's attention.
+//! What the application's threads and one shard share: cells, the mailbox with memory for what it
+//! carries, and two lists of channels that need the shard's attention.
 
 use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
-use super::command::{Command, Part};
+use super::command::{Command, Pack};
+use super::memory::{Copies, Packs};
 use crate::handle::{Channel, Conn};
-use crate::retained::OnDrop;
+use crate::retained::Creditor;
 use crate::shard::mailbox::{Mailbox, Port};
 use crossbeam::queue::SegQueue;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub(super) struct ShardLink {
     pub channels: Table<ChannelCell>,
     pub mailbox: Arc<Mailbox<Command>>,
     pub port: Arc<Port>,
+    pub copies: Copies,
+    pub packs: Packs,
     /// Channels that found the mailbox full. Each is here at most once.
     pub blocked: SegQueue<u32>,
     /// Channels with credit to return. Each is here at most once.
@@ -54,6 +57,10 @@ impl ShardLink {
             channels: Table::new(channels.max(MIN_CHANNELS)),
             mailbox,
             port,
+            copies: Copies::new(
+                config.connection.channel_send_buffer as usize + 2 * config.queue_channel_bytes,
+            ),
+            packs: Packs::new(),
             blocked: SegQueue::new(),
             credits: SegQueue::new(),
             poked: AtomicBool::new(false),
@@ -153,14 +160,15 @@ impl ShardLink {
     pub(super) fn push_many(
         &self,
         messages: &[(Channel, &[u8])],
-        parts: Vec<Part>,
-        bytes: Vec<u8>,
+        pack: Box<Pack>,
     ) -> Result<(), ApiError> {
-        let count = parts.len();
-        let waiting = bytes.len() as u64;
+        let count = pack.parts.len();
+        let waiting = pack.bytes.len() as u64;
         let before = self.waiting_bytes.fetch_add(waiting, Ordering::Relaxed);
         let full = before > 0 && before + waiting > self.shard_limit;
-        if !full && self.push(Command::Many(Box::new((parts, bytes)))).is_ok() {
+        if full || self.mailbox.commands.is_full() {
+            self.packs.give_back(pack);
+        } else if self.push(Command::Many(pack)).is_ok() {
             return Ok(());
         }
         self.waiting_bytes.fetch_sub(waiting, Ordering::Relaxed);
@@ -224,15 +232,8 @@ impl ShardLink {
     }
 }
 
-/// Returns the credit of bytes that the application holds, when it lets them go.
-pub(super) struct Credit {
-    pub link: Arc<ShardLink>,
-    pub key: ChannelKey,
-    pub bytes: u64,
-}
-
-impl OnDrop for Credit {
-    fn dropped(&self) {
-        self.link.release(self.key, self.bytes);
+impl Creditor for ShardLink {
+    fn release(&self, channel: ChannelKey, bytes: u64) {
+        Self::release(self, channel, bytes);
     }
 }

@@ -17,8 +17,8 @@
 //! | `connections`, `channels`, `sending` | the calls of the application |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
-//! | `command` | what goes to a shard |
-//! | `handler`, `outgoing` | the shard's half |
+//! | `command`, `memory` | what goes to a shard |
+//! | `handler`, `outgoing`, `waiting` | the shard's half |
 //! | `group` | poll groups: what comes from the shards |
 //! | `local` | the engine without threads |
 
@@ -31,8 +31,10 @@ mod group;
 mod handler;
 mod link;
 mod local;
+mod memory;
 mod outgoing;
 mod sending;
+mod waiting;
 
 pub use event::{Event, Message, Received};
 use group::Groups;
@@ -70,7 +72,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 enum Runner {
     Threads(Engine<QueueHandler>),
-    Local(LocalRunner),
+    Local(Box<LocalRunner>),
 }
 
 struct Inner {
@@ -154,7 +156,7 @@ impl QueuedEngine {
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
             let parts = Parts { shared: shared.clone(), handler: handler(0), mailbox };
-            Runner::Local(LocalRunner::new(parts))
+            Runner::Local(Box::new(LocalRunner::new(parts)))
         } else {
             Runner::Threads(Engine::start_shared(shared.clone(), mailboxes, handler)?)
         };

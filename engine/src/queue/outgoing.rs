@@ -1,9 +1,10 @@
 //! From commands to the endpoint: what a channel sends, and what waits for room.
 
 use super::cells::{BLOCKED, CREDIT_TOLD};
-use super::command::{COPY_AGAIN, Part};
+use super::command::{COPY_AGAIN, Pack};
 use super::event::Event;
 use super::handler::{NONE, QueueHandler};
+use super::waiting::Next;
 use crate::handler::Context;
 use std::sync::atomic::Ordering;
 use trunkline_proto::endpoint::SendOptions;
@@ -12,12 +13,6 @@ use trunkline_proto::payload::Payload;
 
 /// Channels whose credit is returned in one go.
 const CREDITS_A_TURN: usize = 4096;
-
-/// Something that waits for room in the connection.
-pub(super) enum Waiting {
-    Bytes(Payload, Option<u64>),
-    Finish,
-}
 
 impl QueueHandler {
     /// `len` bytes of a channel are no longer queued.
@@ -55,25 +50,27 @@ impl QueueHandler {
     }
 
     #[inline]
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, cell: u32, life: u32, bytes: &[u8]) {
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        (cell, life): (u32, u32),
+        bytes: &[u8],
+        receipt: Option<u64>,
+    ) {
         let Some(side) = self.side(cell, life) else {
             self.finished(cell, bytes.len());
             return;
         };
-        let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
-            side.waiting.push_back(Waiting::Bytes(Payload::from(bytes.to_vec()), None));
-            return;
-        };
-        match cx.send(real, bytes) {
-            Ok(()) => self.finished(cell, bytes.len()),
-            Err(ApiError::WouldBlock(_)) => {
-                let bytes = Payload::from(bytes.to_vec());
-                if let Some(side) = self.side(cell, life) {
-                    side.waiting.push_back(Waiting::Bytes(bytes, None));
-                }
+        if let Some(real) = side.real.filter(|_| side.waiting.is_empty()) {
+            let options = SendOptions { receipt, ..SendOptions::default() };
+            match cx.send_with(real, bytes, options) {
+                Ok(()) => return self.finished(cell, bytes.len()),
+                Err(ApiError::WouldBlock(_)) => {}
+                Err(error) => return self.failed(cell, bytes.len(), error),
             }
-            Err(error) => self.failed(cell, bytes.len(), error),
         }
+        let Some(side) = self.channels.get_mut(cell as usize) else { return };
+        side.waiting.push_copy(bytes, receipt, &mut self.spare);
     }
 
     pub(super) fn send_data(
@@ -86,14 +83,14 @@ impl QueueHandler {
     ) {
         let len = data.len();
         self.link.waiting_bytes.fetch_sub(len as u64, Ordering::Relaxed);
-        if copied && receipt.is_none() && len <= COPY_AGAIN {
-            return self.send(cx, cell, life, data.as_slice());
+        if copied && len <= COPY_AGAIN {
+            return self.send(cx, (cell, life), data.as_slice(), receipt);
         }
         let Some(side) = self.side(cell, life) else {
             return self.finished(cell, len);
         };
         let Some(real) = side.real.filter(|_| side.waiting.is_empty()) else {
-            side.waiting.push_back(Waiting::Bytes(data, receipt));
+            side.waiting.push_payload(data, receipt);
             return;
         };
         let options = SendOptions { receipt, ..SendOptions::default() };
@@ -101,21 +98,22 @@ impl QueueHandler {
             Ok(()) => self.finished(cell, len),
             Err(ApiError::WouldBlock(_)) => {
                 if let Some(side) = self.side(cell, life) {
-                    side.waiting.push_back(Waiting::Bytes(data, receipt));
+                    side.waiting.push_payload(data, receipt);
                 }
             }
             Err(error) => self.failed(cell, len, error),
         }
     }
 
-    pub(super) fn send_many(&mut self, cx: &mut Context<'_>, parts: &[Part], bytes: &[u8]) {
-        self.link.waiting_bytes.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
-        let mut rest = bytes;
-        for part in parts {
+    pub(super) fn send_many(&mut self, cx: &mut Context<'_>, pack: Box<Pack>) {
+        self.link.waiting_bytes.fetch_sub(pack.bytes.len() as u64, Ordering::Relaxed);
+        let mut rest = &pack.bytes[..];
+        for part in &pack.parts {
             let (message, after) = rest.split_at(rest.len().min(part.len as usize));
             rest = after;
-            self.send(cx, part.cell, part.life, message);
+            self.send(cx, (part.cell, part.life), message, None);
         }
+        self.link.packs.give_back(pack);
     }
 
     /// Tries again with what waits on a channel.
@@ -123,25 +121,24 @@ impl QueueHandler {
         loop {
             let Some(side) = self.channels.get_mut(cell as usize) else { return };
             let Some(real) = side.real else { return };
-            let Some(next) = side.waiting.pop_front() else { return };
-            match next {
-                Waiting::Finish => {
-                    if let Err(error) = cx.finish(real) {
-                        self.failed(cell, 0, error);
-                    }
+            let Some(next) = side.waiting.front() else { return };
+            let len = next.len();
+            let sent = match next {
+                Next::Finish => cx.finish(real),
+                Next::Copy(bytes, receipt) => {
+                    cx.send_with(real, bytes, SendOptions { receipt, over_limit })
                 }
-                Waiting::Bytes(data, receipt) => {
-                    let len = data.len();
-                    let options = SendOptions { receipt, over_limit };
-                    match cx.send_payload(real, data.clone(), options) {
-                        Ok(()) => self.finished(cell, len),
-                        Err(ApiError::WouldBlock(_)) => {
-                            side.waiting.push_front(Waiting::Bytes(data, receipt));
-                            return;
-                        }
-                        Err(error) => self.failed(cell, len, error),
-                    }
+                Next::Payload(data, receipt) => {
+                    cx.send_payload(real, data.clone(), SendOptions { receipt, over_limit })
                 }
+            };
+            if let Err(ApiError::WouldBlock(_)) = sent {
+                return;
+            }
+            side.waiting.pop_front(&mut self.spare);
+            match sent {
+                Ok(()) => self.finished(cell, len),
+                Err(error) => self.failed(cell, len, error),
             }
         }
     }
@@ -160,7 +157,7 @@ impl QueueHandler {
     pub(super) fn finish(&mut self, cx: &mut Context<'_>, cell: u32, life: u32) {
         let Some(side) = self.side(cell, life) else { return };
         if !side.waiting.is_empty() {
-            side.waiting.push_back(Waiting::Finish);
+            side.waiting.push_finish();
             return;
         }
         if let Some(real) = side.real
@@ -173,8 +170,9 @@ impl QueueHandler {
     /// Cancels what a channel sends, what waits included.
     pub(super) fn reset(&mut self, cx: &mut Context<'_>, cell: u32, life: u32, code: u32) {
         let Some(side) = self.side(cell, life) else { return };
-        let lost: usize = side.waiting.drain(..).map(|w| waiting_bytes(&w)).sum();
         let real = side.real;
+        let mut waiting = std::mem::take(&mut side.waiting);
+        let lost = waiting.clear(&mut self.spare);
         self.finished(cell, lost);
         if let Some(real) = real {
             let _ = cx.reset(real, code);
@@ -198,12 +196,5 @@ impl QueueHandler {
             }
         }
         link.poke();
-    }
-}
-
-pub(super) fn waiting_bytes(waiting: &Waiting) -> usize {
-    match waiting {
-        Waiting::Bytes(data, _) => data.len(),
-        Waiting::Finish => 0,
     }
 }

@@ -5,6 +5,7 @@ use super::cells::{ChannelCell, LOSSY, MESSAGES};
 use super::channels::usable;
 use super::command::{Command, INLINE, Part};
 use super::link::ShardLink;
+use super::memory::{PACK_BYTES, PACK_PARTS};
 use crate::buf::SendBuf;
 use crate::handle::Channel;
 use trunkline_proto::error::ApiError;
@@ -58,21 +59,7 @@ impl QueuedEngine {
         self.check_len(cell, data.len())?;
         ready(link, cell, channel)?;
         link.admit(cell, data.len())?;
-        let data = self.copy(data);
-        push_payload(link, cell, channel, data, receipt, true)
-    }
-
-    /// A copy in a buffer of the engine if that is worth it and one is free.
-    fn copy(&self, data: &[u8]) -> Payload {
-        let pool = &self.inner.shared.send_pool;
-        let fits = data.len() <= pool.buffer_bytes() && data.len() * 2 >= pool.buffer_bytes();
-        match fits.then(|| pool.take()).flatten() {
-            Some(mut buf) => {
-                buf[..data.len()].copy_from_slice(data);
-                buf.freeze(data.len())
-            }
-            None => Payload::from(data.to_vec()),
-        }
+        push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
     }
 
     /// Sends without a copy; `data` is let go when all of it is acknowledged.
@@ -123,16 +110,22 @@ impl QueuedEngine {
 
     /// One command for messages to the same shard.
     fn send_some(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
-        const BYTES: usize = 16 << 10;
-        let mut parts: Vec<Part> = Vec::new();
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut result = Ok(());
-        let Some(shard) = messages.first().map(|(channel, _)| channel.conn().shard()) else {
-            return (0, Ok(()));
+        let Some((first, _)) = messages.first() else { return (0, Ok(())) };
+        let link = match self.link(first.conn()) {
+            Ok(link) => link,
+            Err(error) => return (0, Err(error)),
         };
+        let mut pack = link.packs.take();
+        if pack.bytes.capacity() == 0 {
+            // A new one: large enough for the next call like this, however much of this one is taken.
+            let bytes: usize = messages.iter().map(|(_, data)| data.len()).sum();
+            pack.bytes.reserve(bytes.min(PACK_BYTES));
+            pack.parts.reserve(messages.len().min(PACK_PARTS));
+        }
+        let mut result = Ok(());
         for (channel, data) in messages {
-            let fits = parts.is_empty() || bytes.len() + data.len() <= BYTES;
-            if channel.conn().shard() != shard || !fits {
+            let fits = pack.parts.is_empty() || pack.bytes.len() + data.len() <= PACK_BYTES;
+            if channel.conn().shard() != first.conn().shard() || !fits {
                 break;
             }
             let admitted = self.channel(*channel).and_then(|(link, cell)| {
@@ -145,15 +138,15 @@ impl QueuedEngine {
                 break;
             }
             let ChannelKey { slot: cell, life } = channel.key();
-            parts.push(Part { cell, life, len: data.len() as u32 });
-            bytes.extend_from_slice(data);
+            pack.parts.push(Part { cell, life, len: data.len() as u32 });
+            pack.bytes.extend_from_slice(data);
         }
-        let Some((channel, _)) = messages.first().filter(|_| !parts.is_empty()) else {
+        let count = pack.parts.len();
+        if count == 0 {
+            link.packs.give_back(pack);
             return (0, result);
-        };
-        let count = parts.len();
-        let Ok(link) = self.link(channel.conn()) else { return (0, result) };
-        match link.push_many(messages, parts, bytes) {
+        }
+        match link.push_many(messages, pack) {
             Ok(()) => (count, result),
             Err(error) => (0, Err(error)),
         }

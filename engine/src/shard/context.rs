@@ -260,7 +260,7 @@ impl<'a> Context<'a> {
     /// when all are in use: [`on_batch_end`](crate::Handler::on_batch_end) follows as soon as one is
     /// free. Send it with [`SendBuf::freeze`] and [`send_payload`](Self::send_payload).
     pub fn send_buf(&mut self, len: usize) -> Option<SendBuf> {
-        let pool = &self.core.shared.send_pool;
+        let pool = &self.core.send_pool;
         if len > pool.buffer_bytes() {
             return None;
         }

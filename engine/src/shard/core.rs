@@ -3,9 +3,10 @@
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
 use super::log::{EventLog, block_pool};
-use super::shared::Shared;
+use super::shared::{Shared, new_send_pool};
 use super::sockets::{Family, Purpose, Sockets};
 use super::timers::AppTimers;
+use crate::buf::SendPool;
 use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
     /// one but its end.
     closed: Vec<u32>,
+    /// Send buffers of the handler.
+    pub send_pool: SendPool,
     /// The handler asked for a send buffer when all were in use.
     pub wants_send_buf: bool,
     pub loop_time: Durations,
@@ -71,6 +74,7 @@ impl Core {
             log: EventLog::default(),
             blocks: block_pool(),
             closed: Vec::new(),
+            send_pool: new_send_pool(config)?,
             wants_send_buf: false,
             loop_time: Durations::new(),
             ending: None,
@@ -293,7 +297,7 @@ impl Core {
 
     /// Whether a send buffer that the handler waits for is there.
     pub(crate) fn has_wanted_send_buf(&mut self) -> bool {
-        let there = self.wants_send_buf && self.shared.send_pool.take().is_some();
+        let there = self.wants_send_buf && self.send_pool.take().is_some();
         self.wants_send_buf &= !there;
         there
     }

@@ -66,10 +66,12 @@ impl Port {
         fence(Ordering::SeqCst);
     }
 
-    /// The shard is awake.
+    /// The shard is awake. Written only after a sleep: senders read this for every command.
     #[inline]
     pub(crate) fn unpark(&self) {
-        self.parked.store(false, Ordering::Relaxed);
+        if self.parked.load(Ordering::Relaxed) {
+            self.parked.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn close(&self) {

@@ -71,7 +71,7 @@ const TRAINS_A_TURN: u64 = 48;
 /// 3 MiB a turn is slower by a fifth.
 const BYTES_A_TURN: u64 = 512 << 10;
 /// While no transmit buffer is free, the driver is asked again at least this often; and the pool of
-/// send buffers, which other shards may fill.
+/// send buffers, to which other threads may give one back.
 const STALL_WAIT: Duration = Duration::from_micros(500);
 
 /// One shard: see the module. `H` is the application, `D` moves the datagrams.

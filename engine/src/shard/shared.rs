@@ -1,5 +1,6 @@
-//! What all shards of one engine have in common. Nothing here is touched per packet except the
-//! forwarding queues, and those only by the odd datagram that lands on the wrong shard.
+//! What all shards of one engine have in common. Nothing here is written by a shard per packet or
+//! message except the forwarding queues, and those only by the odd datagram that lands on the wrong
+//! shard.
 
 use super::mailbox::Port;
 use crate::buf::SendPool;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub counters: Vec<Arc<ShardCounters>>,
     pub clients: ClientTlsCache,
     pub key_log: Option<Arc<dyn rustls::KeyLog>>,
+    /// For the threads of the application, through the queued API. Each shard has one of its own for
+    /// its handler.
     pub send_pool: SendPool,
     /// Why each shard has given up, if it has.
     pub failures: Vec<OnceLock<String>>,
@@ -51,8 +54,7 @@ impl Shared {
         origin: std::time::Instant,
     ) -> Result<Arc<Self>, EngineError> {
         config.validate()?;
-        let send_pool = SendPool::new(config.send_buffers, config.send_buffer_bytes)
-            .map_err(|e| EngineError::system("send buffers", e))?;
+        let send_pool = new_send_pool(&config)?;
         let key_log: Option<Arc<dyn rustls::KeyLog>> = match &config.key_log {
             None => None,
             Some(path) => {
@@ -121,6 +123,12 @@ impl Shared {
             retry: config.retry,
         })
     }
+}
+
+/// Send buffers as configured; they take up memory once they are used.
+pub(crate) fn new_send_pool(config: &EngineConfig) -> Result<SendPool, EngineError> {
+    SendPool::new(config.send_buffers, config.send_buffer_bytes)
+        .map_err(|e| EngineError::system("send buffers", e))
 }
 
 /// Random bytes: from the system, or from the configured seed and what they are for.

@@ -1,6 +1,7 @@
 //! What the tests over real sockets share.
 #![allow(dead_code)]
 
+pub mod queued;
 pub mod tap;
 
 use std::net::SocketAddr;

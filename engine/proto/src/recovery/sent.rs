@@ -85,6 +85,8 @@ impl SentPacket {
     }
 }
 
+/// Each time that the rings run empty, one part in so many of what was needed is forgotten.
+const FORGET: usize = 4;
 /// Capacity, in packets or records, that is never given back on the fly.
 const SMALL: usize = 64;
 
@@ -101,7 +103,7 @@ pub(super) struct SentPackets {
     open: u16,
     /// No packet below this number is pending.
     first_pending: u64,
-    /// Longest that the rings were since they were last empty.
+    /// Longest that the rings were in their last uses; see [`Self::give_back`].
     peak: usize,
     peak_records: usize,
 }
@@ -346,7 +348,8 @@ impl SentPackets {
         }
     }
 
-    /// The rings ran empty: gives memory back where the last use needed far less than there is.
+    /// The rings ran empty: gives memory back where the last uses needed far less than there is. One
+    /// short use says little: what was needed is forgotten little by little.
     fn give_back(&mut self) {
         let capacity = self.packets.capacity();
         if capacity > SMALL && self.peak < capacity / 4 {
@@ -356,8 +359,8 @@ impl SentPackets {
         if capacity > SMALL && self.peak_records < capacity / 4 {
             self.records.shrink_to(capacity / 2);
         }
-        self.peak = 0;
-        self.peak_records = 0;
+        self.peak -= self.peak.div_ceil(FORGET);
+        self.peak_records -= self.peak_records.div_ceil(FORGET);
     }
 
     /// Forgets everything but pending eliciting packets at once, and gives all spare memory back.

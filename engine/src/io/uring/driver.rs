@@ -126,7 +126,7 @@ impl Driver for UringDriver {
             let entered = self.ring.submit_if_useful()?;
             self.entered(entered);
         }
-        self.harvest(batch, start_len)?;
+        let mut taken = self.harvest(batch, start_len)?;
         // Completions of sends alone are no reason to come back.
         if timeout.is_none_or(|t| !t.is_zero())
             && !self.has_news(batch, start_len)
@@ -148,19 +148,29 @@ impl Driver for UringDriver {
                 let entered = self.ring.submit_if_useful()?;
                 self.entered(entered);
             }
-            self.harvest(batch, start_len)?;
+            taken += self.harvest(batch, start_len)?;
         }
         if self.parking.unpark() {
             self.stats.wakes += 1;
         }
         self.wants_buffer = false;
         batch.failures.append(&mut self.failures);
-        // What came before this shows in the ring now; what comes after makes it readable again.
+        let mut late = 0;
         if let Some(event) = self.foreign.get() {
             self.stats.syscalls += 1;
             event.clear();
+            // What came before this shows in the ring now; what comes after makes it readable again.
+            if self.ring.has_work() {
+                let entered = self.ring.submit()?;
+                self.entered(entered);
+                late = self.harvest(batch, start_len)?;
+            }
         }
-        batch.more = self.ring.has_completions() || self.ring.has_work();
+        // The kernel may announce work that this thread has just run. Such an announcement stays until
+        // there is work again: it counts only as long as it brings something, and a sleep ends for
+        // what comes later.
+        let work = late > 0 || (taken > 0 && self.ring.has_work());
+        batch.more = work || self.ring.has_completions();
         self.stats.syscalls += std::mem::take(&mut self.ring.enters);
         (self.stats.leases, self.stats.leases_refused) = self.memory.rx.lease_counts();
         Ok(())

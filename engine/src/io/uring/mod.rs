@@ -222,15 +222,17 @@ impl UringDriver {
         }
     }
 
-    /// Takes completions until there are none or `batch` is full.
-    fn harvest(&mut self, batch: &mut Batch, start_len: usize) -> io::Result<()> {
+    /// Takes completions until there are none or `batch` is full; how many.
+    fn harvest(&mut self, batch: &mut Batch, start_len: usize) -> io::Result<usize> {
+        let mut count = 0;
         let mut entries = [const { MaybeUninit::uninit() }; HARVEST];
         loop {
             let room = self.config.max_batch - (batch.rx.len() - start_len);
             let taken = self.ring.harvest(&mut entries[..room.min(HARVEST)]);
             if taken.is_empty() {
-                return Ok(());
+                return Ok(count);
             }
+            count += taken.len();
             for entry in taken {
                 let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
                 let number = data as u32;
