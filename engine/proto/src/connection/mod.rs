@@ -47,6 +47,10 @@ use transmit::Alone;
 struct Pending {
     ping: bool,
     close_ack: bool,
+    /// The peer is to be told after how many packets we want an acknowledgement.
+    ack_frequency: bool,
+    /// What it was told last: every packet on its own.
+    ack_every_packet: bool,
     /// Answers to PATH_CHALLENGE, each with the path that it must go on if that is another one.
     path_responses: Vec<([u8; 8], Option<Path>)>,
     new_ids: Vec<u64>,
@@ -529,6 +533,7 @@ fn lost(
             }
         }
         FrameRecord::Crypto { offset, len } => pending.ticket_lost(offset as usize, len),
+        FrameRecord::AckFrequency => pending.ack_frequency = true,
         FrameRecord::Ack { .. } | FrameRecord::Close => {}
         _ => {
             if fate == Fate::Lost || fate == Fate::Probe {

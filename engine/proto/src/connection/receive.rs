@@ -216,7 +216,7 @@ impl Connection {
                     closing.on_acknowledged();
                 }
             }
-            (Fate::Acked, FrameRecord::NewConnectionId { .. }) => {}
+            (Fate::Acked, FrameRecord::NewConnectionId { .. } | FrameRecord::AckFrequency) => {}
             (Fate::Acked, FrameRecord::RetireConnectionId { sequence }) => {
                 ids.on_retired(*sequence);
             }

@@ -16,6 +16,8 @@ use crate::wire::transport::TransportFrame;
 const SMALL_ALONE: usize = 64;
 /// Packets that are smaller than this are not begun on a path that may be sent no more.
 const MIN_UNPROVEN: usize = 100;
+/// Packets after which an acknowledgement is wanted as a rule (RFC 9000 §13.2.2).
+const ACK_THRESHOLD: u64 = 2;
 /// Most bytes of CRYPTO in one frame.
 const CRYPTO_CHUNK: usize = 1000;
 
@@ -110,6 +112,9 @@ impl Connection {
             Budget::Window => 0,
         };
         budget = budget.min(self.path.allowance());
+        let every = self.recovery.wants_every_ack(self.pending.ack_every_packet);
+        self.pending.ack_frequency |= every != self.pending.ack_every_packet;
+        self.pending.ack_every_packet = every;
         let mut len = 0;
         let mut packets = 0;
         while packets < max_segments.max(1) {
@@ -229,6 +234,7 @@ impl Connection {
         self.received.ack_due(now)
             || self.pending.ping
             || self.pending.close_ack
+            || self.pending.ack_frequency
             || !self.pending.path_responses.is_empty()
             || !self.pending.new_ids.is_empty()
             || !self.pending.retire_ids.is_empty()
@@ -275,6 +281,15 @@ impl Connection {
         if pending.ping && TransportFrame::Ping.write(w).is_ok() {
             pending.ping = false;
             eliciting = true;
+        }
+        if pending.ack_frequency {
+            let threshold = if pending.ack_every_packet { 1 } else { ACK_THRESHOLD };
+            let max_delay = self.recovery.max_ack_delay();
+            if (TransportFrame::AckFrequency { threshold, max_delay }).write(w).is_ok() {
+                pending.ack_frequency = false;
+                self.recovery.record(FrameRecord::AckFrequency);
+                eliciting = true;
+            }
         }
         while let Some((data, _)) = pending.path_responses.last() {
             if TransportFrame::PathResponse(*data).write(w).is_err() {

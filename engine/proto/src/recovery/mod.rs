@@ -62,6 +62,8 @@ use skip::SkippedNumbers;
 /// ACK-only packets in a row after which one should ask for an acknowledgement itself
 /// (RFC 9000 §13.2.4), so that what they told can be forgotten.
 const PING_AFTER: u32 = 32;
+/// A window of fewer packets is turned over faster when each of them is acknowledged at once.
+const FEW_PACKETS: u64 = 8;
 /// ACK-only packets remembered while nothing is in flight before them.
 const MAX_UNASKED: usize = 128;
 
@@ -208,6 +210,15 @@ impl Recovery {
         }
         self.peak = self.peak.max(self.in_flight);
         self.pacer.on_sent(size as u64);
+    }
+
+    /// Whether the peer should acknowledge every packet, given whether it was asked for that:
+    /// losses keep the window so small that a packet which waits for the next one, or for the
+    /// peer's delay, holds back a good part of it.
+    pub fn wants_every_ack(&self, asked: bool) -> bool {
+        let packets = self.controller.window() / self.packet_size() as u64;
+        let few = if asked { 2 * FEW_PACKETS } else { FEW_PACKETS };
+        packets < few && self.controller.ssthresh() < u64::MAX
     }
 
     /// So much is in flight that an acknowledgement is awaited whatever the packets hold.

@@ -30,6 +30,11 @@ impl Recovery {
         self.awaited == 0
     }
 
+    /// How long the peer may hold an acknowledgement back.
+    pub const fn max_ack_delay(&self) -> Duration {
+        self.max_ack_delay
+    }
+
     /// The congestion window in bytes.
     pub fn window(&self) -> u64 {
         self.controller.window()

@@ -48,6 +48,8 @@ pub enum FrameRecord {
     },
     /// CLOSE.
     Close,
+    /// ACK_FREQUENCY.
+    AckFrequency,
     /// NEW_CONNECTION_ID with this sequence number.
     NewConnectionId {
         /// Sequence number.
