@@ -33,8 +33,8 @@ const WARM_UPS: usize = 2;
 const TRIES: usize = 8;
 /// Longest time of a transfer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Messages taken in one call.
-const TAKE: usize = 1_024;
+/// Messages taken in one call: more than a turn brings, so that the receiver does not fall behind.
+const TAKE: usize = 4_096;
 /// Messages of one `send_many`.
 const MANY: usize = 32;
 
