@@ -33,6 +33,14 @@ pub struct TimerWheel {
     len: usize,
 }
 
+/// Moves a deadline that does not matter to the millisecond forward, by at most 2^26 ns (67 ms), to
+/// where deadlines of many slots meet: they are then due in one turn. It is the start of a bucket of
+/// the third level, so that the wheel does not have to be turned on the way there either.
+pub const fn coarse(at: Instant) -> Instant {
+    const BITS: u32 = TICK_BITS + 2 * LEVEL_BITS;
+    Instant::from_nanos(at.as_nanos() >> BITS << BITS)
+}
+
 fn tick_of(at: Instant) -> u64 {
     at.as_nanos() >> TICK_BITS
 }

@@ -22,7 +22,9 @@ use crate::wire::params::TransportParams;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The handshake machine is kept this long for repeated flights and session tickets.
+/// A client keeps the handshake machine for session tickets for so many probe timeouts, in which
+/// lost ones are sent again, and at most so long.
+const KEPT_PTOS: u64 = 4;
 const KEPT: Duration = Duration::from_secs(3);
 /// Credit of CONTROL.
 const CONTROL_WINDOW: u64 = 64 * 1024;
@@ -353,7 +355,10 @@ impl Connection {
         match self.role {
             Role::Host => self.handshake = None,
             // Session tickets may still come.
-            Role::Client => self.timers.handshake_kept = Some(now + KEPT),
+            Role::Client => {
+                let kept = self.recovery.pto().mul(KEPT_PTOS).min(KEPT);
+                self.timers.handshake_kept = Some(now + kept);
+            }
         }
     }
 }

@@ -177,6 +177,9 @@ impl Connection {
             let n = self.mux.fill(now, room, &mut |record| recovery.record(record));
             written.ack_eliciting |= n > 0;
             payload += n;
+            if n > 0 {
+                self.busy(now);
+            }
             written.full = self.mux.wants_to_send();
         }
         if payload == 0 {

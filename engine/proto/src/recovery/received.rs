@@ -85,6 +85,11 @@ impl ReceivedPackets {
         }
     }
 
+    /// What waits for its acknowledgement has waited long enough.
+    pub const fn answer_now(&mut self) {
+        self.due |= self.waiting > 0;
+    }
+
     /// The receive batch is over.
     pub fn end_batch(&mut self, now: Instant) {
         self.due |= self.waiting >= self.threshold || self.late(now);
