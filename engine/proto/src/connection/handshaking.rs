@@ -2,7 +2,7 @@
 //! moment at which the connection is established.
 
 use super::timers::Timers;
-use super::{Connection, Counters, IdSet, Path, Pending};
+use super::{Connection, Counters, IdSet, Path, Pending, Tickets};
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::ReplayWindow;
@@ -338,8 +338,9 @@ impl Connection {
             control::encode_authentication_request(&mut message, &credential.unwrap_or_default());
             self.mux.send_control(&message);
         } else if !e.tickets.is_empty() {
-            self.pending.ticket_ranges.push(0..e.tickets.len());
-            self.pending.tickets = e.tickets;
+            let all = 0..e.tickets.len();
+            let tickets = Tickets { bytes: e.tickets, ranges: vec![all], ..Tickets::default() };
+            self.pending.tickets = Some(Box::new(tickets));
         }
         self.pending.new_ids.extend(self.ids.issue());
     }
