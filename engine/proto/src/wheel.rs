@@ -246,6 +246,27 @@ mod tests {
         assert_eq!(fired, 1000);
     }
 
+    #[test]
+    fn coarse_deadlines_meet_and_come_without_turns_on_the_way() {
+        let start = Instant::from_nanos(5_000_000_000);
+        let mut wheel = TimerWheel::new(start);
+        for i in 0..1000u32 {
+            let at = start + Duration::from_micros(2_000_000 + u64::from(i) * 100);
+            let moved = coarse(at);
+            assert!(moved <= at && at.since(moved) < Duration::from_millis(68));
+            wheel.set(i, Some(moved));
+        }
+        let mut due = Vec::new();
+        let mut turns = 0;
+        while let Some(next) = wheel.next() {
+            due.clear();
+            wheel.expire(next, &mut due);
+            assert!(!due.is_empty(), "a turn for nothing");
+            turns += 1;
+        }
+        assert!(turns <= 3, "{turns} turns");
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_sorted_map(ops in proptest::collection::vec((0u32..40, 0u64..1 << 44, 0u64..1 << 36), 1..200)) {

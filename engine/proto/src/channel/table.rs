@@ -280,16 +280,17 @@ impl IdSet {
     }
 }
 
+/// Channels in one piece of memory: most connections have one or two.
+const CHUNK: usize = 2;
 /// End of the list of free slots.
 const NONE: u32 = u32::MAX;
 
-/// All channels of one connection but CONTROL. Slots never move, and each has memory of its own:
-/// most connections have one channel.
+/// All channels of one connection but CONTROL. Slots never move, and memory grows in small pieces.
 #[derive(Debug)]
 pub(super) struct Table {
     // Boxed, so that growing does not move channels.
     #[allow(clippy::vec_box)]
-    slots: Vec<Box<Channel>>,
+    chunks: Vec<Box<[Channel; CHUNK]>>,
     first_free: u32,
     ids: IdMap<u32>,
     /// The id that was looked up last, and its slot. Id 0 is never looked up.
@@ -317,7 +318,7 @@ impl Table {
             Role::Host => HOST_FIRST_CHANNEL,
         };
         Self {
-            slots: Vec::new(),
+            chunks: Vec::new(),
             first_free: NONE,
             ids: IdMap::default(),
             cache: (0, 0),
@@ -371,13 +372,17 @@ impl Table {
     }
 
     fn grow(&mut self) {
-        let slot = self.slots.len();
-        if slot == self.slots.capacity() {
+        let first = (self.chunks.len() * CHUNK) as u32;
+        let chunk = core::array::from_fn(|i| Channel {
+            since: if i + 1 == CHUNK { NONE.into() } else { u64::from(first) + i as u64 + 1 },
+            ..Channel::free()
+        });
+        if self.chunks.len() == self.chunks.capacity() {
             // Grow by an eighth: the last doubling would waste too much.
-            self.slots.reserve_exact(slot / 8 + 1);
+            self.chunks.reserve_exact(self.chunks.len() / 8 + 1);
         }
-        self.slots.push(Box::new(Channel { since: NONE.into(), ..Channel::free() }));
-        self.first_free = slot as u32;
+        self.chunks.push(Box::new(chunk));
+        self.first_free = first;
     }
 
     /// Gives a slot back.
@@ -398,7 +403,7 @@ impl Table {
     /// Gives the memory of all slots back; none is in use, and nothing may name one any more.
     pub(super) fn release(&mut self) {
         if self.count == 0 {
-            self.slots = Vec::new();
+            self.chunks = Vec::new();
             self.first_free = NONE;
             self.cache = (0, 0);
         }
@@ -407,19 +412,21 @@ impl Table {
     /// The channel in a slot that this module or a queue of slots named.
     #[inline]
     pub(super) fn at(&mut self, slot: u32) -> &mut Channel {
-        &mut self.slots[slot as usize]
+        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
     /// The channel with this key, unless it is gone.
     #[inline]
     pub(super) fn get(&mut self, key: ChannelKey) -> Option<&mut Channel> {
-        let channel = self.slots.get_mut(key.slot as usize)?;
+        let chunk = self.chunks.get_mut(key.slot as usize / CHUNK)?;
+        let channel = &mut chunk[key.slot as usize % CHUNK];
         (channel.life == key.life && key.life != 0).then_some(channel)
     }
 
     /// The same, to read.
     pub(super) fn peek(&self, key: ChannelKey) -> Option<&Channel> {
-        let channel = self.slots.get(key.slot as usize)?;
+        let chunk = self.chunks.get(key.slot as usize / CHUNK)?;
+        let channel = &chunk[key.slot as usize % CHUNK];
         (channel.life == key.life && key.life != 0).then_some(channel)
     }
 
@@ -437,15 +444,15 @@ impl Table {
     /// The key of an id.
     pub(super) fn key_of(&self, id: u16) -> Option<ChannelKey> {
         let slot = *self.ids.get(&id)?;
-        let life = self.slots[slot as usize].life;
+        let life = self.chunks[slot as usize / CHUNK][slot as usize % CHUNK].life;
         Some(ChannelKey { slot, life })
     }
 
     /// All slots in use.
     pub(super) fn iter(&self) -> impl Iterator<Item = (ChannelKey, &Channel)> {
-        self.slots.iter().enumerate().filter_map(|(slot, ch)| {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).enumerate().filter_map(|(slot, ch)| {
             let key = ChannelKey { slot: slot as u32, life: ch.life };
-            (ch.life != 0).then_some((key, &**ch))
+            (ch.life != 0).then_some((key, ch))
         })
     }
 
@@ -457,6 +464,6 @@ impl Table {
 
     /// Number of slots, in use or not.
     pub(super) fn slots(&self) -> u32 {
-        self.slots.len() as u32
+        (self.chunks.len() * CHUNK) as u32
     }
 }

@@ -202,6 +202,17 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_can_be_wanted_at_once() {
+        let mut r = ReceivedPackets::new(DELAY);
+        r.on_packet(at(0), 0, false, Ecn::NotEct);
+        r.answer_now();
+        assert!(!r.ack_due(at(0)), "nothing asked for it");
+        r.on_packet(at(0), 1, true, Ecn::NotEct);
+        r.answer_now();
+        assert!(r.ack_due(at(0)) && r.timeout().is_none());
+    }
+
+    #[test]
     fn gaps_reordering_and_marks_are_answered_at_once() {
         let mut r = ReceivedPackets::new(DELAY);
         r.on_packet(at(0), 0, true, Ecn::NotEct);
