@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod handshake;
 pub mod ids;
+mod lean;
 pub mod limits;
 pub mod manager;
 pub mod payload;

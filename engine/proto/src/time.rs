@@ -3,11 +3,18 @@
 //! The protocol never reads a clock: every entry point takes an [`Instant`], and a whole network
 //! of endpoints can run under one virtual clock. Both types count nanoseconds.
 
+use core::num::NonZeroU64;
 use core::ops::{Add, AddAssign, Sub};
 
 /// A point in time: nanoseconds since an origin that the caller chooses once per endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(
+    /// One more than the nanoseconds, so that an `Option` of an instant is no larger: a connection
+    /// has many deadlines, few of which are set.
+    NonZeroU64,
+);
+
+const _: () = assert!(size_of::<Option<Instant>>() == size_of::<u64>());
 
 /// A span of time in nanoseconds; arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,21 +22,27 @@ pub struct Duration(u64);
 
 impl Instant {
     /// The origin.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
-    /// An instant `ns` nanoseconds after the origin.
+    /// An instant `ns` nanoseconds after the origin; `u64::MAX` is the same as one less.
     pub const fn from_nanos(ns: u64) -> Self {
-        Self(ns)
+        Self(NonZeroU64::MIN.saturating_add(ns))
     }
 
     /// Nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Time passed since `earlier`; zero when `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration(self.0.saturating_sub(earlier.0))
+        Duration(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
     }
 }
 
@@ -114,7 +127,7 @@ impl AddAssign<Duration> for Instant {
 impl Sub<Duration> for Instant {
     type Output = Self;
     fn sub(self, d: Duration) -> Self {
-        Self(self.0.saturating_sub(d.0))
+        Self::from_nanos(self.as_nanos().saturating_sub(d.0))
     }
 }
 

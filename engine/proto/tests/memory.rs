@@ -11,9 +11,12 @@ use sim::{Flow, Size, World, secs};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::status::Status;
 
-/// Bytes of heap of one idle connection after its handshake, on each side, tables included.
-const IDLE_CONNECTION_BYTES: i64 = 6 * 1024;
-/// The same of one idle, answered channel.
+/// Bytes of heap of one idle connection after its handshake, on each side: tables included, and what
+/// the allocator adds.
+const IDLE_CONNECTION_BYTES: i64 = 5 * 1024;
+/// More for the first channel: its map and lists begin with room for a few.
+const FIRST_CHANNEL_BYTES: i64 = 512;
+/// The same of one idle, answered channel of many.
 const IDLE_CHANNEL_BYTES: i64 = 256;
 
 /// Connects so many more clients, and waits until their handshakes are forgotten.
@@ -38,22 +41,49 @@ fn connect(w: &mut World, count: usize) {
     w.run_for(secs(30));
 }
 
-#[test]
-fn an_idle_connection_stays_within_its_figure() {
+/// What each of many more connections costs each side, `then` included.
+fn check_connections(figure: i64, what: &str, mut then: impl FnMut(&mut World)) {
     let mut w = World::new(1);
     w.add("client", NodeConfig::client());
     w.add("host", NodeConfig::host());
     connect(&mut w, 100);
+    then(&mut w);
     let before = [w.heap(0), w.heap(1)];
     let more = 1_000;
     connect(&mut w, more);
+    then(&mut w);
     for (node, before) in [(0, before[0]), (1, before[1])] {
         let each = (w.heap(node) - before) / more as i64;
-        println!("{}: {each} bytes of heap for an idle connection", w.nodes[node].name);
-        assert!(each <= IDLE_CONNECTION_BYTES, "{}: {each} bytes", w.nodes[node].name);
+        println!("{}: {each} bytes of heap for {what}", w.nodes[node].name);
+        assert!(each <= figure, "{}: {each} bytes for {what}", w.nodes[node].name);
         assert!(each > 500, "{}: {each} bytes cannot be all of it", w.nodes[node].name);
     }
     w.finish();
+}
+
+#[test]
+fn an_idle_connection_stays_within_its_figure() {
+    check_connections(IDLE_CONNECTION_BYTES, "an idle connection", |_| {});
+}
+
+#[test]
+fn an_idle_connection_with_a_channel_stays_within_its_figure() {
+    let figure = IDLE_CONNECTION_BYTES + FIRST_CHANNEL_BYTES;
+    check_connections(figure, "an idle connection with a channel", |w| {
+        let conns: Vec<_> = w.nodes[0].app.conns.keys().copied().collect();
+        for (i, conn) in conns.into_iter().enumerate() {
+            if !w.nodes[0].app.conns[&conn].channels.is_empty() {
+                continue;
+            }
+            let flow = Flow::of(100, Size::Fixed(100));
+            let now = w.now;
+            w.nodes[0].open(now, conn, "c", options(ChannelKind::Messages), flow).expect("open");
+            if i % 50 == 49 {
+                w.run_for(secs(1));
+            }
+        }
+        w.run_for(secs(30));
+    });
 }
 
 #[test]

@@ -65,9 +65,20 @@ impl Held {
     }
 }
 
-/// All held frames of a connection.
+/// All held frames of a connection, and what is remembered of ids.
 #[derive(Debug, Default)]
 pub(super) struct Early {
+    /// Most connections never hold any.
+    waiting: Option<Box<Waiting>>,
+    /// Ids of the peer's half that had a life.
+    former: IdSet,
+    /// Ids whose last life may still have frames of ours under way.
+    dirty: IdSet,
+}
+
+/// Held frames, and what became of those that were.
+#[derive(Debug, Default)]
+struct Waiting {
     held: IdMap<Held>,
     /// Cost of what is held for ids that never had a life.
     unknown: u64,
@@ -75,10 +86,6 @@ pub(super) struct Early {
     garbage: u64,
     /// Those ids with the time of their first held frame.
     order: VecDeque<(Instant, u16)>,
-    /// Ids of the peer's half that had a life.
-    former: IdSet,
-    /// Ids whose last life may still have frames of ours under way.
-    dirty: IdSet,
     /// Ids for which something was dropped, and the newest packet of which it was.
     evicted: IdMap<u64>,
 }
@@ -100,9 +107,10 @@ impl Early {
         add: impl FnOnce(&mut Held),
     ) -> Result<(), TooMuch> {
         let evictable = former || self.former.contains(id);
-        let held = self.held.entry(id).or_insert_with(|| {
+        let waiting = self.waiting.get_or_insert_default();
+        let held = waiting.held.entry(id).or_insert_with(|| {
             if evictable {
-                self.order.push_back((now, id));
+                waiting.order.push_back((now, id));
             }
             Held { evictable, ..Held::default() }
         });
@@ -111,12 +119,12 @@ impl Early {
         add(held);
         let added = held.cost() - before;
         if held.evictable {
-            self.garbage += added;
-            self.evict(now, 2 * budget + SLACK);
+            waiting.garbage += added;
+            waiting.evict(now, 2 * budget + SLACK);
             return Ok(());
         }
-        self.unknown += added;
-        if self.unknown > 2 * budget + SLACK { Err(TooMuch) } else { Ok(()) }
+        waiting.unknown += added;
+        if waiting.unknown > 2 * budget + SLACK { Err(TooMuch) } else { Ok(()) }
     }
 
     /// Holds a frame of a channel that waits for something, up to `limit` bytes; `false` when it
@@ -139,28 +147,22 @@ impl Early {
 
     /// What is held for a channel that waits for something; empty when nothing is.
     pub(super) fn known(&mut self, id: u16) -> &mut Held {
-        self.held.entry(id).or_default()
+        self.waiting.get_or_insert_default().held.entry(id).or_default()
     }
 
     /// Takes what is held for an id.
     pub(super) fn take(&mut self, id: u16, was_known: bool) -> Option<Held> {
-        if self.held.is_empty() {
-            return None;
+        let waiting = self.waiting.as_mut()?;
+        let held = waiting.take(id, was_known);
+        self.tidy();
+        held
+    }
+
+    /// Gives memory back when nothing waits any more.
+    fn tidy(&mut self) {
+        if self.waiting.as_ref().is_some_and(|w| w.held.is_empty() && w.evicted.is_empty()) {
+            self.waiting = None;
         }
-        let held = self.held.remove(&id)?;
-        if !was_known {
-            let cost = held.cost();
-            if held.evictable {
-                self.garbage = self.garbage.saturating_sub(cost);
-            } else {
-                self.unknown = self.unknown.saturating_sub(cost);
-            }
-        }
-        if self.held.is_empty() {
-            self.held = IdMap::default();
-            self.order = VecDeque::new();
-        }
-        Some(held)
     }
 
     /// Appends a frame to what is held.
@@ -168,37 +170,24 @@ impl Early {
         held.push(pn, frame);
     }
 
-    /// Drops frames of former lives that are too old, or too many.
-    fn evict(&mut self, now: Instant, budget: u64) {
-        while let Some((since, id)) = self.order.front().copied() {
-            if self.garbage <= budget && now < since + KEEP {
-                break;
-            }
-            self.order.pop_front();
-            if self.held.get(&id).is_some_and(|held| held.evictable)
-                && let Some(held) = self.take(id, false)
-            {
-                let newest = self.evicted.entry(id).or_default();
-                *newest = held.newest.max(*newest);
-            }
-        }
-    }
-
     /// When [`Self::on_timeout`] has work.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.order.front().map(|(since, _)| *since + KEEP)
+        let (since, _) = self.waiting.as_ref()?.order.front()?;
+        Some(*since + KEEP)
     }
 
     /// Drops what is too old.
     pub(super) fn on_timeout(&mut self, now: Instant) {
-        if !self.order.is_empty() {
-            self.evict(now, u64::MAX);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.evict(now, u64::MAX);
+            self.tidy();
         }
     }
 
     /// A request came for `id`: whether frames of its new life may have been dropped.
     pub(super) fn lost_frames(&mut self, id: u16, since: u64) -> bool {
-        self.evicted.remove(&id).is_some_and(|newest| since <= newest)
+        let newest = self.waiting.as_mut().and_then(|waiting| waiting.evicted.remove(&id));
+        newest.is_some_and(|newest| since <= newest)
     }
 
     /// A life of an id is over.
@@ -220,7 +209,42 @@ impl Early {
 
     /// Bytes held for ids that nobody asked for, for tests of the bound.
     #[cfg(test)]
-    pub(super) const fn held_bytes(&self) -> u64 {
-        self.unknown + self.garbage
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.unknown + waiting.garbage)
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, id: u16, was_known: bool) -> Option<Held> {
+        let held = self.held.remove(&id)?;
+        if !was_known {
+            let cost = held.cost();
+            if held.evictable {
+                self.garbage = self.garbage.saturating_sub(cost);
+            } else {
+                self.unknown = self.unknown.saturating_sub(cost);
+            }
+        }
+        if self.held.is_empty() {
+            self.held = IdMap::default();
+            self.order = VecDeque::new();
+        }
+        Some(held)
+    }
+
+    /// Drops frames of former lives that are too old, or too many.
+    fn evict(&mut self, now: Instant, budget: u64) {
+        while let Some((since, id)) = self.order.front().copied() {
+            if self.garbage <= budget && now < since + KEEP {
+                break;
+            }
+            self.order.pop_front();
+            if self.held.get(&id).is_some_and(|held| held.evictable)
+                && let Some(held) = self.take(id, false)
+            {
+                let newest = self.evicted.entry(id).or_default();
+                *newest = held.newest.max(*newest);
+            }
+        }
     }
 }

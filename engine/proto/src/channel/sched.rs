@@ -4,6 +4,7 @@
 //! Queues hold the slots of channels that have something to send; an entry whose channel no longer
 //! carries the flag of its queue is stale and dropped when it comes up.
 
+use crate::lean::reserve_first;
 use crate::limits::PRIORITIES;
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -20,8 +21,10 @@ pub(super) struct Class {
 /// All queues of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Sched {
-    /// As many as were needed since the connection was last idle.
+    /// Those that were needed since the connection was last idle, in order.
     classes: Vec<Class>,
+    /// Bit n: class n is among them.
+    present: u8,
     /// Bit n: class n has an entry.
     ready: u8,
     /// Channels with a CREDIT, RESET or STOP to send.
@@ -53,11 +56,20 @@ impl Sched {
     #[inline]
     fn mark(&mut self, class: u8) -> &mut Class {
         let class = class as usize % PRIORITIES;
-        if class >= self.classes.len() {
-            self.classes.resize_with(class + 1, Class::default);
+        let at = self.place(class);
+        if self.present & 1 << class == 0 {
+            self.present |= 1 << class;
+            reserve_first(&mut self.classes);
+            self.classes.insert(at, Class::default());
         }
         self.ready |= 1 << class;
-        &mut self.classes[class]
+        &mut self.classes[at]
+    }
+
+    /// Where the queues of a class stand, or belong.
+    #[inline]
+    const fn place(&self, class: usize) -> usize {
+        (self.present & ((1 << class) - 1)).count_ones() as usize
     }
 
     /// Appends a channel with lost data.
@@ -75,13 +87,14 @@ impl Sched {
     /// The queues of a class that has an entry.
     #[inline]
     pub(super) fn class(&mut self, class: usize) -> &mut Class {
-        &mut self.classes[class]
+        let at = self.place(class);
+        &mut self.classes[at]
     }
 
     /// Call after entries of a class were taken.
     #[inline]
     pub(super) fn settle(&mut self, class: usize) {
-        let queues = &self.classes[class];
+        let queues = &self.classes[self.place(class)];
         if queues.lost.is_empty() && queues.fresh.is_empty() {
             self.ready &= !(1 << class);
         }
@@ -91,6 +104,7 @@ impl Sched {
     pub(super) fn shrink(&mut self) {
         if self.ready == 0 {
             self.classes = Vec::new();
+            self.present = 0;
         }
         self.transport.shrink_to_fit();
         self.held.shrink_to_fit();

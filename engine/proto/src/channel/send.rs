@@ -2,6 +2,7 @@
 //! the newest one accepted, and what of it has to be sent again.
 
 use super::pool::{MAX_BLOCK, Pool};
+use crate::lean::reserve_front;
 use crate::payload::Payload;
 use crate::wire::ranges::RangeSet;
 use std::collections::VecDeque;
@@ -160,7 +161,7 @@ impl SendBuf {
             let room = block.capacity();
             let (head, tail) = data.split_at(room.min(data.len()));
             block.extend_from_slice(head);
-            self.segments.push_back(Segment { start: self.end, bytes: Bytes::Block(block) });
+            self.push_segment(Bytes::Block(block));
             self.end += head.len() as u64;
             data = tail;
         }
@@ -172,8 +173,13 @@ impl SendBuf {
             return;
         }
         let len = payload.len() as u64;
-        self.segments.push_back(Segment { start: self.end, bytes: Bytes::Shared(payload) });
+        self.push_segment(Bytes::Shared(payload));
         self.end += len;
+    }
+
+    fn push_segment(&mut self, bytes: Bytes) {
+        reserve_front(&mut self.segments);
+        self.segments.push_back(Segment { start: self.end, bytes });
     }
 
     /// Fills `out` with the next bytes never sent; `out` is not longer than [`Self::unsent`].

@@ -280,8 +280,8 @@ impl IdSet {
     }
 }
 
-/// Channels in one piece of memory.
-const CHUNK: usize = 8;
+/// Channels in one piece of memory: most connections have one or two.
+const CHUNK: usize = 2;
 /// End of the list of free slots.
 const NONE: u32 = u32::MAX;
 
@@ -379,7 +379,7 @@ impl Table {
         });
         if self.chunks.len() == self.chunks.capacity() {
             // Grow by an eighth: the last doubling would waste too much.
-            self.chunks.reserve_exact(self.chunks.len() / 8 + 4);
+            self.chunks.reserve_exact(self.chunks.len() / 8 + 1);
         }
         self.chunks.push(Box::new(chunk));
         self.first_free = first;

@@ -9,10 +9,16 @@ use crate::event::{NullSink, Sink};
 use crate::ids::Role;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
+use crate::wheel::coarse;
 
-/// After a pause this long memory kept for the next burst is given back. The keep-alive of one side
-/// puts off that of the other, so its timer alone would not do.
-const QUIET: Duration = Duration::from_secs(1);
+/// After a pause this long memory kept for the next burst is given back: longer than the pauses of
+/// steady traffic, and so short that of many connections only few hold such memory at a time.
+const QUIET: Duration = Duration::from_millis(200);
+/// What a keep-alive needed is given back when the next packet comes, if that is so much later.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Keep-alives at least this far apart are sent a little early, together with those of other
+/// connections.
+const COARSE: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// A packet of the peer proved that it lives.
@@ -22,18 +28,29 @@ impl Connection {
             Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
         ) {
             let connected = now + self.config.connected_timeout;
-            if self.timers.connected.is_some_and(|last| connected.since(last) >= QUIET) {
+            if self.timers.connected.is_some_and(|last| connected.since(last) >= PAUSE) {
                 self.shrink();
             }
             self.timers.connected = Some(connected);
-            self.timers.keep_alive = Some(now + self.keep_alive());
+            self.timers.keep_alive = Some(self.next_keep_alive(now));
             self.awaiting_answer = false;
         }
     }
 
-    fn keep_alive(&self) -> Duration {
+    /// One side's keep-alive counts for both. It is the client's, which keeps the bindings of NATs
+    /// open: the host waits a quarter longer, and has mostly heard of the client by then.
+    fn next_keep_alive(&self, now: Instant) -> Instant {
         let peers = self.peer.as_ref().map_or(Duration::MAX, |p| p.connected_timeout.div(3));
-        self.config.keep_alive.min(peers.max(Duration::from_millis(10)))
+        let mut wait = self.config.keep_alive.min(peers.max(Duration::from_millis(10)));
+        if self.role == Role::Host {
+            wait = wait + wait.div(4);
+        }
+        if wait >= COARSE { coarse(now + wait) } else { now + wait }
+    }
+
+    /// Data went to and fro.
+    pub(super) fn busy(&mut self, now: Instant) {
+        self.timers.quiet = Some(coarse(now + QUIET));
     }
 
     /// The next moment at which [`Self::handle_timeout`] has work.
@@ -137,8 +154,15 @@ impl Connection {
             if !self.awaiting_answer || self.recovery.is_idle() {
                 self.pending.ping = true;
             }
-            self.timers.keep_alive = Some(now + self.keep_alive());
+            self.timers.keep_alive = Some(self.next_keep_alive(now));
             self.shrink();
+        }
+        if take_due(&mut self.timers.quiet, now) && self.is_transferring() {
+            if self.recovery.is_idle() && !self.mux.has_unacked_reliable() {
+                self.shrink();
+            } else {
+                self.busy(now);
+            }
         }
     }
 

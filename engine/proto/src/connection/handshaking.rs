@@ -2,7 +2,7 @@
 //! moment at which the connection is established.
 
 use super::timers::Timers;
-use super::{Connection, Counters, IdSet, Path, Pending};
+use super::{Connection, Counters, IdSet, Path, Pending, Tickets};
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::ReplayWindow;
@@ -22,7 +22,9 @@ use crate::wire::params::TransportParams;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The handshake machine is kept this long for repeated flights and session tickets.
+/// A client keeps the handshake machine for session tickets for so many probe timeouts, in which
+/// lost ones are sent again, and at most so long.
+const KEPT_PTOS: u64 = 4;
 const KEPT: Duration = Duration::from_secs(3);
 /// Credit of CONTROL.
 const CONTROL_WINDOW: u64 = 64 * 1024;
@@ -336,8 +338,9 @@ impl Connection {
             control::encode_authentication_request(&mut message, &credential.unwrap_or_default());
             self.mux.send_control(&message);
         } else if !e.tickets.is_empty() {
-            self.pending.ticket_ranges.push(0..e.tickets.len());
-            self.pending.tickets = e.tickets;
+            let all = 0..e.tickets.len();
+            let tickets = Tickets { bytes: e.tickets, ranges: vec![all], ..Tickets::default() };
+            self.pending.tickets = Some(Box::new(tickets));
         }
         self.pending.new_ids.extend(self.ids.issue());
     }
@@ -353,7 +356,10 @@ impl Connection {
         match self.role {
             Role::Host => self.handshake = None,
             // Session tickets may still come.
-            Role::Client => self.timers.handshake_kept = Some(now + KEPT),
+            Role::Client => {
+                let kept = self.recovery.pto().mul(KEPT_PTOS).min(KEPT);
+                self.timers.handshake_kept = Some(now + kept);
+            }
         }
     }
 }

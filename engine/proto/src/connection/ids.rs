@@ -3,6 +3,7 @@
 
 use crate::error::PeerMisbehaved;
 use crate::ids::ConnectionId;
+use crate::lean::reserve_first;
 use crate::limits::{MAX_PEER_CONNECTION_IDS, RESET_TOKEN_LEN};
 
 /// Ids of ours that are live at once: the one in use and a spare one.
@@ -116,6 +117,7 @@ impl IdSet {
             return self.give_up(new.sequence, retire);
         }
         let at = self.spares.partition_point(|p| p.sequence < new.sequence);
+        reserve_first(&mut self.spares);
         self.spares.insert(at, new);
         while let Some(spare) = self.spares.first().filter(|p| p.sequence < self.peer_retired_to) {
             let sequence = spare.sequence;

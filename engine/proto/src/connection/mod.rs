@@ -55,43 +55,48 @@ struct Pending {
     path_responses: Vec<([u8; 8], Option<Path>)>,
     new_ids: Vec<u64>,
     retire_ids: Vec<u64>,
-    /// Post-handshake CRYPTO of the host (session tickets): bytes, and ranges to send.
-    tickets: Vec<u8>,
-    ticket_ranges: Vec<core::ops::Range<usize>>,
-    tickets_acked: RangeSet,
+    tickets: Option<Box<Tickets>>,
+}
+
+/// Post-handshake CRYPTO of the host (session tickets), until the peer has it.
+#[derive(Debug, Default)]
+struct Tickets {
+    bytes: Vec<u8>,
+    /// To be sent.
+    ranges: Vec<core::ops::Range<usize>>,
+    acked: RangeSet,
 }
 
 impl Pending {
     /// A piece of the tickets was lost: it is sent again unless another copy has arrived.
     fn ticket_lost(&mut self, start: usize, len: u16) {
+        let Some(tickets) = &mut self.tickets else { return };
         let range = start..start + usize::from(len);
-        let known = self.ticket_ranges.contains(&range);
-        if range.end <= self.tickets.len() && !known && !self.tickets_acked.contains(start as u64) {
-            self.ticket_ranges.push(range);
+        let known = tickets.ranges.contains(&range);
+        if range.end <= tickets.bytes.len() && !known && !tickets.acked.contains(start as u64) {
+            tickets.ranges.push(range);
         }
     }
 
     /// A piece of the tickets has arrived; once all have, they are forgotten.
     fn ticket_acked(&mut self, start: u64, len: u16) {
-        let all = self.tickets.len() as u64;
-        if all == 0 {
-            return;
-        }
-        self.tickets_acked.insert(start..(start + u64::from(len)).min(all));
-        if self.tickets_acked.covered() >= all {
-            self.tickets = Vec::new();
-            self.ticket_ranges = Vec::new();
-            self.tickets_acked = RangeSet::default();
+        let Some(tickets) = &mut self.tickets else { return };
+        let all = tickets.bytes.len() as u64;
+        tickets.acked.insert(start..(start + u64::from(len)).min(all));
+        if tickets.acked.covered() >= all {
+            self.tickets = None;
         }
     }
-}
 
-impl Pending {
+    /// Whether a piece of the tickets waits for a packet.
+    fn has_tickets(&self) -> bool {
+        self.tickets.as_ref().is_some_and(|tickets| !tickets.ranges.is_empty())
+    }
+
     /// Everything sent was acknowledged: what was kept for sending again goes.
     fn shrink(&mut self) {
-        if self.ticket_ranges.is_empty() {
-            self.tickets = Vec::new();
-            self.ticket_ranges = Vec::new();
+        if !self.has_tickets() {
+            self.tickets = None;
         }
         self.path_responses.shrink_to_fit();
         self.new_ids.shrink_to_fit();

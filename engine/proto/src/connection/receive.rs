@@ -26,6 +26,8 @@ struct PacketFacts {
     asks: Asks,
     /// Anything but path validation and ids: such a packet moves the path (RFC 9000 §9.1).
     moves_path: bool,
+    ping: bool,
+    data: bool,
     close: Option<CloseReason>,
     close_ack: bool,
 }
@@ -97,6 +99,12 @@ impl Connection {
             return Taken::Opened;
         }
         self.received.on_packet(now, pn, facts.asks, meta.ecn);
+        if facts.data {
+            self.busy(now);
+        } else if facts.ping {
+            // Nothing follows that could share the answer: waiting costs both sides a timer.
+            self.received.answer_now();
+        }
         if !same_path && newest && facts.moves_path && self.role == Role::Host {
             self.move_path(now, meta, size, shared);
         }
@@ -155,7 +163,7 @@ impl Connection {
             _ => {}
         }
         match *frame {
-            TransportFrame::Ping => {}
+            TransportFrame::Ping => facts.ping = true,
             TransportFrame::Ack(ref ack) => self.on_ack(now, ack, sink)?,
             TransportFrame::Credit { channel, limit } => self.mux.on_credit(pn, channel, limit)?,
             TransportFrame::EarlyCredit { limit } => self.mux.on_early_credit(limit),
@@ -405,6 +413,7 @@ fn receive_frames<S: Sink>(
                 facts.asks = if later { Asks::Later } else { Asks::Soon };
             }
             facts.moves_path = true;
+            facts.data = true;
             c.on_channel_frame(now, pn, &frame, sink)?;
         }
     }

@@ -37,7 +37,7 @@ impl Connection {
 
     /// Bytes kept of session tickets.
     pub(crate) fn kept_ticket_bytes(&self) -> usize {
-        self.pending.tickets.capacity()
+        self.pending.tickets.as_ref().map_or(0, |tickets| tickets.bytes.capacity())
     }
 
     /// Answers, ids and retirements that wait for a packet.

@@ -11,6 +11,8 @@ pub(crate) struct Timers {
     pub(crate) connected: Option<Instant>,
     /// Next keep-alive ping.
     pub(crate) keep_alive: Option<Instant>,
+    /// Memory kept for the next burst is given back.
+    pub(crate) quiet: Option<Instant>,
     /// Answer to a connectivity check.
     pub(crate) check: Option<Instant>,
     /// End of a lingering close.
@@ -30,6 +32,7 @@ impl Timers {
             self.initial,
             self.connected,
             self.keep_alive,
+            self.quiet,
             self.check,
             self.linger,
             self.fin_wait,

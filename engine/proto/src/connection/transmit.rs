@@ -180,11 +180,15 @@ impl Connection {
         }
         let mut payload = w.written();
         if fill == Fill::Data {
-            payload += self.write_channels(
+            let n = self.write_channels(
                 now,
                 &mut packet[SHORT_HEADER_LEN + payload..room],
                 &mut written,
             );
+            payload += n;
+            if n > 0 {
+                self.busy(now);
+            }
             written.full = self.mux.wants_to_send();
         }
         if payload == 0 {
@@ -238,7 +242,7 @@ impl Connection {
             || !self.pending.path_responses.is_empty()
             || !self.pending.new_ids.is_empty()
             || !self.pending.retire_ids.is_empty()
-            || !self.pending.ticket_ranges.is_empty()
+            || self.pending.has_tickets()
             || (fill == Fill::Data && self.mux.wants_to_send())
     }
 
@@ -323,25 +327,25 @@ impl Connection {
     }
 
     fn write_tickets(&mut self, w: &mut Writer<'_>) -> bool {
+        let Some(tickets) = &mut self.pending.tickets else { return false };
         let mut eliciting = false;
-        while let Some(range) = self.pending.ticket_ranges.pop() {
+        while let Some(range) = tickets.ranges.pop() {
             let take = range.len().min(CRYPTO_CHUNK).min(w.remaining().saturating_sub(24));
-            let Some(data) =
-                self.pending.tickets.get(range.start..range.start + take).filter(|d| !d.is_empty())
-            else {
-                self.pending.ticket_ranges.push(range);
+            let piece = range.start..range.start + take;
+            let Some(data) = tickets.bytes.get(piece).filter(|d| !d.is_empty()) else {
+                tickets.ranges.push(range);
                 break;
             };
             let frame = TransportFrame::Crypto { offset: range.start as u64, data };
             if frame.write(w).is_err() {
-                self.pending.ticket_ranges.push(range);
+                tickets.ranges.push(range);
                 break;
             }
             self.recovery
                 .record(FrameRecord::Crypto { offset: range.start as u64, len: take as u16 });
             eliciting = true;
             if take < range.len() {
-                self.pending.ticket_ranges.push(range.start + take..range.end);
+                tickets.ranges.push(range.start + take..range.end);
             }
         }
         eliciting
@@ -439,7 +443,7 @@ impl Connection {
         let pn = self.recovery.begin_packet();
         let mut w = Writer::new(&mut packet[SHORT_HEADER_LEN..end]);
         self.pending.new_ids.clear();
-        self.pending.ticket_ranges.clear();
+        self.pending.tickets = None;
         self.pending.path_responses.clear();
         self.write_pending(&mut w, shared);
         let mut payload = w.written();

@@ -41,6 +41,7 @@ pub use ecn::{Ecn, EcnState};
 pub use loss::MAX_PTO;
 pub use received::ReceivedPackets;
 pub use rtt::Rtt;
+use stats::Counters;
 pub use stats::RecoveryStats;
 pub use types::{AckSummary, Asks, Budget, Fate, PacketFlags, TimeoutOutcome};
 
@@ -95,7 +96,7 @@ pub struct Recovery {
     ecn: EcnValidation,
     skip: SkippedNumbers,
     congestion: crate::config::Congestion,
-    stats: RecoveryStats,
+    counters: Counters,
 }
 
 impl Recovery {
@@ -125,7 +126,7 @@ impl Recovery {
             ecn: EcnValidation::new(cfg.ecn),
             skip: SkippedNumbers::new(seed),
             congestion: cfg.congestion,
-            stats: RecoveryStats::default(),
+            counters: Counters::default(),
         }
     }
 
@@ -184,8 +185,8 @@ impl Recovery {
         }
         let marks = Marks { asks: flags.asks, mtu_probe: flags.probe_mtu, ect };
         self.sent.push(now, size.min(MAX_PACKET) as u16, marks);
-        self.stats.packets_sent += 1;
-        self.stats.bytes_sent += size as u64;
+        self.counters.packets_sent += 1;
+        self.counters.bytes_sent += size as u64;
         if flags.asks == Asks::Nothing {
             self.unasked = self.unasked.saturating_add(1);
             self.sent.trim(MAX_UNASKED);
@@ -201,7 +202,7 @@ impl Recovery {
             // A probe may be larger than the whole window, and most vanish at the first hop: it
             // would only keep data back. There is at most one a round trip.
             self.mtu.on_probe_sent(pn, size);
-            self.stats.mtu_probes += 1;
+            self.counters.mtu_probes += 1;
             return;
         }
         self.in_flight += size as u64;
@@ -351,7 +352,7 @@ impl Recovery {
         let Some((newest, newest_sent)) = acked.newest else {
             return Ok(AckSummary { largest_acked: self.largest_acked, ..AckSummary::default() });
         };
-        self.stats.packets_acked += acked.packets;
+        self.counters.packets_acked += acked.packets;
         self.in_flight = self.in_flight.saturating_sub(acked.in_flight);
         self.awaited = self.awaited.saturating_sub(acked.awaited);
         let raised = self.largest_acked.is_none_or(|largest| newest > largest);
@@ -378,7 +379,7 @@ impl Recovery {
         };
         if raised && self.ecn.on_ack(acked.marked, ack.ecn) && ack.largest >= self.loss.event.until
         {
-            self.stats.ecn_events += 1;
+            self.counters.ecn_events += 1;
             self.congestion_event(Signal::Ecn, None);
         }
         let lost = self.detect_lost(now, after_probes, &mut summary.mtu_changed, &mut fate);
@@ -434,7 +435,7 @@ impl Recovery {
     /// Packets that were declared lost arrived late. Gives whether a congestion event was undone.
     #[cold]
     fn on_spurious(&mut self, now: Instant, acked: &Acked) -> bool {
-        self.stats.spurious_losses += u64::from(acked.spurious);
+        self.counters.spurious_losses += u64::from(acked.spurious);
         if let (Some((pn, sent)), Some(largest)) = (acked.late, self.largest_acked) {
             self.loss.on_spurious(largest.saturating_sub(pn), now.since(sent), self.rtt.smoothed());
         }
@@ -442,7 +443,7 @@ impl Recovery {
         let undo = self.loss.event.take_undo();
         if undo {
             self.controller.on_spurious();
-            self.stats.undone_events += 1;
+            self.counters.undone_events += 1;
         }
         undo
     }
@@ -491,8 +492,8 @@ impl Recovery {
         after_probes: bool,
         mtu_changed: &mut Option<usize>,
     ) {
-        self.stats.packets_lost += u64::from(lost.packets);
-        self.stats.bytes_lost += lost.bytes;
+        self.counters.packets_lost += u64::from(lost.packets);
+        self.counters.bytes_lost += lost.bytes;
         self.awaited = self.awaited.saturating_sub(lost.awaited);
         self.in_flight = self.in_flight.saturating_sub(lost.in_flight);
         for _ in 0..lost.marked {
@@ -502,18 +503,18 @@ impl Recovery {
             self.mtu.on_probe_lost(now, pn);
         }
         if let Some(size) = lost.large.and_then(|pn| self.mtu.on_large_lost(pn, after_probes)) {
-            self.stats.black_holes += 1;
+            self.counters.black_holes += 1;
             self.controller.on_packet_size(size as u64);
             *mtu_changed = Some(size);
         }
         self.loss.event.add_lost(lost.event);
         if lost.newest.is_some_and(|pn| pn >= self.loss.event.until) {
-            self.stats.loss_events += 1;
+            self.counters.loss_events += 1;
             self.congestion_event(Signal::Loss, Some(lost.later));
         }
         let persistent = self.rtt.pto(self.max_ack_delay).mul(loss::PERSISTENT_THRESHOLD);
         if self.rtt.has_sample() && lost.span >= persistent {
-            self.stats.persistent_congestions += 1;
+            self.counters.persistent_congestions += 1;
             self.rtt.reset_min();
             self.controller.on_congestion(Signal::Persistent);
         }
@@ -552,7 +553,7 @@ impl Recovery {
             }
         } else if self.pto_at().is_some_and(|at| at <= now) {
             self.loss.on_pto(now);
-            self.stats.ptos += 1;
+            self.counters.ptos += 1;
             self.loss.probes_owed = self.sent.probe(2, &mut fate).max(1);
             outcome.pto = true;
         }

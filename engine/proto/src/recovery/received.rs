@@ -103,6 +103,11 @@ impl ReceivedPackets {
         }
     }
 
+    /// What waits for its acknowledgement has waited long enough.
+    pub const fn answer_now(&mut self) {
+        self.due |= self.waiting > 0;
+    }
+
     /// The receive batch is over.
     pub fn end_batch(&mut self, now: Instant) {
         self.due |= self.soon >= self.threshold
@@ -225,6 +230,17 @@ mod tests {
         assert!(r.ack_due(at(2)));
         assert_eq!(written(&mut r, at(4)), (vec![0..=44], Duration::from_millis(2)));
         assert!(!r.ack_due(at(99)) && r.timeout().is_none());
+    }
+
+    #[test]
+    fn an_answer_can_be_wanted_at_once() {
+        let mut r = ReceivedPackets::new(DELAY);
+        r.on_packet(at(0), 0, Asks::Nothing, Ecn::NotEct);
+        r.answer_now();
+        assert!(!r.ack_due(at(0)), "nothing asked for it");
+        r.on_packet(at(0), 1, Asks::Soon, Ecn::NotEct);
+        r.answer_now();
+        assert!(r.ack_due(at(0)) && r.timeout().is_none());
     }
 
     #[test]

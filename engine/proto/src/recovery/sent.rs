@@ -8,6 +8,7 @@
 //! frame that repeats old ranges costs no walk over them. Called by [`super::Recovery`] only.
 
 use super::{Asks, Fate};
+use crate::lean::reserve_front;
 use crate::time::{Duration, Instant};
 use crate::wire::record::FrameRecord;
 use std::collections::VecDeque;
@@ -134,6 +135,7 @@ impl SentPackets {
     /// no packet holds that many frames.
     pub(super) fn record(&mut self, record: FrameRecord) {
         if self.open < u16::MAX {
+            reserve_front(&mut self.records);
             self.records.push_back(record);
             self.open += 1;
         }
@@ -159,6 +161,7 @@ impl SentPackets {
                 flags |= bit;
             }
         }
+        reserve_front(&mut self.packets);
         self.packets.push_back(SentPacket {
             time: now.as_nanos(),
             first_record: self.record_base.wrapping_add(before as u32),

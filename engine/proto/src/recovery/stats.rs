@@ -48,3 +48,21 @@ pub struct RecoveryStats {
     /// Mean deviation of the round trip.
     pub rtt_var: Duration,
 }
+
+/// The counters alone; everything else in [`RecoveryStats`] is known elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) packets_sent: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) packets_acked: u64,
+    pub(super) packets_lost: u64,
+    pub(super) bytes_lost: u64,
+    pub(super) spurious_losses: u64,
+    pub(super) loss_events: u64,
+    pub(super) ecn_events: u64,
+    pub(super) undone_events: u64,
+    pub(super) persistent_congestions: u64,
+    pub(super) ptos: u64,
+    pub(super) mtu_probes: u64,
+    pub(super) black_holes: u64,
+}

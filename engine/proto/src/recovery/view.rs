@@ -67,7 +67,21 @@ impl Recovery {
 
     /// Counters since the connection began, and the present state.
     pub fn stats(&self) -> RecoveryStats {
+        let c = &self.counters;
         RecoveryStats {
+            packets_sent: c.packets_sent,
+            bytes_sent: c.bytes_sent,
+            packets_acked: c.packets_acked,
+            packets_lost: c.packets_lost,
+            bytes_lost: c.bytes_lost,
+            spurious_losses: c.spurious_losses,
+            loss_events: c.loss_events,
+            ecn_events: c.ecn_events,
+            undone_events: c.undone_events,
+            persistent_congestions: c.persistent_congestions,
+            ptos: c.ptos,
+            mtu_probes: c.mtu_probes,
+            black_holes: c.black_holes,
             window: self.controller.window(),
             ssthresh: self.controller.ssthresh(),
             in_flight: self.in_flight,
@@ -76,7 +90,6 @@ impl Recovery {
             rtt_smoothed: self.rtt.smoothed(),
             rtt_min: self.rtt.min(),
             rtt_var: self.rtt.var(),
-            ..self.stats
         }
     }
 }

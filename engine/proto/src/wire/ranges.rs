@@ -3,6 +3,7 @@
 //! Used for received packet numbers and for acknowledged, lost and received stream bytes. Both
 //! grow at the end nearly always, which costs no search.
 
+use crate::lean::reserve_first;
 use core::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl RangeSet {
                 added
             }
             _ => {
+                reserve_first(&mut self.spans);
                 self.spans.push(Span { start, end });
                 end - start
             }

@@ -1,4 +1,5 @@
-//! A counting allocator: bytes of heap per owner and per thread.
+//! A counting allocator: bytes of heap per owner and per thread, with what the system's allocator adds
+//! to each request.
 //!
 //! Each test runs in a thread of its own, so the counts of parallel tests do not mix. A world sets
 //! the owner before it calls an endpoint, and its sinks set it back while they run; what an
@@ -17,6 +18,12 @@ thread_local! {
     static LIVE: [Cell<i64>; OWNERS] = const { [const { Cell::new(0) }; OWNERS] };
     static PEAK: [Cell<i64>; OWNERS] = const { [const { Cell::new(0) }; OWNERS] };
     static CALLS: [Cell<u64>; OWNERS] = const { [const { Cell::new(0) }; OWNERS] };
+}
+
+/// What glibc's allocator takes for a request: 8 bytes of its own, multiples of 16, at least 32.
+const fn taken(size: usize) -> i64 {
+    let rounded = (size + 8).next_multiple_of(16);
+    if rounded < 32 { 32 } else { rounded as i64 }
 }
 
 fn count(bytes: i64) {
@@ -43,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller's promises about `layout` are those that `System` asks for.
         let p = unsafe { System.alloc(layout) };
         if !p.is_null() {
-            count(layout.size() as i64);
+            count(taken(layout.size()));
         }
         p
     }
@@ -52,7 +59,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as in `alloc`.
         let p = unsafe { System.alloc_zeroed(layout) };
         if !p.is_null() {
-            count(layout.size() as i64);
+            count(taken(layout.size()));
         }
         p
     }
@@ -60,14 +67,14 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         // SAFETY: `p` came from `System` with this `layout`, as the caller promises.
         unsafe { System.dealloc(p, layout) };
-        count(-(layout.size() as i64));
+        count(-taken(layout.size()));
     }
 
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as in `dealloc`, and `new_size` is the caller's promise too.
         let q = unsafe { System.realloc(p, layout, new_size) };
         if !q.is_null() {
-            count(new_size as i64 - layout.size() as i64);
+            count(taken(new_size) - taken(layout.size()));
         }
         q
     }

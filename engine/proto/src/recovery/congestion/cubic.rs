@@ -36,7 +36,7 @@ struct Curve {
 pub struct Cubic {
     curve: Curve,
     /// The state before the last congestion event.
-    before: Option<Curve>,
+    before: Option<Box<Curve>>,
     hystart: HyStart,
     packet: f64,
     last_ack: Instant,
@@ -139,13 +139,13 @@ impl Control for Cubic {
         let min = self.min_window();
         if signal == Signal::Persistent {
             // Follows a loss event: what was before that one is what an undo restores.
-            self.before.get_or_insert(self.curve);
+            self.before.get_or_insert_with(|| Box::new(self.curve));
             self.curve.window = min;
             self.curve.epoch = None;
             self.hystart = HyStart::new();
             return;
         }
-        self.before = (signal == Signal::Loss).then_some(self.curve);
+        self.before = (signal == Signal::Loss).then(|| Box::new(self.curve));
         let c = &mut self.curve;
         // Fast convergence (§4.7): a flow that lost ground makes room.
         c.w_max = if c.window < c.w_max { c.window * (1.0 + BETA) / 2.0 } else { c.window };
@@ -158,7 +158,7 @@ impl Control for Cubic {
     fn on_spurious(&mut self) {
         if let Some(mut before) = self.before.take() {
             before.window = before.window.max(self.curve.window);
-            self.curve = before;
+            self.curve = *before;
         }
     }
 
