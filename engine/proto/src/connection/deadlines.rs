@@ -13,7 +13,7 @@ use crate::wheel::coarse;
 
 /// After a pause this long memory kept for the next burst is given back: longer than the pauses of
 /// steady traffic, and so short that of many connections only few hold such memory at a time.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(400);
 /// What a keep-alive needed is given back when the next packet comes, if that is so much later.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Keep-alives at least this far apart are sent a little early, together with those of other
