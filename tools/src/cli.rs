@@ -240,6 +240,10 @@ pub struct BenchArgs {
     #[arg(short = 'P', long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: u32,
+    /// Channels of each connection that carry the load, one message on each in turn.
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub channels: u32,
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,

@@ -186,11 +186,12 @@ fn lengths_connections_driver_and_packet_size() {
     let home = Home::new();
     let mut command = home.trunkline();
     command.args(["bench", "--json", "-t", "0.2", "--scenario", "bulk", "-l", "1000", "-P", "3"]);
-    command.args(["--driver", "mio", "--mtu", "1300"]);
+    command.args(["--driver", "mio", "--mtu", "1300", "--channels", "5"]);
     let object = object(&run(&mut command, PATIENCE));
     let run = &object["runs"][0];
     check_run(run, "bulk");
     assert_eq!((&run["length"], &run["connections"]), (&1000.into(), &3.into()));
+    assert_eq!(run["channels"], 5);
     assert_eq!((&run["driver"], &run["packet_bytes"]), (&"mio".into(), &1300.into()));
 }
 

@@ -26,6 +26,8 @@ pub struct Plan {
     pub scenario: Scenario,
     pub length: usize,
     pub connections: u32,
+    /// Channels of the load on each of them.
+    pub channels: u32,
     pub connect: ConnectConfig,
 }
 
@@ -95,8 +97,10 @@ struct Run {
 pub struct Link {
     pub conn: Conn,
     control: Option<Channel>,
-    pub load: Option<Channel>,
-    pub source: Source,
+    /// Channels of the load, each with what it sends.
+    pub load: Vec<(Channel, Source)>,
+    /// The one whose turn is next.
+    pub turn: usize,
     probes: Option<Probes>,
     /// When the message of the closed loop that is under way was sent.
     pub sent_at: Option<Instant>,
@@ -104,6 +108,13 @@ pub struct Link {
     running: bool,
     pub blocked: bool,
     pub pace: Pace,
+}
+
+impl Link {
+    /// The number of the last message of a closed loop, which has one channel.
+    fn last_sent(&self) -> Option<u64> {
+        self.load.first().and_then(|(_, source)| source.sent().checked_sub(1))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,14 +150,13 @@ impl BenchClient {
             pump_due: false,
             plan,
         };
-        for n in 0..run.plan.connections {
-            let seed = u64::from(n) + 1;
+        for _ in 0..run.plan.connections {
             match cx.connect(&run.plan.connect) {
                 Ok(conn) => run.links.push(Link {
                     conn,
                     control: None,
-                    load: None,
-                    source: Source::new(run.plan.length, seed),
+                    load: Vec::new(),
+                    turn: 0,
                     probes: None,
                     sent_at: None,
                     channels_ready: 0,
@@ -195,18 +205,24 @@ impl BenchClient {
         let control = open(CONTROL, urgent(ChannelKind::Messages), Role::Control)?;
         let load = ChannelOptions { kind: ChannelKind::Messages, ..Default::default() };
         let unreliable = ChannelOptions { kind: ChannelKind::Datagrams, ..Default::default() };
-        let load = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small | Scenario::Loaded => open(SINK, load, Role::Load)?,
-            Scenario::Datagrams => open(SINK, unreliable, Role::Load)?,
-            Scenario::Latency => open(ECHO, urgent(ChannelKind::Messages), Role::Echo)?,
+        let (name, load, role) = match run.plan.scenario {
+            Scenario::Bulk | Scenario::Small | Scenario::Loaded => (SINK, load, Role::Load),
+            Scenario::Datagrams => (SINK, unreliable, Role::Load),
+            Scenario::Latency => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
         };
+        let mut sources = Vec::new();
+        for number in 0..run.plan.channels {
+            let seed = (u64::from(number) << 32) + at as u64 + 1;
+            sources.push((open(name, load, role)?, Source::new(run.plan.length, seed)));
+        }
         let probe = match run.plan.scenario {
             Scenario::Latency => None,
             _ => Some(open(PROBE, urgent(ChannelKind::Messages), Role::Probe)?),
         };
         let paced = run.plan.scenario == Scenario::Loaded;
         let link = &mut run.links[at];
-        (link.control, link.load) = (Some(control), Some(load));
+        link.control = Some(control);
+        link.load = sources;
         link.probes = probe.map(|channel| Probes::new(channel, !(at as u64), paced));
         Ok(())
     }
@@ -313,8 +329,9 @@ impl BenchClient {
         let Some(run) = &mut self.run else { return };
         let link = &mut run.links[at];
         let sequence = payload::open(message);
+        let last = link.last_sent();
         let sent = match (role, &mut link.probes) {
-            (Role::Echo, _) if sequence == link.source.sent().checked_sub(1) => link.sent_at.take(),
+            (Role::Echo, _) if sequence == last => link.sent_at.take(),
             (Role::Probe, Some(probes)) => probes.take(sequence),
             _ => None,
         };
@@ -334,7 +351,7 @@ impl BenchClient {
         let Some(run) = &mut self.run else { return };
         let link = &mut run.links[at];
         link.channels_ready += 1;
-        if link.channels_ready < 2 + u32::from(link.probes.is_some()) {
+        if link.channels_ready < 1 + run.plan.channels + u32::from(link.probes.is_some()) {
             return;
         }
         link.running = true;

@@ -52,16 +52,20 @@ impl Pace {
 /// One send call for each message, until the channel is full, the rate is reached, or it is time
 /// to look around. Gives when to go on, unless a full channel tells that.
 pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
-    let Some(channel) = link.load else { return Ok(None) };
+    if link.load.is_empty() {
+        return Ok(None);
+    }
     link.blocked = false;
     let mut left = if link.pace.load == Load::None { 0 } else { BURST_MESSAGES };
     let now = Instant::now();
     while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
-        if let Err(e) = cx.send(channel, link.source.message()) {
+        let (channel, source) = &mut link.load[link.turn];
+        if let Err(e) = cx.send(*channel, source.message()) {
             link.blocked = true;
             return Err(e);
         }
-        link.source.advance();
+        source.advance();
+        link.turn = if link.turn + 1 == link.load.len() { 0 } else { link.turn + 1 };
         if let Some(schedule) = &mut link.pace.schedule {
             schedule.advance();
         }
@@ -76,7 +80,9 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
 
 /// Unreliable messages, as many as the connection seems to take.
 pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some(channel) = link.load else { return Ok(()) };
+    if link.load.is_empty() {
+        return Ok(());
+    }
     let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
     if dropped > link.pace.dropped {
         link.pace.dropped = dropped;
@@ -85,24 +91,26 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
         link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
     }
     for _ in 0..link.pace.burst {
-        match cx.send(channel, link.source.message()) {
-            Ok(()) | Err(ApiError::Dropped(_)) => link.source.advance(),
+        let (channel, source) = &mut link.load[link.turn];
+        match cx.send(*channel, source.message()) {
+            Ok(()) | Err(ApiError::Dropped(_)) => source.advance(),
             Err(e) => return Err(e),
         }
+        link.turn = if link.turn + 1 == link.load.len() { 0 } else { link.turn + 1 };
     }
     Ok(())
 }
 
 /// The next message of the closed loop.
 pub fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some(channel) = link.load else { return Ok(()) };
+    let Some((channel, source)) = link.load.first_mut() else { return Ok(()) };
     if link.sent_at.is_some() {
         return Ok(());
     }
-    let message = link.source.message();
+    let message = source.message();
     let now = Instant::now();
-    cx.send(channel, message)?;
-    link.source.advance();
+    cx.send(*channel, message)?;
+    source.advance();
     link.sent_at = Some(now);
     Ok(())
 }

@@ -57,6 +57,11 @@ impl Bench<'_> {
         Ok(length)
     }
 
+    /// Channels of the load: a closed loop has one.
+    const fn channels(&self, scenario: Scenario) -> u32 {
+        if matches!(scenario, Scenario::Latency) { 1 } else { self.args.channels }
+    }
+
     /// Runs `scenario` once; its figures, its round trips in nanoseconds, and what it measured to
     /// stand beside them, by their names in the JSON object.
     pub fn scenario(
@@ -70,6 +75,7 @@ impl Bench<'_> {
             scenario,
             length,
             connections,
+            channels: self.channels(scenario),
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));
@@ -211,6 +217,7 @@ impl Bench<'_> {
             warmup_seconds: warm_up.as_secs_f64(),
             length,
             connections: self.args.connections,
+            channels: self.channels(scenario),
             messages: rate.messages,
             bytes: rate.bytes,
             corrupt: server_corrupt + last.corrupt,

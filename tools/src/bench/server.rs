@@ -2,6 +2,7 @@
 //! sent back, and answers marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -20,17 +21,22 @@ pub struct BenchServer {
     driver: Arc<OnceLock<String>>,
     clock: Option<ThreadClock>,
     started: Instant,
-    channels: HashMap<Channel, Role>,
-    counts: HashMap<Conn, Counts>,
-    /// The channel of the last message and its counts, which is nearly always that of the next.
-    recent: Option<(Channel, Sink)>,
+    channels: FxHashMap<Channel, Role>,
+    sinks: Vec<Sink>,
+    /// Places in `sinks` that are free again.
+    free: Vec<usize>,
+    /// Answers of a connection that wait for room.
+    pending: HashMap<Conn, usize>,
+    /// The counting channel of the last message and its place, mostly those of the next.
+    recent: Option<(Channel, usize)>,
 }
 
+/// What is done with the messages of a channel; those that are counted have a place in `sinks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Control,
-    Sink,
-    Echo,
+    Sink(usize),
+    Echo(usize),
     Probe,
 }
 
@@ -42,12 +48,6 @@ struct Sink {
     corrupt: u64,
     /// Reliable: sequence number of the next message.
     next: u64,
-}
-
-#[derive(Default)]
-struct Counts {
-    sinks: Vec<(Channel, Sink)>,
-    pending: usize,
 }
 
 impl Sink {
@@ -76,39 +76,32 @@ impl BenchServer {
             driver,
             clock: None,
             started: Instant::now(),
-            channels: HashMap::new(),
-            counts: HashMap::new(),
+            channels: FxHashMap::default(),
+            sinks: Vec::new(),
+            free: Vec::new(),
+            pending: HashMap::new(),
             recent: None,
         }
     }
 
-    /// The counts of a channel, moved to where the next message finds them at once.
-    fn sink(&mut self, channel: Channel) -> &mut Sink {
-        if self.recent.is_none_or(|(recent, _)| recent != channel) {
-            self.put_back();
-            let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
-            let sink = sinks.iter().find(|(c, _)| *c == channel).map(|(_, s)| *s);
-            self.recent = Some((channel, sink.unwrap_or_default()));
+    fn new_sink(&mut self) -> usize {
+        if let Some(free) = self.free.pop() {
+            self.sinks[free] = Sink::default();
+            return free;
         }
-        match &mut self.recent {
-            Some((_, sink)) => sink,
-            None => unreachable!("set above"),
-        }
-    }
-
-    fn put_back(&mut self) {
-        let Some((channel, sink)) = self.recent.take() else { return };
-        let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
-        match sinks.iter_mut().find(|(c, _)| *c == channel) {
-            Some((_, slot)) => *slot = sink,
-            None => sinks.push((channel, sink)),
-        }
+        self.sinks.push(Sink::default());
+        self.sinks.len() - 1
     }
 
     fn marked(&mut self, conn: Conn, mark: Mark) -> Marked {
-        self.put_back();
-        let sinks = self.counts.get(&conn).map_or(&[][..], |counts| &counts.sinks);
-        let sum = |of: fn(&Sink) -> u64| sinks.iter().map(|(_, sink)| of(sink)).sum();
+        let own = self.channels.iter().filter(|(channel, _)| channel.conn() == conn);
+        let sinks: Vec<&Sink> = own
+            .filter_map(|(_, role)| match role {
+                Role::Sink(at) | Role::Echo(at) => self.sinks.get(*at),
+                _ => None,
+            })
+            .collect();
+        let sum = |of: fn(&Sink) -> u64| sinks.iter().map(|sink| of(sink)).sum();
         Marked {
             mark: mark.mark,
             link: mark.link,
@@ -122,17 +115,24 @@ impl BenchServer {
     }
 
     fn forget(&mut self, conn: Conn) {
-        self.recent = self.recent.filter(|(channel, _)| channel.conn() != conn);
-        self.counts.remove(&conn);
-        self.channels.retain(|channel, _| channel.conn() != conn);
+        self.recent = None;
+        self.pending.remove(&conn);
+        let free = &mut self.free;
+        self.channels.retain(|channel, role| {
+            let stays = channel.conn() != conn;
+            if let (false, Role::Sink(at) | Role::Echo(at)) = (stays, role) {
+                free.push(*at);
+            }
+            stays
+        });
     }
 
     fn send_back(&mut self, cx: &mut Context<'_>, channel: Channel, message: &[u8]) {
-        let counts = self.counts.entry(channel.conn()).or_default();
-        let over_limit = SendOptions { over_limit: counts.pending < MAX_PENDING, receipt: None };
+        let pending = self.pending.entry(channel.conn()).or_default();
+        let over_limit = SendOptions { over_limit: *pending < MAX_PENDING, receipt: None };
         match cx.send_with(channel, message, over_limit) {
-            Ok(()) => counts.pending = 0,
-            Err(ApiError::WouldBlock(_)) => counts.pending += 1,
+            Ok(()) => *pending = 0,
+            Err(ApiError::WouldBlock(_)) => *pending += 1,
             Err(e) => tracing::debug!("cannot send back: {e}"),
         }
     }
@@ -172,17 +172,17 @@ impl Handler for BenchServer {
     ) {
         let role = match request.name {
             CONTROL => Role::Control,
-            SINK => Role::Sink,
-            ECHO => Role::Echo,
+            SINK => Role::Sink(self.new_sink()),
+            ECHO => Role::Echo(self.new_sink()),
             PROBE => Role::Probe,
             _ => {
                 let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "no such channel here");
                 return;
             }
         };
-        let priority = if role == Role::Sink { 4 } else { 0 };
-        let options =
-            ChannelOptions { priority, no_delay: role != Role::Sink, ..ChannelOptions::default() };
+        let sink = matches!(role, Role::Sink(_));
+        let priority = if sink { 4 } else { 0 };
+        let options = ChannelOptions { priority, no_delay: !sink, ..ChannelOptions::default() };
         if cx.accept_channel(channel, &options).is_ok() {
             self.channels.insert(channel, role);
         }
@@ -195,21 +195,18 @@ impl Handler for BenchServer {
         kind: ChannelKind,
         message: &[u8],
     ) {
-        if let Some((recent, sink)) = &mut self.recent
-            && *recent == channel
+        if let Some((recent, at)) = self.recent
+            && recent == channel
         {
-            return sink.take(kind, message);
+            return self.sinks[at].take(kind, message);
         }
         match self.channels.get(&channel) {
-            Some(Role::Sink) => self.sink(channel).take(kind, message),
-            Some(Role::Echo) => {
-                // Not through `recent`, so that the next message comes back here.
-                let sinks = &mut self.counts.entry(channel.conn()).or_default().sinks;
-                let at = sinks.iter().position(|(c, _)| *c == channel).unwrap_or_else(|| {
-                    sinks.push((channel, Sink::default()));
-                    sinks.len() - 1
-                });
-                sinks[at].1.take(kind, message);
+            Some(Role::Sink(at)) => {
+                self.recent = Some((channel, *at));
+                self.sinks[*at].take(kind, message);
+            }
+            Some(Role::Echo(at)) => {
+                self.sinks[*at].take(kind, message);
                 self.send_back(cx, channel, message);
             }
             Some(Role::Probe) => self.send_back(cx, channel, message),
