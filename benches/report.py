@@ -247,7 +247,7 @@ def scale():
             if (OUT / f"{chart}.svg").exists():
                 out.append(f"![{chart}](benchmarks/{chart}.svg)\n")
         rows = [
-            [number(p["x"]), f"{p['messages_per_s']:,.0f}", f"{p['server_ns']:,.0f}",
+            [f"{p['x']:,g}", f"{p['messages_per_s']:,.0f}", f"{p['server_ns']:,.0f}",
              f"{p['client_ns']:,.0f}", number(p["server_cores"]),
              f"{p['server_bytes']:,.0f}" if p["server_bytes"] else "–",
              f"{p['p99_us']:,.0f}" if p["p99_us"] else "–", number(p["lost_percent"])]
