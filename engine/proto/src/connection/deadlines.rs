@@ -12,8 +12,11 @@ use crate::time::{Duration, Instant};
 use crate::wheel::coarse;
 
 /// After a pause this long memory kept for the next burst is given back: longer than the pauses of
-/// steady traffic, and so short that of many connections only few hold such memory at a time.
-const QUIET: Duration = Duration::from_millis(400);
+/// steady traffic.
+const QUIET: Duration = Duration::from_secs(1);
+/// The first time already after this one: many connections that come at once and then do nothing
+/// hold the memory of their beginnings for a moment only.
+const FIRST_QUIET: Duration = Duration::from_millis(100);
 /// What a keep-alive needed is given back when the next packet comes, if that is so much later.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Keep-alives at least this far apart are sent a little early, together with those of other
@@ -50,7 +53,8 @@ impl Connection {
 
     /// Data went to and fro.
     pub(super) fn busy(&mut self, now: Instant) {
-        self.timers.quiet = Some(coarse(now + QUIET));
+        let quiet = if self.was_quiet { QUIET } else { FIRST_QUIET };
+        self.timers.quiet = Some(coarse(now + quiet));
     }
 
     /// The next moment at which [`Self::handle_timeout`] has work.
@@ -159,6 +163,7 @@ impl Connection {
         }
         if take_due(&mut self.timers.quiet, now) && self.is_transferring() {
             if self.recovery.is_idle() && !self.mux.has_unacked_reliable() {
+                self.was_quiet = true;
                 self.shrink();
             } else {
                 self.busy(now);

@@ -212,6 +212,7 @@ impl Connection {
             counters: Counters::default(),
             told: role == Role::Client,
             awaiting_answer: false,
+            was_quiet: false,
             counted: role == Role::Host,
             control_waits: false,
             keys_used_up: false,

@@ -139,6 +139,8 @@ pub(crate) struct Connection {
     told: bool,
     /// Something that asks for an answer was sent since the last packet from the peer.
     awaiting_answer: bool,
+    /// There was a pause after its beginnings.
+    was_quiet: bool,
     /// Counts among the endpoint's handshakes under way.
     counted: bool,
     /// CONTROL has more behind a message that has not taken effect.
