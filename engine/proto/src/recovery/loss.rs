@@ -220,9 +220,7 @@ pub(super) struct Lost {
     /// Ack-eliciting packets, and their bytes.
     pub(super) packets: u32,
     pub(super) bytes: u64,
-    /// Any, packet-size probes and packets of former paths included.
-    pub(super) any: bool,
-    /// Of these, those that the probe timer waited for.
+    /// Those that the probe timer waited for, probes and those of former paths included.
     pub(super) awaited: u32,
     /// Bytes that leave flight.
     pub(super) in_flight: u64,
@@ -252,7 +250,6 @@ impl Lost {
         if !packet.eliciting() {
             return;
         }
-        self.any = true;
         self.awaited += u32::from(packet.asks_soon());
         let here = pn >= path.first;
         if here {

@@ -206,7 +206,7 @@ impl Recovery {
             return;
         }
         self.in_flight += size as u64;
-        if self.is_half_full() {
+        if flags.asks == Asks::Later && self.is_half_full() {
             self.loss.last_awaited = now;
         }
         self.peak = self.peak.max(self.in_flight);
@@ -478,7 +478,7 @@ impl Recovery {
             &mut |found| lost.add(path, found),
             fate,
         );
-        if lost.any {
+        if lost.packets > 0 || lost.probe.is_some() {
             self.on_lost(now, &lost, after_probes, mtu_changed);
         }
         lost
