@@ -12,12 +12,15 @@ const TOP: f64 = 58.0;
 const LINE: f64 = 30.0;
 const BAR: f64 = 18.0;
 
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#57606a}\
+/// Style of what every chart has.
+pub const FRAME: &str = "text{font:13px system-ui,sans-serif;fill:#57606a}\
 .title{font-size:15px;font-weight:600;fill:#24292f}\
-.bar{fill:#8c959f}.own{fill:#2f81f7}.spread{stroke:#57606a;stroke-width:1.5;fill:none}\
 .axis{stroke:#8c959f;stroke-width:1}\
-@media(prefers-color-scheme:dark){text{fill:#9da7b3}.title{fill:#e6edf3}\
-.bar{fill:#6e7681}.spread{stroke:#c9d1d9}}";
+@media(prefers-color-scheme:dark){text{fill:#9da7b3}.title{fill:#e6edf3}}";
+
+const STYLE: &str = ".bar{fill:#8c959f}.own{fill:#2f81f7}\
+.spread{stroke:#57606a;stroke-width:1.5;fill:none}\
+@media(prefers-color-scheme:dark){.bar{fill:#6e7681}.spread{stroke:#c9d1d9}}";
 
 /// Text inside an element.
 pub fn escape(text: &str) -> String {
@@ -35,7 +38,7 @@ pub fn chart(table: &Table) -> String {
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n\
+         <title>{title}</title>\n<style>{FRAME}{STYLE}</style>\n\
          <text class=\"title\" x=\"12\" y=\"24\">{title}</text>\n\
          <text x=\"12\" y=\"44\">{unit}; {better}; median, line: smallest to largest</text>\n",
         title = escape(table.title),

@@ -111,6 +111,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// The next channel of the load is the one after this.
+    pub fn pass_turn(&mut self) {
+        self.turn = if self.turn + 1 == self.load.len() { 0 } else { self.turn + 1 };
+    }
+
     /// The number of the last message of a closed loop, which has one channel.
     fn last_sent(&self) -> Option<u64> {
         self.load.first().and_then(|(_, source)| source.sent().checked_sub(1))

@@ -65,7 +65,7 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
             return Err(e);
         }
         source.advance();
-        link.turn = if link.turn + 1 == link.load.len() { 0 } else { link.turn + 1 };
+        link.pass_turn();
         if let Some(schedule) = &mut link.pace.schedule {
             schedule.advance();
         }
@@ -96,7 +96,7 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
             Ok(()) | Err(ApiError::Dropped(_)) => source.advance(),
             Err(e) => return Err(e),
         }
-        link.turn = if link.turn + 1 == link.load.len() { 0 } else { link.turn + 1 };
+        link.pass_turn();
     }
     Ok(())
 }

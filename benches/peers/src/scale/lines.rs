@@ -2,7 +2,7 @@
 //! colours that can be read on light and dark pages.
 
 use super::series::{Figures, Series};
-use crate::svg::escape;
+use crate::svg::{FRAME, escape};
 use crate::tables::number;
 use std::fmt::Write as _;
 
@@ -13,13 +13,10 @@ const RIGHT: f64 = 170.0;
 const TOP: f64 = 58.0;
 const BOTTOM: f64 = 46.0;
 
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#57606a}\
-.title{font-size:15px;font-weight:600;fill:#24292f}\
-.axis{stroke:#8c959f;stroke-width:1}.grid{stroke:#8c959f;stroke-width:.4}\
+const STYLE: &str = ".grid{stroke:#8c959f;stroke-width:.4}\
 .a{stroke:#2f81f7;fill:none;stroke-width:2}.b{stroke:#bc4c00;fill:none;stroke-width:2}\
 .pa{fill:#2f81f7}.pb{fill:#bc4c00}\
-@media(prefers-color-scheme:dark){text{fill:#9da7b3}.title{fill:#e6edf3}\
-.b{stroke:#f0883e}.pb{fill:#f0883e}}";
+@media(prefers-color-scheme:dark){.b{stroke:#f0883e}.pb{fill:#f0883e}}";
 
 /// One line of a chart.
 type Line = (&'static str, fn(&Figures) -> f64);
@@ -51,7 +48,7 @@ fn chart(series: &Series, unit: &str, lines: &[Line]) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\">\n<title>{title}</title>\n\
-         <style>{STYLE}</style>\n<text class=\"title\" x=\"12\" y=\"24\">{title}</text>\n\
+         <style>{FRAME}{STYLE}</style>\n<text class=\"title\" x=\"12\" y=\"24\">{title}</text>\n\
          <text x=\"12\" y=\"44\">{unit}, over {axis}</text>\n",
         title = escape(&series.title),
         unit = escape(unit),

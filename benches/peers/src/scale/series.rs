@@ -1,5 +1,6 @@
 //! Figures of a series, and its table.
 
+use crate::figures::median;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
@@ -43,9 +44,8 @@ impl Figures {
     /// The median of each figure.
     pub fn median(rounds: &[Self]) -> Self {
         let of = |field: fn(&Self) -> f64| {
-            let mut values: Vec<f64> = rounds.iter().map(field).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or_default()
+            let values: Vec<f64> = rounds.iter().map(field).collect();
+            median(&values).unwrap_or_default()
         };
         Self {
             x: of(|f| f.x),
