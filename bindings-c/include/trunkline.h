@@ -231,6 +231,10 @@ typedef struct trunk_connection_config {
     uint64_t channel_send_buffer;
     // The same for the connection. 128 MiB.
     uint64_t send_buffer;
+    // Bytes of all channels that may wait for their first transmission before sends give
+    // TRUNK_ERR_WOULD_BLOCK, once the connection stands. A channel that has nothing waiting always
+    // takes a message, and one with less than its even share, at least 4 KiB. 512 KiB.
+    uint64_t unsent_limit;
     // Bytes of unreliable messages of one channel that wait to be sent; the oldest goes first.
     // 1 MiB.
     uint64_t datagram_send_buffer;

@@ -83,6 +83,10 @@ pub struct trunk_connection_config {
     pub channel_send_buffer: u64,
     /// The same for the connection. 128 MiB.
     pub send_buffer: u64,
+    /// Bytes of all channels that may wait for their first transmission before sends give
+    /// TRUNK_ERR_WOULD_BLOCK, once the connection stands. A channel that has nothing waiting always
+    /// takes a message, and one with less than its even share, at least 4 KiB. 512 KiB.
+    pub unsent_limit: u64,
     /// Bytes of unreliable messages of one channel that wait to be sent; the oldest goes first.
     /// 1 MiB.
     pub datagram_send_buffer: u64,
@@ -126,6 +130,7 @@ impl From<&ConnectionConfig> for trunk_connection_config {
             early_data: config.early_data,
             channel_send_buffer: config.channel_send_buffer,
             send_buffer: config.send_buffer,
+            unsent_limit: config.unsent_limit,
             datagram_send_buffer: config.datagram_send_buffer,
         }
     }
@@ -160,6 +165,7 @@ impl trunk_connection_config {
             early_data: self.early_data,
             channel_send_buffer: self.channel_send_buffer,
             send_buffer: self.send_buffer,
+            unsent_limit: self.unsent_limit,
             datagram_send_buffer: self.datagram_send_buffer,
             ..ConnectionConfig::default()
         };

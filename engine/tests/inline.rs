@@ -421,14 +421,14 @@ fn a_shutdown_delivers_and_reports() {
         let conn = pair.connect();
         pair.run(move |client, cx| {
             let ch = cx.open_channel(conn, "last", &ChannelOptions::default()).unwrap();
-            client.send_all(cx, ch, pattern(3 << 20, 1));
+            client.send_all(cx, ch, pattern(400 << 10, 1));
         });
         let report = pair.client.shutdown(Duration::from_secs(10));
         assert_eq!(report.connections.len(), 1, "{report:?}");
         let (name, close) = &report.connections[0];
         assert_eq!(*name, conn);
         assert_eq!(close.undelivered_bytes, 0);
-        assert!(close.acknowledged_bytes >= 3 << 20);
+        assert!(close.acknowledged_bytes >= 400 << 10);
         assert_eq!(close.reason.reason, Reason::SHUTDOWN);
         assert!(report.all_delivered() && report.failures.is_empty());
         let nothing: Job = Box::new(|_, _| ());

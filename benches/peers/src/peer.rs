@@ -1,11 +1,13 @@
 //! What every transport has to offer, and the list of them.
 
+use crate::figures::Figure;
 use crate::peers;
 use crate::scale;
 use crate::side::Side;
 use crate::workload::{Job, Workload};
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// How a side ended. `Ok`: it goes on, on threads of its own.
 pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -36,10 +38,15 @@ pub trait Peer: Sync {
     /// # Errors
     /// It cannot connect, or it broke down.
     fn drive(&self, job: &Job, server: SocketAddr, side: &Side) -> Outcome;
+
+    /// The figure of one that is measured in this process instead of by two sides.
+    fn measure(&self, _job: &Job, _time: Duration) -> Option<Result<Figure, String>> {
+        None
+    }
 }
 
 /// All of them, Trunkline first.
-pub const ALL: [&dyn Peer; 8] = [
+pub const ALL: [&dyn Peer; 9] = [
     &peers::trunkline::Trunkline,
     &peers::queued::Queued,
     &peers::tcp::Tcp,
@@ -48,6 +55,7 @@ pub const ALL: [&dyn Peer; 8] = [
     &peers::s2n::S2n,
     &peers::enet::Enet,
     &peers::kcp::KcpPeer,
+    &peers::floor::Floor,
 ];
 
 /// By name; that of series, which is none of them, too.

@@ -2,6 +2,7 @@
 
 use crate::counters::Sample;
 use crate::figures::Figure;
+use crate::peer;
 use crate::side::{Ask, Role, Said};
 use crate::workload::{Job, PATIENCE, Workload};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -160,6 +161,9 @@ struct Samples {
 /// # Errors
 /// A side failed, or something that was delivered was not right.
 pub fn measure(job: &Job, time: Duration) -> Result<Figure, String> {
+    if let Some(figure) = peer::find(&job.peer).and_then(|peer| peer.measure(job, time)) {
+        return figure;
+    }
     let server = Process::start(Role::Server, job, None)?;
     let client = Process::start(Role::Client, job, Some(server.address()?))?;
     client.running()?;

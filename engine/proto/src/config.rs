@@ -67,6 +67,11 @@ pub struct ConnectionConfig {
     pub channel_send_buffer: u64,
     /// The same for the whole connection.
     pub send_buffer: u64,
+    /// Bytes of all channels that may wait for their first transmission before sends give
+    /// `WouldBlock`, once the connection stands. A channel that has nothing waiting always takes a
+    /// message, and one with less than its even share, at least 4 KiB. What waits here adds to the
+    /// delay of everything behind it, and leaves the processor's caches before it is sent.
+    pub unsent_limit: u64,
     /// Bytes of unreliable messages waiting to be sent per channel; the oldest goes first.
     pub datagram_send_buffer: u64,
     /// Bytes of unreliable messages being put together, for the whole connection.
@@ -110,6 +115,7 @@ impl Default for ConnectionConfig {
             max_message: limits::MAX_MESSAGE,
             channel_send_buffer: 32 << 20,
             send_buffer: 128 << 20,
+            unsent_limit: 512 << 10,
             datagram_send_buffer: 1 << 20,
             datagram_reassembly: 2 << 20,
             datagram_reassembly_timeout: Duration::from_secs(1),
@@ -195,6 +201,11 @@ impl ConnectionConfig {
             self.send_buffer >= self.channel_send_buffer,
             "send_buffer",
             "must not be below channel_send_buffer",
+        )?;
+        check(
+            self.unsent_limit >= limits::MIN_UNSENT_LIMIT,
+            "unsent_limit",
+            "must be at least 16384",
         )?;
         check(
             self.datagram_send_buffer >= limits::MAX_DATAGRAM as u64,

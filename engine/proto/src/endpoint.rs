@@ -264,6 +264,10 @@ impl Endpoint {
             if transmit.is_some() {
                 entry.ready = true;
                 self.ready.push_back(slot);
+                if conn.has_made_room() {
+                    // The application goes on before the rest is sent.
+                    self.wheel.set(slot, Some(now));
+                }
                 return transmit;
             }
             if !entry.touched {

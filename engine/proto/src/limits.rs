@@ -18,6 +18,12 @@ pub const SHORT_HEADER_LEN: usize = 13;
 pub const TAG_LEN: usize = 16;
 /// Bytes that a short packet adds to its payload.
 pub const PACKET_OVERHEAD: usize = SHORT_HEADER_LEN + TAG_LEN;
+/// Bytes that AES takes at a time.
+pub const CIPHER_BLOCK: usize = 16;
+/// As many of `bytes` as fill whole blocks.
+pub const fn whole_blocks(bytes: usize) -> usize {
+    bytes / CIPHER_BLOCK * CIPHER_BLOCK
+}
 
 /// Bytes of the frame header: 16-bit length and 16-bit channel id.
 pub const FRAME_HEADER_LEN: usize = 4;
@@ -77,6 +83,10 @@ pub const MAX_DATAGRAM: usize = 64 * 1024;
 pub const MAX_FRAGMENTS: usize = 255;
 /// Credit that every open channel is sure to have, in bytes.
 pub const MIN_CHANNEL_WINDOW: u64 = 256;
+/// Least value of `unsent_limit`: a sender that is asked for more so often is slow.
+pub const MIN_UNSENT_LIMIT: u64 = 16 << 10;
+/// Bytes that may wait on each channel for their first transmission however many there are.
+pub const UNSENT_SHARE: u64 = 4 << 10;
 /// Priority classes, 0 first.
 pub const PRIORITIES: usize = 8;
 
@@ -95,8 +105,9 @@ pub const MAX_PATH_CHALLENGES: usize = 4;
 
 const _: () = assert!(FRAME_OVERHEAD == 10);
 const _: () = assert!(PACKET_OVERHEAD == 29);
-const _: () =
-    assert!(MAX_DATAGRAM <= MAX_FRAGMENTS * (MIN_PACKET - PACKET_OVERHEAD - FRAME_OVERHEAD));
+const _: () = assert!(
+    MAX_DATAGRAM <= MAX_FRAGMENTS * (whole_blocks(MIN_PACKET - PACKET_OVERHEAD) - FRAME_OVERHEAD)
+);
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
 const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);

@@ -161,6 +161,13 @@ pub struct Batch {
     pub more: bool,
 }
 
+impl Batch {
+    /// Whether the poll brought nothing, and would not bring anything at once.
+    pub fn is_empty(&self) -> bool {
+        self.rx.is_empty() && self.failures.is_empty() && !self.more
+    }
+}
+
 /// Counters of one driver since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriverStats {

@@ -13,6 +13,7 @@
 //! | `context` | what a handler can do |
 //! | `mailbox`, `control`, `forward` | what comes from other threads |
 //! | `sockets`, `limits`, `timers` | the shard's tables |
+//! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
 //! | `drive` | the driver that works here |
 //! | `local` | a shard that the application drives |
 //! | `threads` | shards with threads of the engine |
@@ -31,8 +32,10 @@ mod log;
 pub(crate) mod mailbox;
 pub(crate) mod shared;
 pub(crate) mod sockets;
+mod spin;
 pub(crate) mod threads;
 mod timers;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +54,7 @@ use forward::forward;
 use limits::{Refused, Throttle, is_connection_request};
 use mailbox::{Mailbox, Port};
 use shared::Shared;
+use spin::Spin;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -66,13 +70,10 @@ const CONTROLS_A_TURN: usize = 16;
 const FORWARDS_A_TURN: usize = 256;
 /// Trains written in one turn.
 const TRAINS_A_TURN: u64 = 48;
-/// Bytes after which no more trains are written in a turn. What arrives meanwhile waits no longer than
-/// these take to seal and send (about 0.3 ms), and both sides work in memory that is still cached:
-/// 3 MiB a turn is slower by a fifth.
-const BYTES_A_TURN: u64 = 512 << 10;
-/// While no transmit buffer is free, the driver is asked again at least this often; and the pool of
-/// send buffers, to which other threads may give one back.
-const STALL_WAIT: Duration = Duration::from_micros(500);
+/// Bytes after which no more trains are written at once. What arrives meanwhile, and what the
+/// application has to add, waits no longer than these take to seal and send; and buffers, messages and
+/// what the kernel copies are still in the processor's second cache when they are touched again.
+const BYTES_A_TURN: u64 = 64 << 10;
 
 /// One shard: see the module. `H` is the application, `D` moves the datagrams.
 pub struct Shard<H: Handler, D: Driver> {
@@ -93,6 +94,9 @@ pub struct Shard<H: Handler, D: Driver> {
     owes_batch_end: bool,
     last_turn: Option<Instant>,
     last_work: Instant,
+    spin: Spin,
+    /// When the wait before this turn began.
+    waits_since: Option<Instant>,
     forged_log: Throttle,
     report: Option<Sender<ShardEnd>>,
     finished: bool,
@@ -108,6 +112,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     ) -> Result<Self, EngineError> {
         let now = shared.time(driver.now());
         let port = shared.ports[usize::from(shard)].clone();
+        let spin = Spin::new(shared.config.busy_poll.map(Into::into));
         port.set_waker(driver.waker());
         Ok(Self {
             core: Core::new(shared, shard, now)?,
@@ -123,6 +128,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             owes_batch_end: false,
             last_turn: None,
             last_work: now,
+            spin,
+            waits_since: None,
             forged_log: Throttle::new(Duration::from_secs(1)),
             report: None,
             finished: false,
@@ -133,9 +140,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     /// number of things that happened: calls to the handler, and trains sent.
     pub(crate) fn turn(&mut self, limit: Option<std::time::Duration>) -> Result<u64, EngineError> {
         self.wait(limit)?;
-        let now = self.core.shared.time(self.driver.now());
+        let now = self.time();
         if let Some(last) = self.last_turn.take() {
             self.core.loop_time.record(now.since(last));
+        }
+        if let Some(since) = self.waits_since.take() {
+            self.spin.learn(now.since(since));
         }
         self.core.now = now;
         self.core.counters.turns.add(1);
@@ -173,59 +183,6 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             self.last_turn = Some(now);
         }
         Ok(happened)
-    }
-
-    // ---- waiting
-
-    /// The next moment at which something is to be done without anything arriving.
-    fn deadline(&self) -> Option<Instant> {
-        let ending = self.core.ending.as_ref().map(|e| e.deadline);
-        let short = self.stalled || self.core.wants_send_buf;
-        let stall = short.then(|| self.core.now + STALL_WAIT);
-        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// How long the shard may sleep, as of now.
-    fn sleep_time(&self) -> Option<std::time::Duration> {
-        if self.more || !self.port.is_empty() || !self.mailbox.commands.is_empty() {
-            return Some(std::time::Duration::ZERO);
-        }
-        let deadline = self.deadline()?;
-        if deadline <= self.core.now {
-            return Some(std::time::Duration::ZERO);
-        }
-        // Only before a sleep is the clock read a second time: the turn itself took a while.
-        let now = self.core.shared.time(self.driver.now());
-        Some(deadline.since(now).into())
-    }
-
-    fn wait(&mut self, limit: Option<std::time::Duration>) -> Result<(), EngineError> {
-        let nothing = Some(std::time::Duration::ZERO);
-        let mut timeout = match limit {
-            Some(limit) if limit.is_zero() => nothing,
-            Some(limit) => Some(self.sleep_time().map_or(limit, |time| time.min(limit))),
-            None => self.sleep_time(),
-        };
-        if timeout != nothing
-            && let Some(spin) = self.core.shared.config.busy_poll
-            && self.core.now.since(self.last_work) < spin.into()
-        {
-            timeout = nothing;
-        }
-        if timeout != nothing {
-            self.port.park();
-            if !self.port.is_empty() || !self.mailbox.commands.is_empty() {
-                timeout = nothing;
-            } else {
-                self.core.counters.sleeps.add(1);
-            }
-        }
-        let polled = self.driver.poll(timeout, &mut self.batch);
-        self.port.unpark();
-        polled.map_err(|e| EngineError::system(format!("the {} driver", self.driver.name()), e))
     }
 
     // ---- receiving
@@ -482,7 +439,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     /// Ends every connection and reports when that is done.
     pub(crate) fn shutdown(&mut self, linger: std::time::Duration, report: Sender<ShardEnd>) {
-        self.core.now = self.core.shared.time(self.driver.now());
+        self.core.now = self.time();
         self.begin_end(linger.into());
         self.report = Some(report);
         self.more = true;
@@ -559,7 +516,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         &mut self,
         f: impl FnOnce(&mut Context<'_>, &mut H) -> R,
     ) -> Option<R> {
-        self.core.now = self.core.shared.time(self.driver.now());
+        self.core.now = self.time();
         self.handler.start(&mut self.core);
         let result =
             self.handler.get().map(|h| f(&mut Context::new(&mut self.core, Source::NONE), h));

@@ -1,6 +1,7 @@
 //! The transports, one file or two each. How a transport is set up, and why, is said in its file.
 
 pub mod enet;
+pub mod floor;
 pub mod kcp;
 pub mod queued;
 pub mod quinn;

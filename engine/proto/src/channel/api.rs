@@ -8,7 +8,9 @@ use crate::config::{ChannelKind, ChannelOptions};
 use crate::endpoint::SendOptions;
 use crate::error::ApiError;
 use crate::ids::ChannelKey;
-use crate::limits::{FRAME_OVERHEAD, MAX_CHANNEL_NAME, MAX_CHANNELS, MAX_STREAM_OFFSET};
+use crate::limits::{
+    FRAME_OVERHEAD, MAX_CHANNEL_NAME, MAX_CHANNELS, MAX_STREAM_OFFSET, UNSENT_SHARE,
+};
 use crate::payload::Payload;
 use crate::time::{Duration, Instant};
 use crate::wire::codec::Writer;
@@ -282,14 +284,19 @@ impl Mux {
         let all_full = self.unacked + total > config.send_buffer
             && self.unacked > 0
             && queued + total > config.send_buffer / channels;
-        self.all_blocked |= all_full;
-        if channel_full || all_full {
+        let waiting = channel.unsent();
+        let ahead = self.unsent + total > config.unsent_limit
+            && self.ready
+            && waiting > 0
+            && waiting + total > (config.unsent_limit / channels).max(UNSENT_SHARE);
+        self.all_blocked |= all_full || ahead;
+        if channel_full || all_full || ahead {
             if !channel.has(flag::BLOCKED) {
                 channel.set(flag::BLOCKED);
                 self.blocked.push(key);
             }
             if !unbounded {
-                return Err(would_block(channel_full));
+                return Err(would_block(channel_full, all_full));
             }
         }
         let send = match &mut channel.send {
@@ -465,8 +472,12 @@ const fn too_large(len: usize, limit: u64) -> ApiError {
 }
 
 #[cold]
-const fn would_block(channel_full: bool) -> ApiError {
-    ApiError::WouldBlock(if channel_full { "the channel's buffer" } else { "send_buffer" })
+const fn would_block(channel_full: bool, all_full: bool) -> ApiError {
+    ApiError::WouldBlock(match (channel_full, all_full) {
+        (true, _) => "the channel's buffer",
+        (false, true) => "send_buffer",
+        (false, false) => "unsent_limit",
+    })
 }
 
 #[cold]

@@ -7,6 +7,7 @@ use super::table::{State, flag};
 use crate::config::ChannelKind;
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
+use crate::limits::UNSENT_SHARE;
 use crate::time::Instant;
 use crate::wire::record::FrameRecord;
 
@@ -118,30 +119,56 @@ impl Mux {
                 }
             }
         }
-        let channel = self.table.at(key.slot);
-        let half = self.config.channel_send_buffer / 2;
-        let own = channel.has(flag::BLOCKED) && channel.unacked() <= half;
-        if own || self.all_blocked && self.unacked <= self.config.send_buffer / 2 {
+        let blocked = self.table.at(key.slot).has(flag::BLOCKED);
+        if blocked && self.may_go_on(key.slot) || self.all_blocked && self.has_room() {
             self.unblock(conn, sink);
         }
     }
 
-    /// Tells channels that gave `WouldBlock` that there is room again: half of their own buffer,
-    /// and half of the connection's or of their share of it.
-    pub(super) fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
-        let full = self.unacked > self.config.send_buffer / 2;
-        self.all_blocked &= full;
-        let mut half = self.config.channel_send_buffer / 2;
-        if full {
-            half = half.min(self.config.send_buffer / u64::from(self.table.count().max(1)) / 2);
+    /// Whether half of what all channels share is free again.
+    fn has_room(&self) -> bool {
+        let (unacked, unsent) = (self.config.send_buffer / 2, self.config.unsent_limit / 2);
+        self.unacked <= unacked && self.unsent <= unsent
+    }
+
+    /// Bytes unacknowledged and unsent with which a channel that gave `WouldBlock` may go on: half
+    /// of its own buffer and, while what all share is full, half of an even share of that.
+    fn resume_at(&self) -> (u64, u64) {
+        let half = self.config.channel_send_buffer / 2;
+        if self.has_room() {
+            return (half, u64::MAX);
         }
+        let channels = u64::from(self.table.count().max(1));
+        let unsent = (self.config.unsent_limit / channels).max(UNSENT_SHARE) / 2;
+        (half.min(self.config.send_buffer / channels / 2), unsent)
+    }
+
+    fn may_go_on(&mut self, slot: u32) -> bool {
+        let (unacked, unsent) = self.resume_at();
+        let channel = self.table.at(slot);
+        channel.unacked() <= unacked && channel.unsent() <= unsent
+    }
+
+    /// Something of a channel was sent for the first time that gave `WouldBlock`: if it may go on,
+    /// the next call with a sink tells it.
+    #[inline]
+    pub(super) fn note_sent(&mut self, slot: u32) {
+        if !self.room_made && self.table.at(slot).has(flag::BLOCKED) {
+            self.room_made = self.may_go_on(slot);
+        }
+    }
+
+    /// Tells channels that gave `WouldBlock` and may go on that there is room again.
+    pub(super) fn unblock<S: Sink>(&mut self, conn: ConnHandle, sink: &mut S) {
+        self.all_blocked &= !self.has_room();
+        let (unacked, unsent) = self.resume_at();
         let table = &mut self.table;
         self.blocked.retain(|key| {
             let Some(channel) = table.get(*key) else { return false };
             if !channel.has(flag::BLOCKED) {
                 return false;
             }
-            if channel.unacked() > half {
+            if channel.unacked() > unacked || channel.unsent() > unsent {
                 return true;
             }
             channel.clear(flag::BLOCKED);

@@ -79,7 +79,7 @@ pub struct Mux {
     pub(super) blocked: Vec<ChannelKey>,
     /// Some of them because the connection's buffer is full.
     pub(super) all_blocked: bool,
-    /// Data was dropped since, which no acknowledgement will tell of.
+    /// One of them may go on, which no acknowledgement will tell: data was sent or dropped since.
     pub(super) room_made: bool,
     pub(super) stats: MuxStats,
     /// What had become of reliable data when the connection ended.
@@ -387,6 +387,12 @@ impl Mux {
     /// Channels in use, those included that are over for the application and wait for the peer.
     pub const fn count(&self) -> u32 {
         self.table.count()
+    }
+
+    /// Whether packets just written made room that a channel waits for.
+    #[inline]
+    pub const fn has_made_room(&self) -> bool {
+        self.room_made
     }
 
     /// When [`Self::on_timeout`] has work: small writes waited long enough, an unanswered request

@@ -295,7 +295,9 @@ impl Mux {
             } else if channel.kind == ChannelKind::Datagrams {
                 self.datagram_turn(now, slot, alone, packet)
             } else {
-                self.stream_turn(slot, alone, packet)
+                let turn = self.stream_turn(slot, alone, packet);
+                self.note_sent(slot);
+                turn
             };
             if turn == Turn::Full {
                 return false;

@@ -23,6 +23,7 @@ use crate::endpoint::{ConnInfo, ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
 use crate::ids::{ConnHandle, Role};
+use crate::limits::{PACKET_OVERHEAD, whole_blocks};
 use crate::recovery::{Fate, ReceivedPackets, Recovery};
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
@@ -184,6 +185,11 @@ impl Connection {
             Status::ProblemDetectedLocally => Err(ApiError::NoConnection("ended by a problem")),
             _ => Err(ApiError::InvalidHandle),
         }
+    }
+
+    /// Whether packets just written made room that a channel waits for.
+    pub(crate) const fn has_made_room(&self) -> bool {
+        self.mux.has_made_room()
     }
 
     pub(crate) fn mux(&mut self) -> &mut Mux {
@@ -515,7 +521,14 @@ impl Connection {
 
     /// Tells the channels how much a packet carries now.
     fn sync_packet_size(&mut self) {
-        self.mux.set_packet_payload(self.recovery.packet_size() - crate::limits::PACKET_OVERHEAD);
+        self.mux.set_packet_payload(self.data_packet_size() - PACKET_OVERHEAD);
+    }
+
+    /// Size of a full packet of data: as large as the path allows, but sealed in whole blocks. A
+    /// part of a block takes the cipher 40 ns, a tenth of the time for a packet, and carries at
+    /// most 15 bytes, a hundredth of it.
+    fn data_packet_size(&self) -> usize {
+        PACKET_OVERHEAD + whole_blocks(self.recovery.packet_size() - PACKET_OVERHEAD)
     }
 }
 

@@ -97,7 +97,7 @@ impl Connection {
     ) -> Option<Transmit> {
         self.sync_packet_size();
         let allowance = usize::try_from(self.path.allowance()).unwrap_or(usize::MAX);
-        let size = self.recovery.packet_size().min(buf.len()).min(allowance);
+        let size = self.data_packet_size().min(buf.len()).min(allowance);
         if size < MIN_UNPROVEN {
             return None;
         }

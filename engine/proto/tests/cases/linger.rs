@@ -6,7 +6,7 @@ use crate::sim::link::Rate;
 use crate::sim::node::{CLOSE_CODE, NodeConfig, OnRequest};
 use crate::sim::pair::{CLIENT, HOST, Pair, options};
 use crate::sim::{End, Flow, Size, ms, secs};
-use trunkline_proto::config::{ChannelKind, Congestion};
+use trunkline_proto::config::{ChannelKind, Congestion, ConnectionConfig};
 use trunkline_proto::error::Reason;
 use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::status::Status;
@@ -20,6 +20,7 @@ fn fifty_megabytes(closer: usize, congestion: Congestion, delay_ms: u64) {
         c.congestion = congestion;
         c.max_packet = 8_900;
         c.linger_timeout = secs(600);
+        takes_all(c);
     };
     let mut pair = Pair::with(11, settings);
     pair.link(|link| {
@@ -92,6 +93,11 @@ fn a_lingering_close_with_nothing_to_deliver_is_immediate() {
     pair.w.drain(secs(5));
 }
 
+/// Everything can be handed over before the close.
+fn takes_all(c: &mut ConnectionConfig) {
+    c.unsent_limit = u64::MAX;
+}
+
 /// The link carries 1,000 bytes a second: nothing is done in time.
 fn too_slow(pair: &mut Pair) {
     pair.link(|link| link.rate = Some(Rate { bytes_per_s: 4_000, queue: 4_000 }));
@@ -100,7 +106,7 @@ fn too_slow(pair: &mut Pair) {
 #[test]
 fn linger_has_a_limit_and_says_what_was_lost() {
     for linger in [secs(30), secs(3)] {
-        let mut pair = Pair::connected(2);
+        let mut pair = Pair::with(2, takes_all);
         too_slow(&mut pair);
         pair.open(CLIENT, "bulk", ChannelKind::Bytes, Flow::of(2_000_000, Size::Fixed(50_000)));
         pair.w.run_for(ms(200));
@@ -194,7 +200,7 @@ fn lingering_takes_no_part_in_what_still_comes_in() {
 
 #[test]
 fn lingering_waits_for_a_channel_that_is_accepted_late() {
-    let mut pair = Pair::connected(5);
+    let mut pair = Pair::with(5, takes_all);
     pair.host().policy.request = Box::new(|_| OnRequest::Ignore);
     pair.open(CLIENT, "late", ChannelKind::Bytes, Flow::of(700_000, Size::Fixed(50_000)));
     pair.close(CLIENT, Some(secs(30)));
@@ -214,7 +220,7 @@ fn lingering_waits_for_a_channel_that_is_accepted_late() {
 #[test]
 fn lingering_does_not_wait_for_what_was_given_up() {
     // Declined, stopped and cancelled channels hold nothing that could still be delivered.
-    let mut pair = Pair::connected(6);
+    let mut pair = Pair::with(6, takes_all);
     pair.host().policy.request = Box::new(|name| match name {
         "declined" => OnRequest::Decline(3, "no".into()),
         _ => OnRequest::Accept(options(ChannelKind::Bytes)),
@@ -238,8 +244,9 @@ fn lingering_does_not_wait_for_what_was_given_up() {
 
 #[test]
 fn a_slow_reader_is_waited_for() {
-    let settings = |c: &mut trunkline_proto::config::ConnectionConfig| c.manual_credit = true;
-    let mut pair = Pair::apart(7, NodeConfig::client(), NodeConfig::host().with(settings));
+    let settings = |c: &mut ConnectionConfig| c.manual_credit = true;
+    let client = NodeConfig::client().with(takes_all);
+    let mut pair = Pair::apart(7, client, NodeConfig::host().with(settings));
     pair.connect();
     pair.host().app.tell_data = true;
     pair.host().policy.consume = Box::new(|_| false);

@@ -612,6 +612,7 @@ fn messages_larger_than_every_window() {
         max_message: 300_000,
         reassembly_budget: 400_000,
         channel_send_buffer: 1 << 20,
+        unsent_limit: 8 << 20,
         ..ConnectionConfig::default()
     };
     for manual_credit in [false, true] {

@@ -1,0 +1,98 @@
+//! Waiting for work: until when a shard may sleep, and looking again before it does.
+
+use super::Shard;
+use crate::error::EngineError;
+use crate::handler::Handler;
+use crate::io::Driver;
+use std::time::Duration;
+use trunkline_proto::time::{self, Instant};
+
+/// While no transmit buffer is free, the driver is asked again at least this often; and the pool of
+/// send buffers, to which other threads may give one back.
+const STALL_WAIT: time::Duration = time::Duration::from_micros(500);
+
+impl<H: Handler, D: Driver> Shard<H, D> {
+    /// The next moment at which something is to be done without anything arriving.
+    fn deadline(&self) -> Option<Instant> {
+        let ending = self.core.ending.as_ref().map(|e| e.deadline);
+        let short = self.stalled || self.core.wants_send_buf;
+        let stall = short.then(|| self.core.now + STALL_WAIT);
+        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether there is something to do without anything arriving.
+    fn has_work(&self) -> bool {
+        self.more || self.has_mail() || self.deadline().is_some_and(|at| at <= self.core.now)
+    }
+
+    /// How long the shard may sleep, as of now.
+    pub(super) fn sleep_time(&self) -> Option<Duration> {
+        let nothing = Some(Duration::ZERO);
+        if self.has_work() { nothing } else { Some(self.deadline()?.since(self.time()).into()) }
+    }
+
+    pub(super) fn time(&self) -> Instant {
+        self.core.shared.time(self.driver.now())
+    }
+
+    /// Whether another thread has left something.
+    fn has_mail(&self) -> bool {
+        !self.port.is_empty() || !self.mailbox.commands.is_empty()
+    }
+
+    /// Polls the driver, after a sleep of at most `limit` if there is nothing to do.
+    pub(super) fn wait(&mut self, limit: Option<Duration>) -> Result<(), EngineError> {
+        if self.has_work() || limit.is_some_and(|limit| limit.is_zero()) {
+            return self.poll(Some(Duration::ZERO));
+        }
+        // Only before a wait is the clock read a second time: the turn itself took a while.
+        let now = self.time();
+        let sleep = self.deadline().map(|at| at.since(now).into());
+        let timeout = [limit, sleep].into_iter().flatten().min();
+        self.waits_since = Some(now);
+        let spin = self.spin.budget(now.since(self.last_work));
+        if spin > time::Duration::ZERO
+            && !self.stalled
+            && self.look_until(now + spin, timeout.map(|t| now + t.into()))?
+        {
+            return Ok(());
+        }
+        self.port.park();
+        let timeout = if self.has_mail() {
+            Some(Duration::ZERO)
+        } else {
+            self.core.counters.sleeps.add(1);
+            timeout
+        };
+        let polled = self.poll(timeout);
+        self.port.unpark();
+        polled
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<(), EngineError> {
+        self.driver
+            .poll(timeout, &mut self.batch)
+            .map_err(|e| EngineError::system(format!("the {} driver", self.driver.name()), e))
+    }
+
+    /// Looks again and again until `end`, or `due`; whether there is something to do.
+    fn look_until(&mut self, end: Instant, due: Option<Instant>) -> Result<bool, EngineError> {
+        loop {
+            self.poll(Some(Duration::ZERO))?;
+            if !self.batch.is_empty() || self.has_mail() {
+                return Ok(true);
+            }
+            let now = self.time();
+            if due.is_some_and(|due| now >= due) {
+                return Ok(true);
+            }
+            if now >= end {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
