@@ -7,6 +7,7 @@
 //!
 //! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram.
 
+mod ahead;
 mod application;
 mod routing;
 mod shared;

@@ -19,6 +19,7 @@ mod lean;
 pub mod limits;
 pub mod manager;
 pub mod payload;
+pub mod place;
 pub mod recovery;
 pub mod status;
 pub mod time;

@@ -239,6 +239,7 @@ impl<'a> Context<'a> {
         options: SendOptions,
     ) -> Result<(), ApiError> {
         let handle = self.core.own(channel.conn())?;
+        self.core.ahead.before_send(&self.core.endpoint, handle.slot);
         self.core.endpoint.send(self.core.now, handle, channel.key(), data, options)
     }
 

@@ -1,5 +1,6 @@
 //! The state of one shard that does not depend on its handler or its driver.
 
+use super::ahead::Ahead;
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
 use super::log::{EventLog, block_pool};
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub sockets: Sockets,
     pub timers: AppTimers,
     pub admission: Admission,
+    pub ahead: Ahead,
     pub log: EventLog,
     pub blocks: BlockPool,
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
@@ -71,6 +73,7 @@ impl Core {
             sockets: Sockets::default(),
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
+            ahead: Ahead::default(),
             log: EventLog::default(),
             blocks: block_pool(),
             closed: Vec::new(),

@@ -13,6 +13,7 @@
 //! | `context` | what a handler can do |
 //! | `mailbox`, `control`, `forward` | what comes from other threads |
 //! | `sockets`, `limits`, `timers` | the shard's tables |
+//! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
 //! | `drive` | the driver that works here |
 //! | `local` | a shard that the application drives |
@@ -20,6 +21,7 @@
 //!
 //! This is the only part of the engine that knows both the endpoint and the driver.
 
+mod ahead;
 pub(crate) mod context;
 pub(crate) mod control;
 mod core;
@@ -190,8 +192,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn receive(&mut self) -> u64 {
         let mut happened = 0;
         let mut items = std::mem::take(&mut self.batch.rx);
+        for at in 0..items.len() {
+            let core = &mut self.core;
+            core.ahead.before_item(at, &items, &mut self.driver, &core.endpoint);
+            happened += self.receive_item(&items[at]);
+        }
         for item in items.drain(..) {
-            happened += self.receive_item(&item);
             self.driver.release(item);
         }
         self.batch.rx = items;
@@ -402,6 +408,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 core.counters.transmit_stalls.add(1);
                 break;
             };
+            ahead::before_transmit(&core.endpoint);
             let room = self.driver.bytes(&mut buf);
             let Some(train) = core.endpoint.poll_transmit(core.now, room, max_segments) else {
                 self.driver.give_back(buf);

@@ -10,6 +10,7 @@
 //! | [`bind_group`] | one socket for each shard on one address, steered by connection id |
 //! | [`offloads`] | whether the system segments and merges trains |
 //! | [`RecvBatch`], [`SendBatch`] | many datagrams or trains in one call |
+//! | [`prefetch`] | memory is fetched into the caches |
 
 #[cfg(unix)]
 pub mod signal;
@@ -18,6 +19,7 @@ pub mod signal;
 pub mod linux;
 #[cfg(any(not(target_os = "linux"), test))]
 mod portable;
+mod prefetch;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
@@ -25,6 +27,7 @@ pub use linux::{
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{RecvBatch, SendBatch, bind_group, configure, kernel_release, offloads};
+pub use prefetch::prefetch;
 
 use crate::io::TxError;
 use std::io;

@@ -13,6 +13,7 @@ use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle, Role};
 use crate::limits::{MAX_CHANNELS, MAX_DATAGRAM, MIN_PACKET, PACKET_OVERHEAD};
+use crate::place::Place;
 use crate::time::{Duration, Instant};
 use crate::wire::params::TransportParams;
 use std::collections::VecDeque;
@@ -387,6 +388,11 @@ impl Mux {
     /// Channels in use, those included that are over for the application and wait for the peer.
     pub const fn count(&self) -> u32 {
         self.table.count()
+    }
+
+    /// Where the first channels lie.
+    pub fn place(&self) -> Place {
+        self.table.place()
     }
 
     /// Whether packets just written made room that a channel waits for.

@@ -6,6 +6,7 @@ use super::send::SendBuf;
 use crate::config::ChannelKind;
 use crate::ids::{ChannelKey, Role};
 use crate::limits::{CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL, TRANSPORT_CHANNEL};
+use crate::place::Place;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -312,6 +313,11 @@ const fn half_len(first: u16) -> u16 {
 }
 
 impl Table {
+    /// Where the first channels lie.
+    pub(super) fn place(&self) -> Place {
+        Place::of_some(self.chunks.first().map(|chunk| &**chunk))
+    }
+
     pub(super) fn new(role: Role) -> Self {
         let own_first = match role {
             Role::Client => CLIENT_FIRST_CHANNEL,

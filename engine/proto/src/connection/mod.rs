@@ -24,6 +24,7 @@ use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
 use crate::ids::{ConnHandle, Role};
 use crate::limits::{PACKET_OVERHEAD, whole_blocks};
+use crate::place::Place;
 use crate::recovery::{Fate, ReceivedPackets, Recovery};
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
@@ -105,6 +106,9 @@ impl Pending {
     }
 }
 
+/// Pieces of memory that a message needs and that a connection points to.
+pub(crate) const PARTS: usize = 5;
+
 /// Plain counters.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
@@ -185,6 +189,13 @@ impl Connection {
             Status::ProblemDetectedLocally => Err(ApiError::NoConnection("ended by a problem")),
             _ => Err(ApiError::InvalidHandle),
         }
+    }
+
+    /// What a message needs besides this: keys and the first channels.
+    pub(crate) fn parts(&self) -> [Place; PARTS] {
+        let keys = self.keys.as_ref().map(|keys| keys.places()).unwrap_or_default();
+        let (packet, record) = self.recovery.places();
+        [keys.0, keys.1, self.mux.place(), packet, record]
     }
 
     /// Whether packets just written made room that a channel waits for.

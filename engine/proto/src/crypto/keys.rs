@@ -10,6 +10,7 @@
 
 use crate::error::PeerMisbehaved;
 use crate::limits::{SHORT_HEADER_LEN, TAG_LEN};
+use crate::place::Place;
 use crate::time::{Duration, Instant};
 use core::fmt;
 use rustls::quic::{Keys, PacketKey, PacketKeySet, Secrets};
@@ -90,6 +91,11 @@ pub struct DataKeys {
 }
 
 impl DataKeys {
+    /// Where the keys for what the peer sends lie, and those for what is sent to it.
+    pub(crate) fn places(&self) -> (Place, Place) {
+        (Place::of(&*self.remote), Place::of(&*self.local))
+    }
+
     /// Takes over what TLS derived. The header-protection keys are dropped: packet numbers are not
     /// masked.
     pub fn from_tls(keys: Keys, next: Secrets) -> Self {

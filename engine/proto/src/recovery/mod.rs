@@ -48,6 +48,7 @@ pub use types::{AckSummary, Asks, Budget, Fate, PacketFlags, TimeoutOutcome};
 use crate::config::ConnectionConfig;
 use crate::error::PeerMisbehaved;
 use crate::limits::{MAX_PACKET, MAX_TRACKED_PACKETS};
+use crate::place::Place;
 use crate::time::{Duration, Instant};
 use crate::wire::ack::AckFrame;
 use crate::wire::record::FrameRecord;
@@ -100,6 +101,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Where the oldest packet that waits for an acknowledgement lies, and its oldest record.
+    pub(crate) fn places(&self) -> (Place, Place) {
+        self.sent.places()
+    }
+
     /// Recovery of a connection that has sent nothing in the Data space. `initial_packet` is the
     /// UDP payload to start with, `seed` must be unpredictable for the peer.
     pub fn new(now: Instant, cfg: &ConnectionConfig, initial_packet: usize, seed: u64) -> Self {

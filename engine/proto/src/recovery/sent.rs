@@ -9,6 +9,7 @@
 
 use super::{Asks, Fate};
 use crate::lean::reserve_front;
+use crate::place::Place;
 use crate::time::{Duration, Instant};
 use crate::wire::record::FrameRecord;
 use std::collections::VecDeque;
@@ -110,6 +111,11 @@ pub(super) struct SentPackets {
 }
 
 impl SentPackets {
+    /// Where the front of each ring lies.
+    pub(super) fn places(&self) -> (Place, Place) {
+        (Place::of_some(self.packets.front()), Place::of_some(self.records.front()))
+    }
+
     /// The number that the next packet pushed will have.
     pub(super) fn end(&self) -> u64 {
         self.base + self.packets.len() as u64
