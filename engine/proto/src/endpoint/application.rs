@@ -78,17 +78,14 @@ impl Endpoint {
         handle: ConnHandle,
         call: impl FnOnce(&mut Connection, &mut Deferred) -> Result<R, ApiError>,
     ) -> Result<R, ApiError> {
-        let entry = self.slots.get_mut(handle.slot as usize).ok_or(ApiError::InvalidHandle)?;
-        if entry.generation != handle.generation {
+        if self.open(handle).is_none() {
             return Err(ApiError::InvalidHandle);
         }
-        let conn = entry.conn.as_mut().ok_or(ApiError::InvalidHandle)?;
-        if !conn.is_told() || !conn.status().is_open_to_application() {
-            return Err(ApiError::InvalidHandle);
-        }
-        let result = call(conn, &mut self.deferred);
+        // Before the call, whose result then is ours as it stands: copying it would wait for every
+        // store before it, those that miss the caches too.
         self.touch(handle.slot);
-        result
+        let conn = self.slots[handle.slot as usize].conn.as_mut();
+        call(conn.ok_or(ApiError::InvalidHandle)?, &mut self.deferred)
     }
 
     /// Runs `call` on the channels of a connection that can still send.
