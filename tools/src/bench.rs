@@ -2,6 +2,7 @@
 
 mod client;
 mod control;
+mod feed;
 mod figures;
 mod floors;
 mod hgrm;

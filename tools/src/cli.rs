@@ -266,6 +266,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub busy_poll: Option<u32>,
+    /// Copy all messages into the engine. Without it those of 4096 bytes and more are lent: sent
+    /// from our own memory, which is written again when they are acknowledged.
+    #[arg(long, conflicts_with = "server")]
+    pub copy: bool,
     /// Also measure what plain UDP does here, on the same processors, in turn with each scenario
     /// (Linux; both ends here).
     #[arg(long, conflicts_with_all = ["server", "client"])]

@@ -5,6 +5,8 @@
 //! chosen by the sequence number, whose checks the sender knows in advance: it pays for the
 //! header only, the receiver for every byte.
 
+use std::sync::Arc;
+
 /// Bytes in front of the body.
 pub const HEADER: usize = 16;
 /// Different bodies.
@@ -153,6 +155,61 @@ impl Source {
     }
 }
 
+/// Messages of one length that are lent to a transport instead of copied: each is written again
+/// when it has come back. Their bodies stay; what changes is the header.
+pub struct Lender {
+    /// One body, and its check.
+    body: (Vec<u8>, u64),
+    messages: Vec<Arc<Vec<u8>>>,
+    /// The message that was not taken yet.
+    ready: Option<usize>,
+    sequence: u64,
+}
+
+impl Lender {
+    /// Messages of `length` bytes, at least [`HEADER`].
+    pub fn new(length: usize, seed: u64) -> Self {
+        let body = Source::new(length, seed).bodies.swap_remove(0);
+        Self { body, messages: Vec::new(), ready: None, sequence: 0 }
+    }
+
+    /// The next message; the same one again until [`Self::advance`].
+    pub fn message(&mut self) -> Arc<Vec<u8>> {
+        let at = match self.ready {
+            Some(at) => at,
+            None => self.write(),
+        };
+        self.ready = Some(at);
+        Arc::clone(&self.messages[at])
+    }
+
+    /// Writes a message that nobody holds: the first of them, which is the one most likely still
+    /// in the caches.
+    fn write(&mut self) -> usize {
+        let back = self.messages.iter_mut().position(|message| Arc::get_mut(message).is_some());
+        let at = back.unwrap_or_else(|| {
+            self.messages.push(Arc::new(self.body.0.clone()));
+            self.messages.len() - 1
+        });
+        if let Some(message) = Arc::get_mut(&mut self.messages[at]) {
+            message[..8].copy_from_slice(&seal(self.body.1, self.sequence).to_le_bytes());
+            message[8..HEADER].copy_from_slice(&self.sequence.to_le_bytes());
+        }
+        at
+    }
+
+    /// The message was taken.
+    pub const fn advance(&mut self) {
+        self.ready = None;
+        self.sequence += 1;
+    }
+
+    /// Messages taken so far.
+    pub const fn sent(&self) -> u64 {
+        self.sequence
+    }
+}
+
 /// Reads all of a message; its sequence number if the check agrees.
 #[inline]
 pub fn open(message: &[u8]) -> Option<u64> {
@@ -175,6 +232,22 @@ mod tests {
                 source.advance();
             }
         }
+    }
+
+    #[test]
+    fn lent_messages_are_written_again_when_they_are_back() {
+        let mut lender = Lender::new(5_000, 7);
+        let first = lender.message();
+        assert_eq!(open(&lender.message()), Some(0), "not taken yet");
+        lender.advance();
+        let second = lender.message();
+        assert_eq!((open(&first), open(&second)), (Some(0), Some(1)));
+        let place = first.as_ptr();
+        drop(first);
+        lender.advance();
+        let third = lender.message();
+        assert_eq!((open(&second), open(&third)), (Some(1), Some(2)));
+        assert_eq!((third.as_ptr(), lender.sent()), (place, 2));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`workload`] | the workloads, and what the processes of a measurement are told |
 //! | [`payload`], [`frames`], [`pacer`], [`counters`] | messages and their check, messages in streams, schedules, counts |
 //! | `peer`, `peers` | what every transport has to offer, and the transports |
+//! | `lent` | messages that are not copied |
 //! | `side` | one of the two processes of a measurement |
 //! | `run`, `program` | one measurement, and rounds of them |
 //! | [`scale`] | series of measurements of Trunkline over connections, channels and shards |
@@ -36,6 +37,8 @@ pub mod workload;
 
 #[cfg(feature = "peers")]
 pub mod identity;
+#[cfg(feature = "peers")]
+pub mod lent;
 #[cfg(feature = "peers")]
 pub mod peer;
 #[cfg(feature = "peers")]

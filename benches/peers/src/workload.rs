@@ -152,6 +152,11 @@ impl Workload {
         matches!(self, Self::Handshakes | Self::Resumed | Self::Memory)
     }
 
+    /// Whether peers that can are lent messages instead of copying them.
+    pub const fn lends(self) -> bool {
+        matches!(self, Self::Bulk | Self::BulkLarge)
+    }
+
     /// Whether it has more than one connection.
     pub const fn many(self) -> bool {
         self.opens() || matches!(self, Self::Tick)

@@ -171,7 +171,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             }
             happened += self.transmit();
             told = told.max(happened);
-            if !self.is_timer_due() {
+            if self.more || !self.is_timer_due() {
                 break;
             }
         }

@@ -1,6 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
+use super::feed::Feed;
 use super::load::{self, Load, Pace, Probes};
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
@@ -13,7 +14,7 @@ use trunkline::{
     ConnectConfig, Context, Duration, Handler, Reason, Status,
 };
 use trunkline_floor::cpu::ThreadClock;
-use trunkline_floor::payload::{self, Source};
+use trunkline_floor::payload;
 
 /// Token of the timer for probes.
 const PROBE_TIMER: u64 = 1;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub connections: u32,
     /// Channels of the load on each of them.
     pub channels: u32,
+    /// Long messages are lent to the engine.
+    pub lend: bool,
     pub connect: ConnectConfig,
 }
 
@@ -98,7 +101,7 @@ pub struct Link {
     pub conn: Conn,
     control: Option<Channel>,
     /// Channels of the load, each with what it sends.
-    pub load: Vec<(Channel, Source)>,
+    pub load: Vec<(Channel, Feed)>,
     /// The one whose turn is next.
     pub turn: usize,
     probes: Option<Probes>,
@@ -118,7 +121,7 @@ impl Link {
 
     /// The number of the last message of a closed loop, which has one channel.
     fn last_sent(&self) -> Option<u64> {
-        self.load.first().and_then(|(_, source)| source.sent().checked_sub(1))
+        self.load.first().and_then(|(_, feed)| feed.sent().checked_sub(1))
     }
 }
 
@@ -215,10 +218,11 @@ impl BenchClient {
             Scenario::Datagrams => (SINK, unreliable, Role::Load),
             Scenario::Latency => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
         };
-        let mut sources = Vec::new();
+        let mut feeds = Vec::new();
         for number in 0..run.plan.channels {
             let seed = (u64::from(number) << 32) + at as u64 + 1;
-            sources.push((open(name, load, role)?, Source::new(run.plan.length, seed)));
+            let lend = run.plan.lend && run.plan.scenario != Scenario::Latency;
+            feeds.push((open(name, load, role)?, Feed::new(run.plan.length, seed, lend)));
         }
         let probe = match run.plan.scenario {
             Scenario::Latency => None,
@@ -227,7 +231,7 @@ impl BenchClient {
         let paced = run.plan.scenario == Scenario::Loaded;
         let link = &mut run.links[at];
         link.control = Some(control);
-        link.load = sources;
+        link.load = feeds;
         link.probes = probe.map(|channel| Probes::new(channel, !(at as u64), paced));
         Ok(())
     }

@@ -59,12 +59,11 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
     let mut left = if link.pace.load == Load::None { 0 } else { BURST_MESSAGES };
     let now = Instant::now();
     while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
-        let (channel, source) = &mut link.load[link.turn];
-        if let Err(e) = cx.send(*channel, source.message()) {
+        let (channel, feed) = &mut link.load[link.turn];
+        if let Err(e) = feed.send(cx, *channel) {
             link.blocked = true;
             return Err(e);
         }
-        source.advance();
         link.pass_turn();
         if let Some(schedule) = &mut link.pace.schedule {
             schedule.advance();
@@ -91,9 +90,9 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
         link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
     }
     for _ in 0..link.pace.burst {
-        let (channel, source) = &mut link.load[link.turn];
-        match cx.send(*channel, source.message()) {
-            Ok(()) | Err(ApiError::Dropped(_)) => source.advance(),
+        let (channel, feed) = &mut link.load[link.turn];
+        match feed.send(cx, *channel) {
+            Ok(()) | Err(ApiError::Dropped(_)) => {}
             Err(e) => return Err(e),
         }
         link.pass_turn();
@@ -103,14 +102,12 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
 
 /// The next message of the closed loop.
 pub fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some((channel, source)) = link.load.first_mut() else { return Ok(()) };
+    let Some((channel, feed)) = link.load.first_mut() else { return Ok(()) };
     if link.sent_at.is_some() {
         return Ok(());
     }
-    let message = source.message();
     let now = Instant::now();
-    cx.send(*channel, message)?;
-    source.advance();
+    feed.send(cx, *channel)?;
     link.sent_at = Some(now);
     Ok(())
 }

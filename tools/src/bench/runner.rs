@@ -76,6 +76,7 @@ impl Bench<'_> {
             length,
             connections,
             channels: self.channels(scenario),
+            lend: !self.args.copy,
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));

@@ -3,14 +3,14 @@
 
 use super::trunkline::{channel_options, connect_config, engine_config, identity};
 use crate::counters::{Series, unix_ns};
-use crate::payload::{self, Source};
+use crate::payload::{self, Lender, Source};
 use crate::peer::{Outcome, Peer};
 use crate::side::Side;
 use crate::workload::{Job, PATIENCE, Workload};
 use std::net::SocketAddr;
 use std::time::Duration;
 use trunkline::{
-    ApiError, Channel, ChannelOptions, Event, ListenConfig, QueuedEngine, Received, Status,
+    ApiError, Channel, ChannelOptions, Event, ListenConfig, Payload, QueuedEngine, Received, Status,
 };
 
 /// Items taken at once.
@@ -79,9 +79,18 @@ impl Peer for Queued {
         if job.workload == Workload::Latency {
             return ping(&mut queue, channel, &mut source, side);
         }
+        let mut lender = Lender::new(job.workload.message(), 1);
         loop {
-            match queue.engine.send(channel, source.message()) {
-                Ok(()) => source.advance(),
+            let sent = if job.workload.lends() {
+                queue.engine.send_payload(channel, Payload::new(lender.message()), None)
+            } else {
+                queue.engine.send(channel, source.message())
+            };
+            match sent {
+                Ok(()) => {
+                    source.advance();
+                    lender.advance();
+                }
                 Err(ApiError::WouldBlock(_)) => queue.wait(PATIENCE, |item| {
                     matches!(item, Received::Event(Event::Writable { .. })).then_some(())
                 })?,

@@ -19,8 +19,9 @@ use super::udp;
 use crate::counters::{Series, unix_ns};
 use crate::frames::Frames;
 use crate::identity;
+use crate::lent::lent;
 use crate::pacer::{CLIENT_SLOTS, Pacer, SERVER_SLOTS};
-use crate::payload::{self, Source};
+use crate::payload::{self, Lender, Source};
 use crate::peer::{Outcome, Peer};
 use crate::side::Side;
 use crate::workload::{BATCH, Job, OPENING, Workload};
@@ -277,6 +278,14 @@ async fn send(workload: Workload, connection: &Connection, side: &Side) -> Outco
             loop {
                 gather(&mut gathered, &mut source, BATCH);
                 stream.write_all(&gathered).await?;
+            }
+        }
+        Workload::Bulk | Workload::BulkLarge => {
+            let mut lender = Lender::new(workload.message(), 1);
+            let mut stream = connection.open_uni().await?;
+            loop {
+                stream.write_chunk(lent(&mut lender)).await?;
+                lender.advance();
             }
         }
         _ => {

@@ -15,7 +15,7 @@
 use crate::counters::{Counters, Series, unix_ns};
 use crate::identity;
 use crate::pacer::{CLIENT_SLOTS, Pacer, SERVER_SLOTS};
-use crate::payload::{self, Source};
+use crate::payload::{self, Lender, Source};
 use crate::peer::{Outcome, Peer};
 use crate::side::Side;
 use crate::workload::{BULK_MESSAGE, Job, OPENING, Workload};
@@ -25,7 +25,7 @@ use std::time::Instant;
 use trunkline::{
     ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport, Conn,
     ConnectConfig, ConnectionConfig, Context, Duration, Engine, EngineConfig, Handler, Identity,
-    Incoming, ListenConfig, PeerId, Reason, Reuse, Status, Trust,
+    Incoming, ListenConfig, Payload, PeerId, Reason, Reuse, SendOptions, Status, Trust,
 };
 
 /// Messages sent at most in one go, so that acknowledgements are seen in between.
@@ -246,6 +246,8 @@ struct Client {
     opened: usize,
     channels: Vec<Channel>,
     source: Source,
+    /// Bulk messages, which are not copied.
+    lender: Option<Lender>,
     pacer: Pacer,
     /// When the message under way was sent, in nanoseconds since 1970.
     sent_at: u64,
@@ -271,6 +273,7 @@ impl Client {
             opened: 0,
             channels: Vec::new(),
             source: Source::new(job.workload.message(), 1),
+            lender: job.workload.lends().then(|| Lender::new(job.workload.message(), 1)),
             pacer: Pacer::new(CLIENT_SLOTS),
             sent_at: 0,
             running: false,
@@ -337,9 +340,19 @@ impl Client {
     fn pump_reliable(&mut self, cx: &mut Context<'_>, channel: Channel) -> Result<(), ApiError> {
         self.blocked = false;
         for _ in 0..BURST {
-            if let Err(e) = cx.send(channel, self.source.message()) {
+            let sent = match &mut self.lender {
+                Some(lender) => {
+                    let message = Payload::new(lender.message());
+                    cx.send_payload(channel, message, SendOptions::default())
+                }
+                None => cx.send(channel, self.source.message()),
+            };
+            if let Err(e) = sent {
                 self.blocked = true;
                 return Err(e);
+            }
+            if let Some(lender) = &mut self.lender {
+                lender.advance();
             }
             self.source.advance();
         }
