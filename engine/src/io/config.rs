@@ -43,8 +43,9 @@ impl FromStr for DriverChoice {
 pub struct DriverConfig {
     /// Receive buffers in all, leased ones included (8 to 32,768).
     pub rx_buffers: usize,
-    /// Receive buffers waiting in the kernel at once (io_uring); a power of two, at most
-    /// `rx_buffers`. Fewer stay hotter in the processor's caches.
+    /// Most receive buffers waiting in the kernel at once (io_uring); a power of two, at most
+    /// `rx_buffers`. It gets as few of them as the traffic needs, which stay in the processor's
+    /// caches.
     pub rx_posted: usize,
     /// Payload bytes of a receive buffer. Less than 65,536 risks truncating merged trains.
     pub rx_buffer_bytes: usize,

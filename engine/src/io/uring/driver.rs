@@ -154,6 +154,7 @@ impl Driver for UringDriver {
             self.stats.wakes += 1;
         }
         self.wants_buffer = false;
+        self.demand.used(batch.rx.len() - start_len);
         batch.failures.append(&mut self.failures);
         let mut late = 0;
         if let Some(event) = self.foreign.get() {

@@ -4,6 +4,7 @@
 //! Memory that the kernel may touch (buffers, message headers) outlives every request: dropping the
 //! driver cancels and waits, and if the kernel does not finish, leaks rather than frees.
 
+mod demand;
 mod driver;
 mod messages;
 mod provided;
@@ -19,6 +20,7 @@ use super::{Batch, Capabilities, DriverConfig, DriverError, DriverStats, MAX_TRA
 use crate::buf::{RxPool, TxPool};
 use crate::sys::linux::EventFd;
 use crate::sys::{self, SendBatch};
+use demand::Demand;
 use io_uring::cqueue;
 use messages::{PAYLOAD, ReceiveHeader, SendSlots};
 use provided::{BufferRing, GROUP};
@@ -102,6 +104,7 @@ pub struct UringDriver {
     trains: Box<[Option<Train>]>,
     /// Buffers that the kernel has.
     posted: usize,
+    demand: Demand,
     /// Sockets to arm.
     unarmed: usize,
     /// Requests that will have a completion: receives, sends, the poll of the eventfd.
@@ -154,6 +157,7 @@ impl UringDriver {
             tracing::debug!(%error, "the ring's descriptor is not registered");
         }
         let memory = KernelMemory::new(&ring, &config)?;
+        let demand = Demand::new(memory.provided.count());
         let signal =
             Self::signal(&mut ring, messages).map_err(unavailable("creating an eventfd"))?;
         let (gso, gro) = sys::offloads();
@@ -179,6 +183,7 @@ impl UringDriver {
             slots: Vec::new(),
             trains: (0..config.tx_buffers).map(|_| None).collect(),
             posted: 0,
+            demand,
             unarmed: 0,
             under_way: 0,
             wake_armed: false,

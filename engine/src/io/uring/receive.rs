@@ -14,7 +14,7 @@ impl UringDriver {
         memory.rx.reclaim();
         let len = (PAYLOAD + self.config.rx_buffer_bytes) as u32;
         let before = self.posted;
-        while self.posted < memory.provided.count()
+        while self.posted < self.demand.wanted()
             && let Some(index) = memory.rx.take()
         {
             memory.provided.push(index as u16, memory.rx.address(index), len);
@@ -73,7 +73,9 @@ impl UringDriver {
             slot.armed = false;
             self.under_way -= 1;
             self.unarmed += usize::from(!slot.closing);
-            self.stats.rx_no_buffer += u64::from(result == -libc::ENOBUFS);
+            if result == -libc::ENOBUFS && self.demand.ran_out() {
+                self.stats.rx_no_buffer += 1;
+            }
         }
         let closing = slot.closing;
         if let Some(buffer) = cqueue::buffer_select(flags) {
