@@ -1,7 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::feed::Feed;
+use super::feed::{self, Feed};
 use super::load::{self, Load, Pace, Probes};
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
@@ -221,8 +221,8 @@ impl BenchClient {
         let mut feeds = Vec::new();
         for number in 0..run.plan.channels {
             let seed = (u64::from(number) << 32) + at as u64 + 1;
-            let lend = run.plan.lend && run.plan.scenario != Scenario::Latency;
-            feeds.push((open(name, load, role)?, Feed::new(run.plan.length, seed, lend)));
+            let lent = feed::is_lent(run.plan.scenario, run.plan.length, run.plan.lend);
+            feeds.push((open(name, load, role)?, Feed::new(run.plan.length, seed, lent)));
         }
         let probe = match run.plan.scenario {
             Scenario::Latency => None,

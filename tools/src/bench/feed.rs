@@ -1,10 +1,18 @@
 //! What a channel of the load sends: messages that are copied into the engine, or lent to it.
 
+use crate::cli::Scenario;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
 use trunkline_floor::payload::{Lender, Source};
 
 /// Messages from this length on are lent, unless `--copy` is given.
-pub const LENT_FROM: usize = 4096;
+const LENT_FROM: usize = 4096;
+
+/// Whether the messages of a load are lent. Unreliable ones are always copied by the engine, and one
+/// at a time gains nothing.
+pub fn is_lent(scenario: Scenario, length: usize, lend: bool) -> bool {
+    let load = !matches!(scenario, Scenario::Datagrams | Scenario::Latency);
+    lend && load && length >= LENT_FROM
+}
 
 /// The messages of one channel.
 pub enum Feed {
@@ -16,8 +24,8 @@ pub enum Feed {
 
 impl Feed {
     /// Messages of `length` bytes.
-    pub fn new(length: usize, seed: u64, lend: bool) -> Self {
-        if lend && length >= LENT_FROM {
+    pub fn new(length: usize, seed: u64, lent: bool) -> Self {
+        if lent {
             Self::Lent(Lender::new(length, seed))
         } else {
             Self::Copied(Source::new(length, seed))

@@ -53,6 +53,8 @@ pub struct Run {
     pub packets_lost: u64,
     pub retransmits: u64,
     pub busy_poll_us: Option<u32>,
+    /// Messages were lent to the engine, not copied.
+    pub lent: bool,
     pub rounds: usize,
     /// One value for each round; NaN, in JSON null, where a round had none.
     pub per_round: BTreeMap<&'static str, Vec<f64>>,
@@ -164,6 +166,7 @@ pub mod tests {
             packets_lost: 2,
             retransmits: 3,
             busy_poll_us: None,
+            lent: false,
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),

@@ -235,6 +235,7 @@ impl Bench<'_> {
             packets_lost: last.packets_lost.saturating_sub(first.packets_lost),
             retransmits: last.retransmits.saturating_sub(first.retransmits),
             busy_poll_us: self.args.busy_poll,
+            lent: super::feed::is_lent(scenario, length, !self.args.copy),
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),

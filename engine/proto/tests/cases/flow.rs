@@ -5,7 +5,7 @@ use crate::sim::link::Rate;
 use crate::sim::node::NodeConfig;
 use crate::sim::pair::{CLIENT, HOST, Pair, options};
 use crate::sim::{End, Flow, Size, ms, secs};
-use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion};
 use trunkline_proto::endpoint::SendOptions;
 use trunkline_proto::limits::MAX_DATAGRAM;
 use trunkline_proto::status::Status;
@@ -233,6 +233,61 @@ fn would_block_is_followed_by_writable() {
         pair.check_delivery();
         pair.finish();
     }
+}
+
+#[test]
+fn what_waits_for_its_first_transmission_is_bounded_and_never_missed() {
+    // A long round trip: whoever waits for acknowledgements before going on would be slow.
+    let bulk = |limit: u64, kind, amount| {
+        let mut pair = Pair::with(9, |c| {
+            c.unsent_limit = limit;
+            c.channel_window = 8 << 20;
+            c.congestion = Congestion::Fixed { bytes_per_s: 25_000_000 };
+        });
+        pair.link(|link| link.delay = ms(50));
+        let start = pair.now();
+        pair.open(CLIENT, "bulk", kind, Flow::of(amount, Size::Fixed(20_000)));
+        let queued = pair.chan(CLIENT, "bulk").pump.as_ref().expect("ours").bytes;
+        pair.await_eof(HOST, "bulk", secs(60));
+        let took = pair.now().since(start);
+        pair.check_delivery();
+        pair.finish();
+        (queued, took)
+    };
+    for (kind, amount) in [(ChannelKind::Bytes, 20_000_000), (ChannelKind::Messages, 1_000)] {
+        let (queued, took) = bulk(64 << 10, kind, amount);
+        assert!(queued <= 64 << 10, "{queued} bytes wait");
+        let (everything, at_once) = bulk(u64::MAX, kind, amount);
+        assert!(everything > 10_000_000, "{everything} bytes wait");
+        assert!(
+            took.as_millis() <= at_once.as_millis() * 11 / 10,
+            "{} ms instead of {}",
+            took.as_millis(),
+            at_once.as_millis()
+        );
+    }
+}
+
+#[test]
+fn each_channel_has_its_share_of_what_may_wait() {
+    let mut pair = Pair::with(10, |c| c.unsent_limit = 64 << 10);
+    pair.link(|link| link.rate = Some(Rate { bytes_per_s: 200_000, queue: 100_000 }));
+    pair.open(CLIENT, "bulk", ChannelKind::Bytes, Flow::of(400_000, Size::Fixed(10_000)));
+    assert!(pair.chan(CLIENT, "bulk").blocked, "nothing bounded it");
+    // One message on each goes at once however much waits on the other, and so does a second one
+    // that is short.
+    for i in 0..20 {
+        let flow = Flow::of(2, Size::Fixed(1_500));
+        pair.open(CLIENT, &format!("other/{i}"), ChannelKind::Messages, flow);
+        let other = pair.chan(CLIENT, &format!("other/{i}"));
+        assert!(!other.blocked && other.pump.as_ref().expect("ours").done, "{i} waits");
+    }
+    for i in 0..20 {
+        pair.await_eof(HOST, &format!("other/{i}"), secs(60));
+    }
+    pair.await_eof(HOST, "bulk", secs(60));
+    pair.check_delivery();
+    pair.finish();
 }
 
 /// A pair whose host reads nothing of channels called `slow…`, with small send buffers.
