@@ -167,10 +167,10 @@ pub struct Lender {
 }
 
 impl Lender {
-    /// Messages of `length` bytes, at least [`HEADER`].
-    pub fn new(length: usize, seed: u64) -> Self {
+    /// Messages of `length` bytes, at least [`HEADER`], numbered from `first` on.
+    pub fn new(length: usize, seed: u64, first: u64) -> Self {
         let body = Source::new(length, seed).bodies.swap_remove(0);
-        Self { body, messages: Vec::new(), ready: None, sequence: 0 }
+        Self { body, messages: Vec::new(), ready: None, sequence: first }
     }
 
     /// The next message; the same one again until [`Self::advance`].
@@ -204,8 +204,8 @@ impl Lender {
         self.sequence += 1;
     }
 
-    /// Messages taken so far.
-    pub const fn sent(&self) -> u64 {
+    /// The number of the next message.
+    pub const fn next(&self) -> u64 {
         self.sequence
     }
 }
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn lent_messages_are_written_again_when_they_are_back() {
-        let mut lender = Lender::new(5_000, 7);
+        let mut lender = Lender::new(5_000, 7, 0);
         let first = lender.message();
         assert_eq!(open(&lender.message()), Some(0), "not taken yet");
         lender.advance();
@@ -247,7 +247,7 @@ mod tests {
         lender.advance();
         let third = lender.message();
         assert_eq!((open(&second), open(&third)), (Some(1), Some(2)));
-        assert_eq!((third.as_ptr(), lender.sent()), (place, 2));
+        assert_eq!((third.as_ptr(), lender.next()), (place, 2));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use trunkline::{
     ConnectConfig, Context, Duration, Handler, Reason, Status,
 };
 use trunkline_floor::cpu::ThreadClock;
-use trunkline_floor::payload;
+use trunkline_floor::payload::{self, Source};
 
 /// Token of the timer for probes.
 const PROBE_TIMER: u64 = 1;
@@ -102,6 +102,8 @@ pub struct Link {
     control: Option<Channel>,
     /// Channels of the load, each with what it sends.
     pub load: Vec<(Channel, Feed)>,
+    /// Of the messages that are copied.
+    pub source: Source,
     /// The one whose turn is next.
     pub turn: usize,
     probes: Option<Probes>,
@@ -121,7 +123,7 @@ impl Link {
 
     /// The number of the last message of a closed loop, which has one channel.
     fn last_sent(&self) -> Option<u64> {
-        self.load.first().and_then(|(_, feed)| feed.sent().checked_sub(1))
+        self.load.first().and_then(|(_, feed)| feed.next().checked_sub(1))
     }
 }
 
@@ -164,6 +166,7 @@ impl BenchClient {
                     conn,
                     control: None,
                     load: Vec::new(),
+                    source: Source::new(run.plan.length, run.links.len() as u64 + 1),
                     turn: 0,
                     probes: None,
                     sent_at: None,
@@ -222,7 +225,7 @@ impl BenchClient {
         for number in 0..run.plan.channels {
             let seed = (u64::from(number) << 32) + at as u64 + 1;
             let lent = feed::is_lent(run.plan.scenario, run.plan.length, run.plan.lend);
-            feeds.push((open(name, load, role)?, Feed::new(run.plan.length, seed, lent)));
+            feeds.push((open(name, load, role)?, Feed::new(number, run.plan.length, seed, lent)));
         }
         let probe = match run.plan.scenario {
             Scenario::Latency => None,

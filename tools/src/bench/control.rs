@@ -14,6 +14,20 @@ pub const ECHO: &str = "bench/echo";
 /// Messages are sent back and not counted: round trips beside a load.
 pub const PROBE: &str = "bench/probe";
 
+/// Numbers of messages of one channel; those of the next channel follow them, so that messages that
+/// change channels are found out.
+const NUMBERS: u64 = 1 << 40;
+
+/// The first number of a channel.
+pub const fn first(channel: u32) -> u64 {
+    channel as u64 * NUMBERS
+}
+
+/// Whether a channel may begin with this number.
+pub const fn is_first(number: u64) -> bool {
+    number.is_multiple_of(NUMBERS)
+}
+
 /// Client: what has arrived until now?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {

@@ -1,5 +1,6 @@
 //! What a channel of the load sends: messages that are copied into the engine, or lent to it.
 
+use super::control;
 use crate::cli::Scenario;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
 use trunkline_floor::payload::{Lender, Source};
@@ -14,30 +15,33 @@ pub fn is_lent(scenario: Scenario, length: usize, lend: bool) -> bool {
     lend && load && length >= LENT_FROM
 }
 
-/// The messages of one channel.
+/// The messages of one channel, numbered from [`control::first`] on.
 pub enum Feed {
-    /// The engine keeps a copy until it is acknowledged.
-    Copied(Source),
+    /// The number of the next one. The engine keeps a copy until it is acknowledged, so that all
+    /// channels of a connection can have the same source.
+    Copied(u64),
     /// The engine refers to ours, which is written again when it was let go.
     Lent(Lender),
 }
 
 impl Feed {
-    /// Messages of `length` bytes.
-    pub fn new(length: usize, seed: u64, lent: bool) -> Self {
-        if lent {
-            Self::Lent(Lender::new(length, seed))
-        } else {
-            Self::Copied(Source::new(length, seed))
-        }
+    /// Channel `number` of a connection, with messages of `length` bytes.
+    pub fn new(number: u32, length: usize, seed: u64, lent: bool) -> Self {
+        let first = control::first(number);
+        if lent { Self::Lent(Lender::new(length, seed, first)) } else { Self::Copied(first) }
     }
 
     /// Hands the next message over. It stays the next one unless that succeeds, or it was an
     /// unreliable one and dropped.
     #[inline]
-    pub fn send(&mut self, cx: &mut Context<'_>, channel: Channel) -> Result<(), ApiError> {
+    pub fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        source: &mut Source,
+    ) -> Result<(), ApiError> {
         let sent = match self {
-            Self::Copied(source) => cx.send(channel, source.message()),
+            Self::Copied(next) => cx.send(channel, source.numbered(*next)),
             Self::Lent(lender) => {
                 let message = Payload::new(lender.message());
                 cx.send_payload(channel, message, SendOptions::default())
@@ -45,18 +49,18 @@ impl Feed {
         };
         if matches!(sent, Ok(()) | Err(ApiError::Dropped(_))) {
             match self {
-                Self::Copied(source) => source.advance(),
+                Self::Copied(next) => *next += 1,
                 Self::Lent(lender) => lender.advance(),
             }
         }
         sent
     }
 
-    /// Messages handed over.
-    pub const fn sent(&self) -> u64 {
+    /// The number of the next message.
+    pub const fn next(&self) -> u64 {
         match self {
-            Self::Copied(source) => source.sent(),
-            Self::Lent(lender) => lender.sent(),
+            Self::Copied(next) => *next,
+            Self::Lent(lender) => lender.next(),
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
     let now = Instant::now();
     while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
         let (channel, feed) = &mut link.load[link.turn];
-        if let Err(e) = feed.send(cx, *channel) {
+        if let Err(e) = feed.send(cx, *channel, &mut link.source) {
             link.blocked = true;
             return Err(e);
         }
@@ -91,7 +91,7 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
     }
     for _ in 0..link.pace.burst {
         let (channel, feed) = &mut link.load[link.turn];
-        match feed.send(cx, *channel) {
+        match feed.send(cx, *channel, &mut link.source) {
             Ok(()) | Err(ApiError::Dropped(_)) => {}
             Err(e) => return Err(e),
         }
@@ -107,7 +107,7 @@ pub fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
         return Ok(());
     }
     let now = Instant::now();
-    feed.send(cx, *channel)?;
+    feed.send(cx, *channel, &mut link.source)?;
     link.sent_at = Some(now);
     Ok(())
 }

@@ -55,7 +55,11 @@ impl Sink {
     #[inline]
     fn take(&mut self, kind: ChannelKind, message: &[u8]) {
         match payload::open(message) {
-            Some(sequence) if kind == ChannelKind::Datagrams || sequence == self.next => {
+            Some(sequence)
+                if kind == ChannelKind::Datagrams
+                    || sequence == self.next
+                    || self.messages == 0 && control::is_first(sequence) =>
+            {
                 self.next = sequence + 1;
                 self.messages += 1;
                 self.bytes += message.len() as u64;

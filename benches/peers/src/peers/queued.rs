@@ -79,7 +79,7 @@ impl Peer for Queued {
         if job.workload == Workload::Latency {
             return ping(&mut queue, channel, &mut source, side);
         }
-        let mut lender = Lender::new(job.workload.message(), 1);
+        let mut lender = Lender::new(job.workload.message(), 1, 0);
         loop {
             let sent = if job.workload.lends() {
                 queue.engine.send_payload(channel, Payload::new(lender.message()), None)

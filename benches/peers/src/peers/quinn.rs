@@ -281,7 +281,7 @@ async fn send(workload: Workload, connection: &Connection, side: &Side) -> Outco
             }
         }
         Workload::Bulk | Workload::BulkLarge => {
-            let mut lender = Lender::new(workload.message(), 1);
+            let mut lender = Lender::new(workload.message(), 1, 0);
             let mut stream = connection.open_uni().await?;
             loop {
                 stream.write_chunk(lent(&mut lender)).await?;

@@ -292,7 +292,7 @@ async fn send(workload: Workload, connection: &mut Connection, side: &Side) -> O
             }
         }
         Workload::Bulk | Workload::BulkLarge => {
-            let mut lender = Lender::new(workload.message(), 1);
+            let mut lender = Lender::new(workload.message(), 1, 0);
             let mut stream = connection.open_send_stream().await?;
             loop {
                 stream.send(lent(&mut lender)).await?;

@@ -273,7 +273,7 @@ impl Client {
             opened: 0,
             channels: Vec::new(),
             source: Source::new(job.workload.message(), 1),
-            lender: job.workload.lends().then(|| Lender::new(job.workload.message(), 1)),
+            lender: job.workload.lends().then(|| Lender::new(job.workload.message(), 1, 0)),
             pacer: Pacer::new(CLIENT_SLOTS),
             sent_at: 0,
             running: false,

@@ -42,7 +42,10 @@ impl Segment {
 
 /// The queue of one stream. Exists only while something is queued or unacknowledged.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub(super) struct SendBuf {
+    // The first line of the processor's cache has what every send and every packet needs.
+    segments: VecDeque<Segment>,
     /// Everything before was acknowledged.
     base: u64,
     /// Everything from here on was never sent.
@@ -51,7 +54,6 @@ pub(super) struct SendBuf {
     end: u64,
     /// Index of the segment that holds `next`, or of one that ends there.
     cursor: usize,
-    segments: VecDeque<Segment>,
     /// Acknowledged, beyond `base`.
     acked: RangeSet,
     /// To be sent again.

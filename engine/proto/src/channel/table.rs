@@ -93,8 +93,10 @@ pub(super) enum State {
     Closing,
 }
 
-/// One channel. Everything that only a busy channel needs is behind a pointer.
+/// One channel. Everything that only a busy channel needs is behind a pointer. In this order: the first
+/// 64 bytes are what sending needs.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Channel {
     pub life: u32,
     pub flags: u32,
@@ -108,26 +110,26 @@ pub(super) struct Channel {
     /// Early-data credit that it uses while it is not answered. Before the peer's limits are known:
     /// the longest message sent.
     pub early: u32,
-    /// `datagrams`: milliseconds after which an unsent message is dropped; 0 = never.
-    pub expires_ms: u32,
-    /// Code of our RESET.
-    pub reset_code: u32,
-    /// Code of our STOP.
-    pub stop_code: u32,
-    /// Code of what ended it first.
-    pub end_code: u32,
-    /// Frames of packets with lower numbers belong to a former life of the id. In a free slot: the
-    /// next free one.
-    pub since: u64,
+    pub send: Option<Box<SendBuf>>,
     /// Stream bytes below this offset may be sent.
     pub send_limit: u64,
     /// Where our stream stands while `send` is empty; `datagrams`: the next message id.
     pub send_at: u64,
-    pub name: Option<Box<str>>,
-    pub send: Option<Box<SendBuf>>,
+    /// Frames of packets with lower numbers belong to a former life of the id. In a free slot: the
+    /// next free one.
+    pub since: u64,
+    /// `datagrams`: milliseconds after which an unsent message is dropped; 0 = never.
+    pub expires_ms: u32,
+    /// Code of our RESET.
+    pub reset_code: u32,
     pub recv: RecvState,
     pub datagram_send: Option<Box<DatagramSend>>,
     pub datagram_recv: Option<Box<DatagramRecv>>,
+    pub name: Option<Box<str>>,
+    /// Code of our STOP.
+    pub stop_code: u32,
+    /// Code of what ended it first.
+    pub end_code: u32,
 }
 
 impl Channel {
