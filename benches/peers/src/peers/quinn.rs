@@ -11,6 +11,7 @@
 //! | congestion control | CUBIC (the default) | |
 //! | socket buffers | 4 MiB | as Trunkline; the system's default loses packets |
 //! | datagram buffers | 8 MiB | sends wait for room instead of dropping |
+//! | bulk messages | lent (`write_chunk`) | not copied, as with Trunkline |
 //! | reads | up to 32 chunks without a copy (`read_chunks`) | the cheapest read there is |
 //! | cryptography | rustls with ring, AES-128-GCM first | as Trunkline |
 

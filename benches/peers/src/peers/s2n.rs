@@ -8,6 +8,7 @@
 //! | acknowledgements, congestion control | the defaults: CUBIC | |
 //! | socket buffers | 4 MiB | as Trunkline |
 //! | datagram queues | 16,384 on one connection, 64 on each of many | sends wait for room; memory of many stays small |
+//! | bulk messages | lent (`Bytes::from_owner`) | not copied, as with Trunkline |
 //! | cryptography | rustls with ring, AES-128-GCM first | as Trunkline; s2n-tls with AWS-LC is its default |
 
 use super::quinn::runtime;

@@ -7,6 +7,7 @@
 //! | `channel_send_buffer` | 4 MiB | as `trunkline bench`; enough for loopback, small enough for the cache |
 //! | `handshakes_per_source_per_s` | no bound | all clients have one address |
 //! | `fin_wait_timeout` | 500 ms | closed connections do not pile up while new ones are counted |
+//! | bulk messages | lent (`send_payload`) | copied once, into the packet |
 //! | everything else | default | |
 //!
 //! Each workload has one channel: `messages` or, for `datagrams` and `tick`, `datagrams`. Full
