@@ -42,8 +42,6 @@ pub const MAX_LENGTH: usize = trunkline::limits::MAX_MESSAGE;
 
 /// Rounds with `--floor` unless told otherwise.
 const FLOOR_ROUNDS: u32 = 5;
-/// Bytes queued on the loaded channel, at least.
-const LOAD_BUFFER: u64 = 4 << 20;
 /// How long the other side gets to learn that we end.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -114,12 +112,8 @@ const ETHERNET_PACKET: usize = 1452;
 
 /// One pinned shard whose messages are at most `max_message` bytes.
 fn engine_config(args: &BenchArgs, processor: usize, max_message: usize) -> EngineConfig {
-    let buffer = LOAD_BUFFER.max(4 * max_message as u64);
     let mut connection = ConnectionConfig {
         max_message,
-        channel_send_buffer: buffer,
-        // Many channels hold no more than one does: what waits stays in the processor's caches.
-        send_buffer: buffer,
         fin_wait_timeout: trunkline::Duration::from_millis(500),
         ..ConnectionConfig::default()
     };

@@ -4,7 +4,6 @@
 //! | --- | --- | --- |
 //! | shards | one on each side, on the thread's processor | one core a side |
 //! | `initial_packet`, `max_packet` | 1452, or the largest for `bulk-large` | the same packets for all; nothing is searched |
-//! | `channel_send_buffer` | 4 MiB | as `trunkline bench`; enough for loopback, small enough for the cache |
 //! | `handshakes_per_source_per_s` | no bound | all clients have one address |
 //! | `fin_wait_timeout` | 500 ms | closed connections do not pile up while new ones are counted |
 //! | bulk messages | lent (`send_payload`) | copied once, into the packet |
@@ -31,8 +30,6 @@ use trunkline::{
 
 /// Messages sent at most in one go, so that acknowledgements are seen in between.
 const BURST: u32 = 8192;
-/// Bytes queued on a loaded channel.
-const SEND_BUFFER: u64 = 4 << 20;
 /// Token of the only kind of timer.
 const TIMER: u64 = 1;
 
@@ -106,7 +103,6 @@ pub(super) fn engine_config(job: &Job) -> EngineConfig {
         initial_packet: packet,
         max_packet: packet,
         max_message: BULK_MESSAGE,
-        channel_send_buffer: SEND_BUFFER,
         fin_wait_timeout: Duration::from_millis(500),
         ..ConnectionConfig::default()
     };
