@@ -106,6 +106,13 @@ const fn seal(body_check: u64, sequence: u64) -> u64 {
     mix(body_check ^ sequence.wrapping_mul(KEYS[0]))
 }
 
+/// Writes the header of a message whose body has this check.
+#[inline]
+fn number(message: &mut [u8], body_check: u64, sequence: u64) {
+    message[..8].copy_from_slice(&seal(body_check, sequence).to_le_bytes());
+    message[8..HEADER].copy_from_slice(&sequence.to_le_bytes());
+}
+
 /// Makes messages of one length.
 pub struct Source {
     bodies: Vec<(Vec<u8>, u64)>,
@@ -133,8 +140,7 @@ impl Source {
     pub fn message(&mut self) -> &[u8] {
         let sequence = self.sequence;
         let (message, body) = &mut self.bodies[(sequence % BODIES as u64) as usize];
-        message[..8].copy_from_slice(&seal(*body, sequence).to_le_bytes());
-        message[8..HEADER].copy_from_slice(&sequence.to_le_bytes());
+        number(message, *body, sequence);
         message
     }
 
@@ -192,8 +198,7 @@ impl Lender {
             self.messages.len() - 1
         });
         if let Some(message) = Arc::get_mut(&mut self.messages[at]) {
-            message[..8].copy_from_slice(&seal(self.body.1, self.sequence).to_le_bytes());
-            message[8..HEADER].copy_from_slice(&self.sequence.to_le_bytes());
+            number(message, self.body.1, self.sequence);
         }
         at
     }

@@ -176,14 +176,27 @@ pub fn measure(job: &Job, time: Duration) -> Result<Figure, String> {
 }
 
 fn check(samples: &Samples) -> Result<(), String> {
-    match samples.client.corrupt + samples.server.corrupt {
+    check_corrupt(samples.client.corrupt + samples.server.corrupt)
+}
+
+/// A figure counts only if everything that was delivered was right.
+///
+/// # Errors
+/// It was not.
+pub fn check_corrupt(messages: u64) -> Result<(), String> {
+    match messages {
         0 => Ok(()),
         n => Err(format!("{n} messages were not right")),
     }
 }
 
+/// How long a measurement of `time` runs before it counts.
+pub fn warm_up(time: Duration) -> Duration {
+    WARM_UP.min(time / 3)
+}
+
 fn timed(workload: Workload, pair: &mut Pair, time: Duration) -> Result<Figure, String> {
-    std::thread::sleep(WARM_UP.min(time / 3));
+    std::thread::sleep(warm_up(time));
     let first = pair.sample(Ask::Mark)?;
     std::thread::sleep(time);
     let last = pair.sample(Ask::Sample)?;

@@ -46,8 +46,8 @@ impl Ahead {
         while self.next < until {
             let (bytes, _) = driver.received(&items[self.next]);
             let slot = endpoint.slot_ahead(bytes);
-            if let Some(place) = slot.and_then(|slot| endpoint.place(slot)) {
-                prefetch(place);
+            if let Some(slot) = slot {
+                prefetch(endpoint.place(slot));
             }
             self.slots.push_back(slot);
             self.next += 1;
@@ -55,7 +55,7 @@ impl Ahead {
         // The front is the item whose turn it is.
         let first = if at == 0 { 0 } else { STEP };
         for slot in self.slots.iter().take(STEP + 1).skip(first).copied().flatten() {
-            endpoint.parts(slot).into_iter().for_each(prefetch);
+            fetch_parts(endpoint, slot);
         }
         self.slots.pop_front();
     }
@@ -66,7 +66,8 @@ impl Ahead {
     pub(crate) fn before_send(&mut self, endpoint: &Endpoint, slot: u32) {
         if self.called != slot && endpoint.slots() >= MANY {
             self.called = slot;
-            fetch(endpoint, slot);
+            prefetch(endpoint.place(slot));
+            fetch_parts(endpoint, slot);
         }
     }
 }
@@ -76,17 +77,14 @@ pub(crate) fn before_transmit(endpoint: &Endpoint) {
     if endpoint.slots() < MANY {
         return;
     }
-    if let Some(place) = endpoint.ready_ahead(2 * STEP).and_then(|slot| endpoint.place(slot)) {
-        prefetch(place);
+    if let Some(slot) = endpoint.ready_ahead(2 * STEP) {
+        prefetch(endpoint.place(slot));
     }
     if let Some(slot) = endpoint.ready_ahead(STEP) {
-        endpoint.parts(slot).into_iter().for_each(prefetch);
+        fetch_parts(endpoint, slot);
     }
 }
 
-fn fetch(endpoint: &Endpoint, slot: u32) {
-    if let Some(place) = endpoint.place(slot) {
-        prefetch(place);
-        endpoint.parts(slot).into_iter().for_each(prefetch);
-    }
+fn fetch_parts(endpoint: &Endpoint, slot: u32) {
+    endpoint.parts(slot).into_iter().for_each(prefetch);
 }

@@ -24,14 +24,17 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     /// Whether there is something to do without anything arriving.
-    fn has_work(&self) -> bool {
-        self.more || self.has_mail() || self.deadline().is_some_and(|at| at <= self.core.now)
+    fn has_work(&self, deadline: Option<Instant>) -> bool {
+        self.more || self.has_mail() || deadline.is_some_and(|at| at <= self.core.now)
     }
 
     /// How long the shard may sleep, as of now.
     pub(super) fn sleep_time(&self) -> Option<Duration> {
-        let nothing = Some(Duration::ZERO);
-        if self.has_work() { nothing } else { Some(self.deadline()?.since(self.time()).into()) }
+        let deadline = self.deadline();
+        if self.has_work(deadline) {
+            return Some(Duration::ZERO);
+        }
+        Some(deadline?.since(self.time()).into())
     }
 
     pub(super) fn time(&self) -> Instant {
@@ -45,12 +48,13 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     /// Polls the driver, after a sleep of at most `limit` if there is nothing to do.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> Result<(), EngineError> {
-        if self.has_work() || limit.is_some_and(|limit| limit.is_zero()) {
+        let deadline = self.deadline();
+        if self.has_work(deadline) || limit.is_some_and(|limit| limit.is_zero()) {
             return self.poll(Some(Duration::ZERO));
         }
         // Only before a wait is the clock read a second time: the turn itself took a while.
         let now = self.time();
-        let sleep = self.deadline().map(|at| at.since(now).into());
+        let sleep = deadline.map(|at| at.since(now).into());
         let timeout = [limit, sleep].into_iter().flatten().min();
         self.waits_since = Some(now);
         let spin = self.spin.budget(now.since(self.last_work));

@@ -1,7 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::feed::{self, Feed};
+use super::feed::Feed;
 use super::load::{self, Load, Pace, Probes};
 use crate::cli::Scenario;
 use crate::exit::{Exit, Failure};
@@ -29,8 +29,8 @@ pub struct Plan {
     pub connections: u32,
     /// Channels of the load on each of them.
     pub channels: u32,
-    /// Long messages are lent to the engine.
-    pub lend: bool,
+    /// Messages are lent to the engine.
+    pub lent: bool,
     pub connect: ConnectConfig,
 }
 
@@ -224,8 +224,10 @@ impl BenchClient {
         let mut feeds = Vec::new();
         for number in 0..run.plan.channels {
             let seed = (u64::from(number) << 32) + at as u64 + 1;
-            let lent = feed::is_lent(run.plan.scenario, run.plan.length, run.plan.lend);
-            feeds.push((open(name, load, role)?, Feed::new(number, run.plan.length, seed, lent)));
+            feeds.push((
+                open(name, load, role)?,
+                Feed::new(number, run.plan.length, seed, run.plan.lent),
+            ));
         }
         let probe = match run.plan.scenario {
             Scenario::Latency => None,

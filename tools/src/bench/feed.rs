@@ -1,19 +1,11 @@
 //! What a channel of the load sends: messages that are copied into the engine, or lent to it.
 
 use super::control;
-use crate::cli::Scenario;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
 use trunkline_floor::payload::{Lender, Source};
 
 /// Messages from this length on are lent, unless `--copy` is given.
-const LENT_FROM: usize = 4096;
-
-/// Whether the messages of a load are lent. Unreliable ones are always copied by the engine, and one
-/// at a time gains nothing.
-pub fn is_lent(scenario: Scenario, length: usize, lend: bool) -> bool {
-    let load = !matches!(scenario, Scenario::Datagrams | Scenario::Latency);
-    lend && load && length >= LENT_FROM
-}
+pub const LENT_FROM: usize = 4096;
 
 /// The messages of one channel, numbered from [`control::first`] on.
 pub enum Feed {

@@ -1,6 +1,7 @@
 //! Runs one scenario through Trunkline and takes its figures between two marks.
 
 use super::client::{BenchClient, Command, Plan, Sample, Update};
+use super::feed::LENT_FROM;
 use super::figures::{Cpu, Rtt, Run};
 use super::load::Load;
 use super::table;
@@ -62,6 +63,13 @@ impl Bench<'_> {
         if matches!(scenario, Scenario::Latency) { 1 } else { self.args.channels }
     }
 
+    /// Whether the messages of a load are lent. Unreliable ones are always copied by the engine, and
+    /// one at a time gains nothing.
+    fn is_lent(&self, scenario: Scenario, length: usize) -> bool {
+        let load = !matches!(scenario, Scenario::Datagrams | Scenario::Latency);
+        !self.args.copy && load && length >= LENT_FROM
+    }
+
     /// Runs `scenario` once; its figures, its round trips in nanoseconds, and what it measured to
     /// stand beside them, by their names in the JSON object.
     pub fn scenario(
@@ -76,7 +84,7 @@ impl Bench<'_> {
             length,
             connections,
             channels: self.channels(scenario),
-            lend: !self.args.copy,
+            lent: self.is_lent(scenario, length),
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));
@@ -235,7 +243,7 @@ impl Bench<'_> {
             packets_lost: last.packets_lost.saturating_sub(first.packets_lost),
             retransmits: last.retransmits.saturating_sub(first.retransmits),
             busy_poll_us: self.args.busy_poll,
-            lent: super::feed::is_lent(scenario, length, !self.args.copy),
+            lent: self.is_lent(scenario, length),
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),

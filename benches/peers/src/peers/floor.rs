@@ -3,7 +3,7 @@
 
 use crate::figures::Figure;
 use crate::peer::{Outcome, Peer};
-use crate::run::WARM_UP;
+use crate::run::{check_corrupt, warm_up};
 use crate::side::Side;
 use crate::workload::{Job, PACKET, SMALL_MESSAGE, TICK_MESSAGE, TICKS_PER_S, Workload};
 use std::io;
@@ -46,13 +46,8 @@ impl Peer for Floor {
 
     fn measure(&self, job: &Job, time: Duration) -> Option<Result<Figure, String>> {
         let (client_cpu, server_cpu, _) = processors();
-        let setup = Setup {
-            client_cpu,
-            server_cpu,
-            time,
-            warm_up: WARM_UP.min(time / 3),
-            packet_bytes: PACKET,
-        };
+        let setup =
+            Setup { client_cpu, server_cpu, time, warm_up: warm_up(time), packet_bytes: PACKET };
         let measured = match job.workload {
             Workload::Bulk => goodput(&setup),
             Workload::Latency => round_trips(&setup),
@@ -65,7 +60,7 @@ impl Peer for Floor {
 
 fn goodput(setup: &Setup) -> io::Result<Figure> {
     let moved = bulk(setup, Cipher::Aes128Gcm)?;
-    check(moved.corrupt)?;
+    check_corrupt(moved.corrupt).map_err(io::Error::other)?;
     let mut figure = Figure::new(moved.gbps());
     note(&mut figure, moved.cpu, moved.seconds, moved.packets);
     Ok(figure)
@@ -73,7 +68,7 @@ fn goodput(setup: &Setup) -> io::Result<Figure> {
 
 fn round_trips(setup: &Setup) -> io::Result<Figure> {
     let trips = ping_pong(setup, Wait::Block, SMALL_MESSAGE)?;
-    check(trips.corrupt)?;
+    check_corrupt(trips.corrupt).map_err(io::Error::other)?;
     let us = |quantile| trips.rtt_ns.value_at_quantile(quantile) as f64 / 1e3;
     let mut figure = Figure::new(us(0.5));
     figure.extra.insert("p99_us".into(), us(0.99));
@@ -83,19 +78,12 @@ fn round_trips(setup: &Setup) -> io::Result<Figure> {
 
 fn ticks(setup: &Setup, connections: u32) -> io::Result<Figure> {
     let ticks = tick(setup, connections, TICKS_PER_S, TICK_MESSAGE)?;
-    check(ticks.corrupt)?;
+    check_corrupt(ticks.corrupt).map_err(io::Error::other)?;
     let mut figure = Figure::new(ticks.cpu.server.unwrap_or(f64::NAN) / ticks.seconds);
     let all = (ticks.received + ticks.answers + ticks.lost).max(1);
     figure.extra.insert("lost_percent".into(), 100.0 * ticks.lost as f64 / all as f64);
     note(&mut figure, ticks.cpu, ticks.seconds, ticks.received);
     Ok(figure)
-}
-
-fn check(corrupt: u64) -> io::Result<()> {
-    match corrupt {
-        0 => Ok(()),
-        n => Err(io::Error::other(format!("{n} messages were not right"))),
-    }
 }
 
 fn note(figure: &mut Figure, cpu: CpuSeconds, seconds: f64, messages: u64) {

@@ -29,8 +29,8 @@ impl Endpoint {
     }
 
     /// Where a connection lies.
-    pub fn place(&self, slot: u32) -> Option<Place> {
-        self.at(slot).map(Place::of)
+    pub fn place(&self, slot: u32) -> Place {
+        Place::of_some(self.at(slot))
     }
 
     /// Where the parts of a connection lie that a message needs; reads the connection itself.
