@@ -107,6 +107,11 @@ pub trait Handler: Send + 'static {
     /// A send on this channel gave `WouldBlock`, and there is room again.
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {}
 
+    /// Manual credit: what was not consumed is missing for the message that the peer is sending on
+    /// this channel. Can come again before that is enough. Of interest to those who collect what
+    /// they consume: see [`Context::credit_step`].
+    fn on_credit_short(&mut self, cx: &mut Context<'_>, channel: Channel) {}
+
     /// The peer has acknowledged all of the message that was sent with this receipt token.
     fn on_receipt(&mut self, cx: &mut Context<'_>, channel: Channel, token: u64) {}
 

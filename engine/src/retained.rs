@@ -1,12 +1,12 @@
 //! Received bytes that outlive the call that brought them.
 
 use crate::buf::Lease;
+use crate::handle::Channel;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use trunkline_proto::ids::ChannelKey;
 use trunkline_proto::payload::Payload;
 
 /// Things of a pool that are looked at before a new one is made.
@@ -118,25 +118,25 @@ impl BlockPool {
 /// Gets the credit of received bytes back.
 pub(crate) trait Creditor: Send + Sync {
     /// `bytes` of a channel are gone.
-    fn release(&self, channel: ChannelKey, bytes: u64);
+    fn release(&self, channel: Channel, bytes: u64);
 }
 
 /// The credit of bytes that the application holds: it returns when the last share is gone.
 pub(crate) struct Credit {
     to: Arc<dyn Creditor>,
-    channel: ChannelKey,
+    channel: Channel,
     bytes: u64,
     /// Shares that the application has. (Not the number of the `Arc`: a pool has one as well.)
     shares: AtomicU32,
 }
 
 impl Credit {
-    pub(crate) const fn new(to: Arc<dyn Creditor>) -> Self {
-        Self { to, channel: ChannelKey { slot: 0, life: 0 }, bytes: 0, shares: AtomicU32::new(0) }
+    pub(crate) const fn new(to: Arc<dyn Creditor>, channel: Channel) -> Self {
+        Self { to, channel, bytes: 0, shares: AtomicU32::new(0) }
     }
 
     /// From now on it is that of `bytes` of this channel.
-    pub(crate) const fn set(&mut self, channel: ChannelKey, bytes: u64) {
+    pub(crate) const fn set(&mut self, channel: Channel, bytes: u64) {
         (self.channel, self.bytes) = (channel, bytes);
     }
 }
@@ -254,7 +254,9 @@ impl fmt::Debug for Retained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handle::Conn;
     use std::sync::atomic::AtomicU64;
+    use trunkline_proto::ids::{ChannelKey, ConnHandle};
 
     fn block(bytes: &[u8]) -> Arc<Block> {
         Arc::new(Block { bytes: bytes.to_vec() })
@@ -301,19 +303,21 @@ mod tests {
 
     #[test]
     fn credit_returns_once_after_the_last_clone() {
+        const CONN: Conn = Conn::new(1, ConnHandle { slot: 2, generation: 7 });
+        const CHANNEL: Channel = Channel::new(CONN, ChannelKey { slot: 3, life: 5 });
         #[derive(Default)]
         struct Sum(AtomicU64);
         impl Creditor for Sum {
-            fn release(&self, channel: ChannelKey, bytes: u64) {
-                assert_eq!((channel.slot, channel.life), (3, 5));
+            fn release(&self, channel: Channel, bytes: u64) {
+                assert_eq!(channel, CHANNEL);
                 self.0.fetch_add(bytes, Ordering::SeqCst);
             }
         }
         let sum = Arc::new(Sum::default());
         let mut pool = Pool::new(1);
         for round in 0..3 {
-            let key = ChannelKey { slot: 3, life: 5 };
-            let credit = pool.get(|| Credit::new(sum.clone()), |credit| credit.set(key, 10));
+            let make = || Credit::new(sum.clone(), CHANNEL);
+            let credit = pool.get(make, |credit| credit.set(CHANNEL, 10));
             let a = Retained::copy(b"x").with_credit(credit);
             let b = a.clone();
             drop(a);

@@ -133,6 +133,9 @@ pub trait Sink {
     fn stopped(&mut self, conn: ConnHandle, channel: ChannelKey, code: u32) {}
     /// A send on this channel gave `WouldBlock` and there is room again.
     fn writable(&mut self, conn: ConnHandle, channel: ChannelKey) {}
+    /// Manual credit: what the application has not consumed is missing for the message that the peer
+    /// is sending on this channel. Can come again before that is enough.
+    fn credit_short(&mut self, conn: ConnHandle, channel: ChannelKey) {}
     /// The peer has acknowledged all of the message sent with this receipt token.
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {}
     /// A connectivity check was answered.

@@ -100,6 +100,8 @@ pub(super) struct ConnCell {
     open: AtomicBool,
     /// Index of the poll group in which it shows.
     pub group: AtomicU32,
+    /// Bytes of ended channels that the application has taken and the connection does not know of.
+    pub released: AtomicU64,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -115,6 +117,7 @@ impl ConnCell {
     pub(super) fn begin(&self, status: Status, group: u32) {
         self.set_status(status);
         self.group.store(group, Ordering::Relaxed);
+        self.released.store(0, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         self.open.store(true, Ordering::Release);
     }
@@ -169,8 +172,8 @@ pub(super) struct ChannelCell {
     pub queued: AtomicU64,
     /// Bytes that the application has taken and the connection does not know of.
     pub released: AtomicU64,
-    /// Bytes from which on it is worth telling the connection.
-    pub credit_step: AtomicU32,
+    /// Bytes from which on the connection has to be told.
+    pub credit_step: AtomicU64,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -184,10 +187,10 @@ impl Cell for ChannelCell {
 impl ChannelCell {
     /// Begins a life. Bytes of a former life that are still on their way stay in `queued`: whoever
     /// drops them takes them out.
-    pub(super) fn begin(&self, conn: u64, flags: u32, credit_step: u32) {
+    pub(super) fn begin(&self, conn: u64, flags: u32) {
         self.conn.store(conn, Ordering::Relaxed);
         self.released.store(0, Ordering::Relaxed);
-        self.credit_step.store(credit_step, Ordering::Relaxed);
+        self.credit_step.store(1, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         self.flags.store(flags, Ordering::Release);
     }
@@ -289,6 +292,6 @@ mod tests {
     #[test]
     fn a_cell_is_small() {
         assert!(size_of::<ChannelCell>() == 64);
-        assert!(size_of::<ConnCell>() <= 24);
+        assert!(size_of::<ConnCell>() <= 32);
     }
 }

@@ -3,7 +3,7 @@
 use super::QueuedEngine;
 use super::cells::ConnCell;
 use super::command::Command;
-use super::handler::{credit_step, kind_flags};
+use super::handler::kind_flags;
 use crate::handle::{Channel, Conn};
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::ChannelOptions;
@@ -38,8 +38,7 @@ impl QueuedEngine {
             limit: u64::from(limits::MAX_CHANNELS),
         })?;
         if let Some(cell) = link.channels.get(slot) {
-            let window = self.inner.shared.config.connection.channel_window;
-            cell.begin(conn.to_bits(), kind_flags(options.kind), credit_step(options, window));
+            cell.begin(conn.to_bits(), kind_flags(options.kind));
         }
         let channel = Channel::new(conn, ChannelKey { slot, life });
         let (name, options) = (name.to_owned(), *options);
@@ -64,12 +63,12 @@ impl QueuedEngine {
         options: &ChannelOptions,
     ) -> Result<(), ApiError> {
         options.validate()?;
-        let (_, cell) = self.channel(channel)?;
-        let window = self.inner.shared.config.connection.channel_window;
-        cell.credit_step.store(credit_step(options, window), Ordering::Relaxed);
+        self.channel(channel)?;
         let options = *options;
-        self.call_channel(channel, move |_, cx, real| {
-            let _ = cx.accept_channel(real, &options);
+        self.call_channel(channel, move |h, cx, real| {
+            if cx.accept_channel(real, &options).is_ok() {
+                h.return_credit(cx, channel.key().slot);
+            }
         })
     }
 
@@ -109,8 +108,9 @@ impl QueuedEngine {
     /// # Errors
     /// As [`finish`](Self::finish).
     pub fn stop(&self, channel: Channel, code: u32) -> Result<(), ApiError> {
-        self.call_channel(channel, move |_, cx, real| {
+        self.call_channel(channel, move |h, cx, real| {
             let _ = cx.stop(real, code);
+            h.return_credit(cx, channel.key().slot);
         })
     }
 

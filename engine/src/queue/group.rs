@@ -17,7 +17,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::ApiError;
-use trunkline_proto::ids::ChannelKey;
 
 /// Batches that wait in one group; more stay with their shard.
 const BATCHES: usize = 512;
@@ -293,11 +292,11 @@ impl Batch {
     /// batch: its place in the receive buffers is long free.
     fn take(&mut self, out: &mut Vec<Received>, max: usize) -> usize {
         let mut taken = 0;
-        let mut run: Option<(ChannelKey, u64)> = None;
-        let mut credit = |key: ChannelKey, len: u32| match &mut run {
-            Some((last, bytes)) if *last == key => *bytes += u64::from(len),
+        let mut run: Option<(Channel, u64)> = None;
+        let mut credit = |channel: Channel, len: u32| match &mut run {
+            Some((last, bytes)) if *last == channel => *bytes += u64::from(len),
             other => {
-                if let Some((last, bytes)) = other.replace((key, u64::from(len))) {
+                if let Some((last, bytes)) = other.replace((channel, u64::from(len))) {
                     self.link.release(last, bytes);
                 }
             }
@@ -307,12 +306,12 @@ impl Batch {
             taken += 1;
             out.push(match item {
                 Item::Message { channel, kind, start, len } => {
-                    credit(channel.key(), len);
+                    credit(channel, len);
                     let data = Retained::part(self.block.clone(), start, len);
                     Received::Message(Message { channel, kind, data })
                 }
                 Item::Data { channel, start, len } => {
-                    credit(channel.key(), len);
+                    credit(channel, len);
                     let data = Retained::part(self.block.clone(), start, len);
                     Received::Event(Event::Data { channel, data })
                 }
@@ -330,8 +329,8 @@ impl Batch {
                 Item::Event(event) => Received::Event(*event),
             });
         }
-        if let Some((key, bytes)) = run {
-            self.link.release(key, bytes);
+        if let Some((channel, bytes)) = run {
+            self.link.release(channel, bytes);
         }
         taken
     }
@@ -376,7 +375,7 @@ impl Writer {
     #[inline]
     pub(super) fn message(&mut self, channel: Channel, kind: ChannelKind, bytes: &[u8]) {
         if kind == ChannelKind::Datagrams && !self.has_room(bytes.len()) {
-            self.link.release(channel.key(), bytes.len() as u64);
+            self.link.release(channel, bytes.len() as u64);
             return;
         }
         let start = self.copy(bytes);
@@ -484,6 +483,7 @@ mod tests {
     use crate::config::EngineConfig;
     use crate::handle::Conn;
     use crate::shard::mailbox::{Mailbox, Port};
+    use trunkline_proto::ids::ChannelKey;
 
     fn rig(limit: usize) -> (PollGroup, Writer, Arc<ShardLink>, Arc<Vec<Arc<ShardLink>>>) {
         let link = Arc::new(ShardLink::new(
@@ -498,10 +498,12 @@ mod tests {
         (group, writer, link, links)
     }
 
-    fn channel(link: &ShardLink, step: u32) -> Channel {
+    fn channel(link: &ShardLink, step: u64) -> Channel {
         let (slot, life) = link.channels.take().unwrap();
         let conn = Conn::from_bits(77);
-        link.channels.get(slot).unwrap().begin(conn.to_bits(), 0, step);
+        let cell = link.channels.get(slot).unwrap();
+        cell.begin(conn.to_bits(), 0);
+        cell.credit_step.store(step, Ordering::SeqCst);
         Channel::new(conn, ChannelKey { slot, life })
     }
 
@@ -593,7 +595,7 @@ mod tests {
     #[test]
     fn reliable_messages_are_kept_back_and_come_when_there_is_room() {
         let (group, mut writer, link, _links) = rig(1000);
-        let ch = channel(&link, u32::MAX);
+        let ch = channel(&link, u64::MAX);
         let total = BATCHES + 10;
         for i in 0..total {
             writer.message(ch, ChannelKind::Messages, &(i as u32).to_be_bytes());

@@ -69,7 +69,6 @@ pub struct QueueHandler {
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
-    default_window: u64,
 }
 
 impl std::fmt::Debug for QueueHandler {
@@ -89,7 +88,6 @@ fn at<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
 impl QueueHandler {
     pub(super) fn new(shared: Arc<Shared>, link: Arc<ShardLink>, groups: Arc<Groups>) -> Self {
         Self {
-            default_window: shared.config.connection.channel_window,
             shared,
             link,
             conns: Vec::new(),
@@ -111,7 +109,7 @@ impl QueueHandler {
         (cell != NONE && generation == real.handle().generation).then_some(cell)
     }
 
-    fn conn_name(&self, cell: u32) -> Option<Conn> {
+    pub(super) fn conn_name(&self, cell: u32) -> Option<Conn> {
         let side = self.conns.get(cell as usize)?;
         Some(self.link.conn_name(cell, side.life))
     }
@@ -254,7 +252,7 @@ impl QueueHandler {
                 reason,
                 peer_knows: false,
             };
-            self.end_conn(handle.slot, &report);
+            self.end_conn(cx, handle.slot, &report);
         } else if let Some(real) = side.real {
             // What waits for room is still the application's: it goes first, over the limit.
             for cell in self.cells_of(handle.slot) {
@@ -270,9 +268,9 @@ impl QueueHandler {
     }
 
     /// Frees everything of a connection, and says so.
-    fn end_conn(&mut self, cell: u32, report: &CloseReport) {
+    fn end_conn(&mut self, cx: &mut Context<'_>, cell: u32, report: &CloseReport) {
         for channel in self.cells_of(cell) {
-            self.end_channel(channel);
+            self.end_channel(cx, channel);
         }
         let Some(name) = self.conn_name(cell) else { return };
         self.emit(cell, Event::Dead { conn: name, report: report.clone() });
@@ -287,7 +285,13 @@ impl QueueHandler {
 
     // ---- channels
 
-    fn begin_channel(&mut self, cell: u32, life: u32, conn: u32, real: Channel) {
+    fn begin_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        (cell, life): (u32, u32),
+        conn: u32,
+        real: Channel,
+    ) {
         *at(&mut self.channels, cell) =
             ChannelSide { life, conn, real: Some(real), waiting: Waiting::default() };
         if let Some(side) = self.conns.get_mut(conn as usize) {
@@ -298,6 +302,7 @@ impl QueueHandler {
             side.by_slot[slot] = cell;
         }
         self.last = None;
+        self.return_credit(cx, cell);
     }
 
     pub(super) fn open_channel(
@@ -311,7 +316,7 @@ impl QueueHandler {
         let opened =
             self.real_conn(channel.conn()).and_then(|real| cx.open_channel(real, name, options));
         match opened {
-            Ok(real) => self.begin_channel(cell, life, channel.conn().slot(), real),
+            Ok(real) => self.begin_channel(cx, (cell, life), channel.conn().slot(), real),
             Err(error) => {
                 let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
                 let event = Event::ChannelClosed { channel, end: ChannelEnd::Connection(reason) };
@@ -338,12 +343,12 @@ impl QueueHandler {
             self.link.channels.give_back(cell, life);
             return Ok(existing);
         }
-        self.begin_channel(cell, life, channel.conn().slot(), real);
+        self.begin_channel(cx, (cell, life), channel.conn().slot(), real);
         Ok(channel)
     }
 
     /// Frees a channel; what still waited is lost with it.
-    fn end_channel(&mut self, cell: u32) {
+    fn end_channel(&mut self, cx: &mut Context<'_>, cell: u32) {
         let Some(side) = self.channels.get_mut(cell as usize) else { return };
         let mut side = std::mem::take(side);
         let lost = side.waiting.clear(&mut self.spare);
@@ -357,6 +362,8 @@ impl QueueHandler {
         }
         self.last = None;
         self.link.channels.give_back(cell, side.life);
+        // What is taken from now on counts for the connection.
+        self.return_credit(cx, cell);
     }
 
     // ---- receiving
@@ -367,25 +374,10 @@ impl QueueHandler {
             return None;
         }
         let kept = cx.retain_shared(bytes)?;
-        let make = || Credit::new(self.link.clone());
-        let set = |credit: &mut Credit| credit.set(channel.key(), bytes.len() as u64);
+        let make = || Credit::new(self.link.clone(), channel);
+        let set = |credit: &mut Credit| credit.set(channel, bytes.len() as u64);
         Some(kept.with_credit(self.credits.get(make, set)))
     }
-
-    pub(super) const fn credit_step(&self, options: &ChannelOptions) -> u32 {
-        credit_step(options, self.default_window)
-    }
-}
-
-/// Released bytes from which on a shard is told: a quarter of the window, so that a sender never
-/// waits for credit that only lies about.
-pub(super) const fn credit_step(options: &ChannelOptions, default_window: u64) -> u32 {
-    let window = match options.window {
-        Some(window) => window,
-        None => default_window,
-    };
-    let quarter = window / 4;
-    if quarter > 256 << 10 { 256 << 10 } else { quarter as u32 }
 }
 
 /// The flags of a channel's cell.
@@ -437,9 +429,9 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
+    fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
         if let Some(cell) = self.conn_cell(conn) {
-            self.end_conn(cell, report);
+            self.end_conn(cx, cell, report);
         }
     }
 
@@ -456,11 +448,9 @@ impl Handler for QueueHandler {
             return;
         };
         if let Some(cell) = self.link.channels.get(slot) {
-            // Our own window is chosen when the channel is accepted.
-            let step = self.credit_step(&ChannelOptions::default());
-            cell.begin(conn.to_bits(), kind_flags(request.options.kind), step);
+            cell.begin(conn.to_bits(), kind_flags(request.options.kind));
         }
-        self.begin_channel(slot, life, conn_cell, channel);
+        self.begin_channel(cx, (slot, life), conn_cell, channel);
         let event = Event::ChannelRequest {
             channel: Channel::new(conn, ChannelKey { slot, life }),
             id: request.id,
@@ -474,10 +464,10 @@ impl Handler for QueueHandler {
         self.emit_channel(channel, |channel| Event::ChannelReady { channel });
     }
 
-    fn on_channel_closed(&mut self, _cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
+    fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
         let Some(name) = self.channel_name(channel) else { return };
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
-        self.end_channel(name.key().slot);
+        self.end_channel(cx, name.key().slot);
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
@@ -506,12 +496,20 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn on_eof(&mut self, _cx: &mut Context<'_>, channel: Channel) {
+    fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::Eof { channel });
+        self.on_credit_short(cx, channel);
     }
 
-    fn on_reset(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {
+    fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {
         self.emit_channel(channel, |channel| Event::Reset { channel, code });
+        self.on_credit_short(cx, channel);
+    }
+
+    fn on_credit_short(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        if let Some(name) = self.channel_name(channel) {
+            self.return_credit(cx, name.key().slot);
+        }
     }
 
     fn on_stopped(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {

@@ -1,5 +1,5 @@
 //! What the application's threads and one shard share: cells, the mailbox with memory for what it
-//! carries, and two lists of channels that need the shard's attention.
+//! carries, and lists of what needs the shard's attention.
 
 use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
 use super::command::{Command, Pack};
@@ -18,6 +18,10 @@ const CHANNELS_A_CONNECTION: u32 = 16;
 /// One connection can have all of its channels.
 const MIN_CHANNELS: u32 = 1 << 18;
 
+/// Bytes of ended channels from which on their connection is told that they were taken. Far below
+/// what any connection may receive.
+const ENDED_STEP: u64 = 16 << 10;
+
 /// See the module.
 pub(super) struct ShardLink {
     pub shard: u8,
@@ -31,6 +35,8 @@ pub(super) struct ShardLink {
     pub blocked: SegQueue<u32>,
     /// Channels with credit to return. Each is here at most once.
     pub credits: SegQueue<u32>,
+    /// Connections with credit of ended channels to return. Each is here at most once.
+    pub ended: SegQueue<u32>,
     /// The shard knows that the lists hold something.
     poked: AtomicBool,
     /// Bytes of messages in the mailbox that are too long to lie in it.
@@ -63,6 +69,7 @@ impl ShardLink {
             packs: Packs::new(),
             blocked: SegQueue::new(),
             credits: SegQueue::new(),
+            ended: SegQueue::new(),
             poked: AtomicBool::new(false),
             waiting_bytes: AtomicU64::new(0),
             channel_limit: config.queue_channel_bytes as u64,
@@ -106,10 +113,10 @@ impl ShardLink {
                 Err(ApiError::WouldBlock("the channel's queue"))
             }
         };
+        // A message larger than the limit goes alone.
+        let fits = |queued: u64| queued == 0 || queued + len <= self.channel_limit;
         loop {
-            let before = cell.queued.fetch_add(len, Ordering::SeqCst);
-            // A message larger than the limit goes alone.
-            if before == 0 || before + len <= self.channel_limit {
+            if fits(cell.queued.fetch_add(len, Ordering::SeqCst)) {
                 return Ok(());
             }
             cell.queued.fetch_sub(len, Ordering::SeqCst);
@@ -118,7 +125,7 @@ impl ShardLink {
             }
             cell.raise(BLOCKED);
             // The shard may have emptied the queue before it could see the flag.
-            if !self.has_room(cell) || !cell.lower(BLOCKED) {
+            if !fits(cell.queued.load(Ordering::SeqCst)) || !cell.lower(BLOCKED) {
                 return full(cell);
             }
         }
@@ -210,15 +217,37 @@ impl ShardLink {
     }
 
     /// The application has taken `bytes` of a channel.
-    pub(super) fn release(&self, key: ChannelKey, bytes: u64) {
+    pub(super) fn release(&self, channel: Channel, bytes: u64) {
         if bytes == 0 {
             return;
         }
-        let Some(cell) = self.channels.check(key.slot, key.life) else { return };
-        let released = cell.released.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        let enough = released >= u64::from(cell.credit_step.load(Ordering::Relaxed));
-        if enough && cell.raise(CREDIT_TOLD) {
-            self.credits.push(key.slot);
+        let ChannelKey { slot, life } = channel.key();
+        if let Some(cell) = self.channels.check(slot, life) {
+            cell.released.fetch_add(bytes, Ordering::SeqCst);
+            self.tell_credit(slot, cell);
+        } else {
+            self.release_ended(channel.conn(), bytes);
+        }
+    }
+
+    /// Tells the shard of a channel's credit if that has to be.
+    pub(super) fn tell_credit(&self, slot: u32, cell: &ChannelCell) {
+        let released = cell.released.load(Ordering::SeqCst);
+        if released >= cell.credit_step.load(Ordering::SeqCst) && cell.raise(CREDIT_TOLD) {
+            self.credits.push(slot);
+            self.poke();
+        }
+    }
+
+    /// The application has taken `bytes` of a channel that has ended. They still take their part of
+    /// what the connection may receive.
+    #[cold]
+    fn release_ended(&self, conn: Conn, bytes: u64) {
+        let ConnHandle { slot, generation } = conn.handle();
+        let Some(cell) = self.conns.check(slot, generation) else { return };
+        let before = cell.released.fetch_add(bytes, Ordering::SeqCst);
+        if before < ENDED_STEP && before + bytes >= ENDED_STEP {
+            self.ended.push(slot);
             self.poke();
         }
     }
@@ -233,7 +262,7 @@ impl ShardLink {
 }
 
 impl Creditor for ShardLink {
-    fn release(&self, channel: ChannelKey, bytes: u64) {
+    fn release(&self, channel: Channel, bytes: u64) {
         Self::release(self, channel, bytes);
     }
 }

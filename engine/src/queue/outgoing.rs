@@ -5,6 +5,7 @@ use super::command::{COPY_AGAIN, Pack};
 use super::event::Event;
 use super::handler::{NONE, QueueHandler};
 use super::waiting::Next;
+use crate::handle::Conn;
 use crate::handler::Context;
 use std::sync::atomic::Ordering;
 use trunkline_proto::endpoint::SendOptions;
@@ -186,15 +187,43 @@ impl QueueHandler {
         while let Some(index) = link.blocked.pop() {
             self.maybe_writable(index);
         }
+        while let Some(index) = link.ended.pop() {
+            let Some(cell) = link.conns.get(index) else { continue };
+            let bytes = cell.released.swap(0, Ordering::SeqCst);
+            if let Some(conn) = self.conn_name(index) {
+                self.return_ended(cx, conn, bytes);
+            }
+        }
         for _ in 0..CREDITS_A_TURN {
             let Some(index) = link.credits.pop() else { return };
             let Some(cell) = link.channels.get(index) else { continue };
             cell.lower(CREDIT_TOLD);
-            let bytes = cell.released.swap(0, Ordering::SeqCst);
-            if let Some(real) = self.channels.get(index as usize).and_then(|side| side.real) {
-                let _ = cx.consume(real, bytes);
-            }
+            self.return_credit(cx, index);
         }
         link.poke();
+    }
+
+    /// Tells the connection what was taken of a channel, and settles when it will be told again.
+    pub(super) fn return_credit(&self, cx: &mut Context<'_>, index: u32) {
+        let Some(cell) = self.link.channels.get(index) else { return };
+        let bytes = cell.released.swap(0, Ordering::SeqCst);
+        let real = self.channels.get(index as usize).and_then(|side| side.real);
+        if let Some(real) = real {
+            let _ = cx.consume(real, bytes);
+            if let Some(step) = cx.credit_step(real) {
+                cell.credit_step.store(step, Ordering::SeqCst);
+                // The application may have taken as much before it could see the new step.
+                self.link.tell_credit(index, cell);
+            }
+        } else if bytes > 0 {
+            self.return_ended(cx, Conn::from_bits(cell.conn.load(Ordering::Relaxed)), bytes);
+        }
+    }
+
+    /// The same for a channel that has ended.
+    pub(super) fn return_ended(&self, cx: &mut Context<'_>, conn: Conn, bytes: u64) {
+        if let Ok(real) = self.real_conn(conn) {
+            let _ = cx.consume_ended(real, bytes);
+        }
     }
 }

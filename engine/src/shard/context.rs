@@ -316,6 +316,23 @@ impl<'a> Context<'a> {
         self.core.endpoint.consume(self.core.now, handle, channel.key(), bytes)
     }
 
+    /// Returns credit for received bytes of a channel that has ended.
+    ///
+    /// # Errors
+    /// A stale handle.
+    pub fn consume_ended(&mut self, conn: Conn, bytes: u64) -> Result<(), ApiError> {
+        let handle = self.core.own(conn)?;
+        self.core.endpoint.consume_ended(handle, bytes)
+    }
+
+    /// How many bytes of a channel may be taken before [`consume`](Self::consume) is called, without
+    /// the peer ever having to wait for them; `None` for a stale handle. Changes with each `consume`
+    /// and with [`Handler::on_credit_short`](crate::Handler::on_credit_short).
+    pub fn credit_step(&self, channel: Channel) -> Option<u64> {
+        let handle = self.core.own(channel.conn()).ok()?;
+        self.core.endpoint.credit_step(handle, channel.key())
+    }
+
     /// Keeps bytes that this call was given (or any others) beyond it: in place when they are a
     /// large part of their buffer and buffers are plentiful, otherwise as a copy.
     pub fn retain(&self, bytes: &[u8]) -> Retained {

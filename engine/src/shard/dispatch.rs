@@ -191,6 +191,10 @@ fn dispatch_common<H: Handler>(
             let channel = name(core, conn, channel);
             handler.on_writable(&mut Context::new(core, source), channel);
         }
+        Entry::CreditShort { conn, channel } => {
+            let channel = name(core, conn, channel);
+            handler.on_credit_short(&mut Context::new(core, source), channel);
+        }
         Entry::Reset { conn, channel, code } => {
             let channel = name(core, conn, channel);
             handler.on_reset(&mut Context::new(core, source), channel, code);

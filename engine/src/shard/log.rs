@@ -50,6 +50,7 @@ pub(crate) enum Entry {
     Ready { conn: ConnHandle, channel: ChannelKey },
     Eof { conn: ConnHandle, channel: ChannelKey },
     Writable { conn: ConnHandle, channel: ChannelKey },
+    CreditShort { conn: ConnHandle, channel: ChannelKey },
     Reset { conn: ConnHandle, channel: ChannelKey, code: u32 },
     Stopped { conn: ConnHandle, channel: ChannelKey, code: u32 },
     Receipt { conn: ConnHandle, channel: ChannelKey, token: u64 },
@@ -93,6 +94,7 @@ impl Entry {
             | Self::Ready { conn, .. }
             | Self::Eof { conn, .. }
             | Self::Writable { conn, .. }
+            | Self::CreditShort { conn, .. }
             | Self::Reset { conn, .. }
             | Self::Stopped { conn, .. }
             | Self::Receipt { conn, .. }
@@ -284,6 +286,9 @@ impl Sink for Recorder<'_> {
 
     fn writable(&mut self, conn: ConnHandle, channel: ChannelKey) {
         self.push(Entry::Writable { conn, channel });
+    }
+    fn credit_short(&mut self, conn: ConnHandle, channel: ChannelKey) {
+        self.push(Entry::CreditShort { conn, channel });
     }
 
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {

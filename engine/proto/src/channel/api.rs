@@ -9,7 +9,7 @@ use crate::endpoint::SendOptions;
 use crate::error::ApiError;
 use crate::ids::ChannelKey;
 use crate::limits::{
-    FRAME_OVERHEAD, MAX_CHANNEL_NAME, MAX_CHANNELS, MAX_STREAM_OFFSET, UNSENT_SHARE,
+    FRAME_OVERHEAD, MAX_CHANNEL_NAME, MAX_CHANNELS, MAX_DATAGRAM, MAX_STREAM_OFFSET, UNSENT_SHARE,
 };
 use crate::payload::Payload;
 use crate::time::{Duration, Instant};
@@ -445,6 +445,28 @@ impl Mux {
             self.serve_waiters(now);
         }
         Ok(())
+    }
+
+    /// Manual credit: bytes of a channel that the application may have taken before it calls
+    /// [`Self::consume`], without the peer ever having to wait for them. `None` for a channel that is
+    /// gone.
+    pub fn credit_step(&self, key: ChannelKey) -> Option<u64> {
+        let channel = self.table.peek(key)?;
+        let recv = &channel.recv;
+        if channel.kind == ChannelKind::Datagrams {
+            // What is not consumed takes the place of messages to come.
+            let limit = self.config.datagram_reassembly;
+            return Some((limit / 4).min(limit - MAX_DATAGRAM as u64).max(1));
+        }
+        // A quarter of the window is the least for which `renew` gives new credit.
+        let open = recv.limit.saturating_sub(recv.freed());
+        let over = channel.any(flag::RECV_DONE | flag::STOP) || recv.is_short();
+        Some(if over { 1 } else { (open / 4).max(1) })
+    }
+
+    /// Manual credit: the same as [`Self::consume`] for a channel that is gone.
+    pub const fn consume_ended(&mut self, bytes: u64) {
+        self.budget.consume_orphans(bytes);
     }
 }
 

@@ -312,6 +312,10 @@ impl Mux {
         }
         channel.recv.check_end()?;
         self.renew(now, slot);
+        let recv = &self.table.at(slot).recv;
+        if recv.unconsumed > 0 && recv.is_short() {
+            sink.credit_short(conn, key);
+        }
         Ok(())
     }
 

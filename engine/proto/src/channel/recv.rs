@@ -122,13 +122,15 @@ impl RecvState {
     /// more credit can change that.
     #[inline]
     pub(super) fn lacks_credit(&self) -> bool {
+        self.is_short() && self.unconsumed == 0
+    }
+
+    /// Whether the peer may not send all of the message that is being put together. What the
+    /// application has not consumed may be the reason.
+    #[inline]
+    pub(super) fn is_short(&self) -> bool {
         match &self.buf {
-            Some(buf) => {
-                buf.need > 0
-                    && self.reserved == 0
-                    && self.unconsumed == 0
-                    && buf.base + buf.need > self.limit
-            }
+            Some(buf) => buf.need > 0 && self.reserved == 0 && buf.base + buf.need > self.limit,
             None => false,
         }
     }

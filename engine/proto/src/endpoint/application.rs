@@ -343,6 +343,17 @@ impl Endpoint {
         self.with(conn, |c, _| c.mux().consume(now, channel, bytes))
     }
 
+    /// The same for a channel that has ended, whose key need not be known any more.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`].
+    pub fn consume_ended(&mut self, conn: ConnHandle, bytes: u64) -> Result<(), ApiError> {
+        self.with(conn, |c, _| {
+            c.mux().consume_ended(bytes);
+            Ok(())
+        })
+    }
+
     // ---- views
 
     /// What is known of a connection; `None` for a stale handle.
@@ -358,6 +369,13 @@ impl Endpoint {
     /// A channel's state; `None` for a stale handle or key.
     pub fn channel_info(&self, conn: ConnHandle, channel: ChannelKey) -> Option<ChannelInfo<'_>> {
         self.open(conn).and_then(|c| c.mux_ref().info(channel))
+    }
+
+    /// With `manual_credit`: bytes of a channel that the application may have taken before it calls
+    /// [`Self::consume`], without the peer ever having to wait for them. `None` for a stale handle or
+    /// key.
+    pub fn credit_step(&self, conn: ConnHandle, channel: ChannelKey) -> Option<u64> {
+        self.open(conn).and_then(|c| c.mux_ref().credit_step(channel))
     }
 
     /// The endpoint's counters.

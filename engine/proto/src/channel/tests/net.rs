@@ -78,6 +78,8 @@ pub(super) struct Recorder {
     pub requests: Vec<(ChannelKey, String, ChannelOptions)>,
     /// Bytes handed over, to be consumed later.
     pub unconsumed: Vec<(ChannelKey, u64)>,
+    /// Channels whose credit step may be another one.
+    pub steps_over: Vec<ChannelKey>,
     /// Accepted channels in the order in which they became ready.
     pub ready: Vec<ChannelKey>,
 }
@@ -122,12 +124,17 @@ impl Sink for Recorder {
         seen.messages.push(message.to_vec());
         self.unconsumed.push((key, message.len() as u64));
     }
+    fn credit_short(&mut self, _: ConnHandle, key: ChannelKey) {
+        self.steps_over.push(key);
+    }
     fn eof(&mut self, _: ConnHandle, key: ChannelKey) {
+        self.steps_over.push(key);
         let seen = self.seen(key);
         assert!(seen.ready && !seen.eof && seen.reset.is_none());
         seen.eof = true;
     }
     fn reset(&mut self, _: ConnHandle, key: ChannelKey, code: u32) {
+        self.steps_over.push(key);
         self.seen(key).reset = Some(code);
     }
     fn stopped(&mut self, _: ConnHandle, key: ChannelKey, code: u32) {
@@ -152,6 +159,26 @@ pub(super) struct Side {
     largest: u64,
     pub error: Option<PeerMisbehaved>,
     pub bytes_sent: u64,
+    /// Bytes taken and not consumed, and the credit step, by channel.
+    taken: BTreeMap<ChannelKey, (u64, u64)>,
+}
+
+impl Side {
+    /// Consumes what was taken of channels of which it reaches the credit step.
+    fn consume_in_steps(&mut self, now: Instant) {
+        for (key, bytes) in std::mem::take(&mut self.sink.unconsumed) {
+            self.taken.entry(key).or_insert((0, 1)).0 += bytes;
+        }
+        for key in std::mem::take(&mut self.sink.steps_over) {
+            self.taken.entry(key).or_insert((0, 1)).1 = 1;
+        }
+        for (key, (bytes, step)) in &mut self.taken {
+            if bytes >= step || self.mux.info(*key).is_none() {
+                self.mux.consume(now, *key, std::mem::take(bytes)).unwrap();
+                *step = self.mux.credit_step(*key).unwrap_or(1);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -206,6 +233,8 @@ pub(super) struct Net {
     /// Requests are accepted at once with these options, when set.
     pub accept: Option<ChannelOptions>,
     pub consume: bool,
+    /// What is consumed is collected until the credit step of the channel is reached.
+    pub in_steps: bool,
 }
 
 pub(super) fn params(config: &ConnectionConfig) -> TransportParams {
@@ -246,6 +275,7 @@ impl Net {
                 largest: 0,
                 error: None,
                 bytes_sent: 0,
+                taken: BTreeMap::new(),
             }
         };
         Self {
@@ -260,6 +290,7 @@ impl Net {
             serial: 0,
             accept: Some(ChannelOptions::default()),
             consume: true,
+            in_steps: false,
         }
     }
 
@@ -388,7 +419,9 @@ impl Net {
                     let _ = s.mux.accept(self.now, key, &options, s.next_pn);
                 }
             }
-            if self.consume {
+            if self.consume && self.in_steps {
+                s.consume_in_steps(self.now);
+            } else if self.consume {
                 for (key, bytes) in std::mem::take(&mut s.sink.unconsumed) {
                     s.mux.consume(self.now, key, bytes).unwrap();
                 }

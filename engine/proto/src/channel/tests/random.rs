@@ -31,7 +31,9 @@ fn sizes(rng: &mut Rng, kind: ChannelKind, most: u64) -> Vec<usize> {
 
 fn run(seed: u64, weather: Weather, channels: u64, most: u64, config: ConnectionConfig) {
     println!("seed {seed}");
+    let in_steps = config.manual_credit && seed % 2 == 1;
     let mut net = Net::new(seed, weather, config);
+    net.in_steps = in_steps;
     let mut rng = Rng(seed ^ 0xABCD);
     let mut plans = Vec::new();
     for n in 0..channels {
@@ -188,7 +190,7 @@ fn small_budgets_over_bad_networks() {
 
 #[test]
 fn manual_credit_over_bad_networks() {
-    for seed in 0..40 {
+    for seed in 0..80 {
         let config = ConnectionConfig { manual_credit: true, ..small_config() };
         run(seed, Weather::BAD, 20, 60_000, config);
     }
