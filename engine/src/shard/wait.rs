@@ -85,6 +85,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     /// Looks again and again until `end`, or `due`; whether there is something to do.
     fn look_until(&mut self, end: Instant, due: Option<Instant>) -> Result<bool, EngineError> {
         loop {
+            self.core.counters.looks.add(1);
             self.poll(Some(Duration::ZERO))?;
             if !self.batch.is_empty() || self.has_mail() {
                 return Ok(true);

@@ -62,6 +62,8 @@ counters! {
     turns,
     /// Turns that waited for work.
     sleeps,
+    /// Looks for work by turns that might have slept. Each reads the clock.
+    looks,
     /// Datagrams taken from the driver.
     datagrams_received,
     /// Bytes of them.
