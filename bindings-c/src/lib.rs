@@ -22,6 +22,7 @@
 //! type says, which is the caller's part of the contract and all that the SAFETY comments mean by
 //! "by contract"; a handle that is stale or foreign is an error.
 
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 #![allow(non_camel_case_types, reason = "the names are those of the C interface")]
 #![allow(clippy::missing_safety_doc, reason = "the documentation is the header's")]
 

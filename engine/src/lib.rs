@@ -22,6 +22,8 @@
 //! No call of this crate panics on anything that a peer sends. Handles are numbers: a stale one is
 //! an error ([`ApiError::InvalidHandle`]), never somebody else's connection.
 
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod buf;
 pub mod config;
 pub mod engine;

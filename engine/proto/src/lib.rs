@@ -4,6 +4,7 @@
 //! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod channel;
 pub mod config;

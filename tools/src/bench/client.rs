@@ -1,5 +1,7 @@
 //! The client of a measurement on the shard: connections, load, round trips and marks.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
 use super::feed::Feed;
 use super::load::{self, Load, Pace, Probes};

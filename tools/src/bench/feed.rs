@@ -1,5 +1,7 @@
 //! What a channel of the load sends: messages that are copied into the engine, or lent to it.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::control;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
 use trunkline_floor::payload::{Lender, Source};

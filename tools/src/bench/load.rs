@@ -1,5 +1,7 @@
 //! What one connection of a measurement sends: the load, and the probes beside it.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::client::Link;
 use super::pace::Schedule;
 use std::time::Instant;
@@ -145,11 +147,6 @@ impl Probes {
             return PROBE_EVERY.into();
         };
         while schedule.is_due(now) && self.send_one(cx) {
-            let n = self.source.sent() - 1;
-            let late = now.duration_since(schedule.time_of(n)).as_micros();
-            if late > 200 {
-                eprintln!("late {n} {late}");
-            }
             schedule.advance();
         }
         self.schedule = Some(schedule);
@@ -173,13 +170,7 @@ impl Probes {
         let number = self.returned;
         self.returned += 1;
         match &self.schedule {
-            Some(schedule) => {
-                let us = schedule.time_of(number).elapsed().as_micros();
-                if us > 400 {
-                    eprintln!("rtt {number} {us}");
-                }
-                Some(schedule.time_of(number))
-            }
+            Some(schedule) => Some(schedule.time_of(number)),
             None => self.sent_at.take(),
         }
     }

@@ -1,6 +1,8 @@
 //! The server of a measurement: reads, checks and counts what arrives, sends back what is to be
 //! sent back, and answers marks.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;

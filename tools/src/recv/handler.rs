@@ -1,6 +1,8 @@
 //! The receiving side on the shard: decides which senders and files are taken, takes the file
 //! channels apart, hands bytes to the writers and answers.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::writer::{Job, WriterQueues, Written};
 use crate::transfer::names;
 use crate::transfer::report::Done;

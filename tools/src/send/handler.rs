@@ -1,6 +1,8 @@
 //! The sending side on the shard: opens a channel for each file, hands blocks from the readers to
 //! it as fast as it takes them, and waits for the receiver's answers.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use super::reader::{Job, Read, Rest};
 use crate::transfer::report::Done;
 use crate::transfer::wire::{AnswerIntake, Code, Digest, Header, SCHEME};
