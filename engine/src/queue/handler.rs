@@ -362,8 +362,13 @@ impl QueueHandler {
         }
         self.last = None;
         self.link.channels.give_back(cell, side.life);
-        // What is taken from now on counts for the connection.
-        self.return_credit(cx, cell);
+        // What is taken from now on counts for the connection at once.
+        if let Some(shared) = self.link.channels.get(cell)
+            && let Some(real) = side.real
+        {
+            let bytes = shared.released.swap(0, Ordering::SeqCst);
+            let _ = cx.consume_ended(real.conn(), bytes);
+        }
     }
 
     // ---- receiving
