@@ -326,7 +326,7 @@ impl BenchClient {
         let link = &mut run.links[at];
         let result = match run.plan.scenario {
             Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::reliable(cx, link),
-            Scenario::Datagrams => load::unreliable(cx, link).map(|()| None),
+            Scenario::Datagrams => load::unreliable(cx, link),
             Scenario::Latency => load::ping(cx, link).map(|()| None),
         };
         match result {
@@ -504,13 +504,5 @@ impl Handler for BenchClient {
             run.pump_due = false;
         }
         self.pump_all(cx);
-    }
-
-    fn on_batch_end(&mut self, cx: &mut Context<'_>) {
-        let unreliable =
-            self.run.as_ref().is_some_and(|run| run.plan.scenario == Scenario::Datagrams);
-        if unreliable {
-            self.pump_all(cx);
-        }
     }
 }

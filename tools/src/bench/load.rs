@@ -79,10 +79,10 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
     })
 }
 
-/// Unreliable messages, as many as the connection seems to take.
-pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
+/// Unreliable messages, as many as the connection seems to take. Says when to go on.
+pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
     if link.load.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
     if dropped > link.pace.dropped {
@@ -99,7 +99,7 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError>
         }
         link.pass_turn();
     }
-    Ok(())
+    Ok(Some(Duration::ZERO))
 }
 
 /// The next message of the closed loop.
