@@ -79,7 +79,9 @@ fn keep_alives_of_many_connections_go_together() {
             "{driver}: {client_did:?}"
         );
         assert!(host_did.1 <= expected, "{driver}: {host_did:?}");
-        // All that began within 67 ms is one turn; answers come in a few.
-        assert!(client_did.0 < 200 && host_did.0 < 200, "{driver}: {host_did:?} {client_did:?}");
+        // All that began within 67 ms is one turn of the client, and comes to the host in a few. A
+        // client that has a processor to itself may be woken for each answer.
+        let most = host_did.1 + CONNECTIONS as u64 / 2;
+        assert!(host_did.0 < 200 && client_did.0 < most, "{driver}: {host_did:?} {client_did:?}");
     }
 }
