@@ -63,7 +63,6 @@ impl QueuedEngine {
         options: &ChannelOptions,
     ) -> Result<(), ApiError> {
         options.validate()?;
-        self.channel(channel)?;
         let options = *options;
         self.call_channel(channel, move |h, cx, real| {
             if cx.accept_channel(real, &options).is_ok() {

@@ -373,6 +373,13 @@ impl QueueHandler {
 
     // ---- receiving
 
+    /// What the application has taken of a channel must not wait until it is worth a step.
+    fn return_credit_now(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        if let Some(name) = self.channel_name(channel) {
+            self.return_credit(cx, name.key().slot);
+        }
+    }
+
     /// The bytes kept without a copy, if that is worth it; their credit returns with them.
     fn keep(&mut self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
         if bytes.len() < KEEP {
@@ -503,18 +510,16 @@ impl Handler for QueueHandler {
 
     fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::Eof { channel });
-        self.on_credit_short(cx, channel);
+        self.return_credit_now(cx, channel);
     }
 
     fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {
         self.emit_channel(channel, |channel| Event::Reset { channel, code });
-        self.on_credit_short(cx, channel);
+        self.return_credit_now(cx, channel);
     }
 
     fn on_credit_short(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        if let Some(name) = self.channel_name(channel) {
-            self.return_credit(cx, name.key().slot);
-        }
+        self.return_credit_now(cx, channel);
     }
 
     fn on_stopped(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {

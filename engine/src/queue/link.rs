@@ -106,13 +106,6 @@ impl ShardLink {
     /// Counts `len` bytes as queued on a channel, or says that it is full.
     pub(super) fn admit(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
         let len = len as u64;
-        let full = |cell: &ChannelCell| {
-            if cell.has(LOSSY) {
-                Err(ApiError::Dropped("the channel's queue is full"))
-            } else {
-                Err(ApiError::WouldBlock("the channel's queue"))
-            }
-        };
         // A message larger than the limit goes alone.
         let fits = |queued: u64| queued == 0 || queued + len <= self.channel_limit;
         loop {
@@ -121,12 +114,12 @@ impl ShardLink {
             }
             cell.queued.fetch_sub(len, Ordering::SeqCst);
             if cell.has(LOSSY) {
-                return full(cell);
+                return Err(ApiError::Dropped("the channel's queue is full"));
             }
             cell.raise(BLOCKED);
             // The shard may have emptied the queue before it could see the flag.
             if !fits(cell.queued.load(Ordering::SeqCst)) || !cell.lower(BLOCKED) {
-                return full(cell);
+                return Err(ApiError::WouldBlock("the channel's queue"));
             }
         }
     }

@@ -190,8 +190,8 @@ impl QueueHandler {
         while let Some(index) = link.ended.pop() {
             let Some(cell) = link.conns.get(index) else { continue };
             let bytes = cell.released.swap(0, Ordering::SeqCst);
-            if let Some(conn) = self.conn_name(index) {
-                self.return_ended(cx, conn, bytes);
+            if let Some(Ok(real)) = self.conn_name(index).map(|conn| self.real_conn(conn)) {
+                let _ = cx.consume_ended(real, bytes);
             }
         }
         for _ in 0..CREDITS_A_TURN {
@@ -215,15 +215,9 @@ impl QueueHandler {
                 // The application may have taken as much before it could see the new step.
                 self.link.tell_credit(index, cell);
             }
-        } else if bytes > 0 {
-            self.return_ended(cx, Conn::from_bits(cell.conn.load(Ordering::Relaxed)), bytes);
-        }
-    }
-
-    /// The same for a channel that has ended.
-    pub(super) fn return_ended(&self, cx: &mut Context<'_>, conn: Conn, bytes: u64) {
-        if let Ok(real) = self.real_conn(conn) {
-            let _ = cx.consume_ended(real, bytes);
+        } else if let Ok(conn) = self.real_conn(Conn::from_bits(cell.conn.load(Ordering::Relaxed)))
+        {
+            let _ = cx.consume_ended(conn, bytes);
         }
     }
 }

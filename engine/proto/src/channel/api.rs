@@ -458,10 +458,11 @@ impl Mux {
             let limit = self.config.datagram_reassembly;
             return Some((limit / 4).min(limit - MAX_DATAGRAM as u64).max(1));
         }
+        if channel.any(flag::RECV_DONE | flag::STOP) || recv.is_short() {
+            return Some(1);
+        }
         // A quarter of the window is the least for which `renew` gives new credit.
-        let open = recv.limit.saturating_sub(recv.freed());
-        let over = channel.any(flag::RECV_DONE | flag::STOP) || recv.is_short();
-        Some(if over { 1 } else { (open / 4).max(1) })
+        Some((recv.limit.saturating_sub(recv.freed()) / 4).max(1))
     }
 
     /// Manual credit: the same as [`Self::consume`] for a channel that is gone.
