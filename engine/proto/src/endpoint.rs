@@ -5,17 +5,21 @@
 //! and then [`Endpoint::poll_transmit`] until it gives `None`. Events that arise in application
 //! calls are told by the next call that takes a sink; `next_timeout` is then at once.
 //!
-//! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram.
+//! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram,
+//! `streams.rs` is the way of bytes to and from connections over streams.
 
 mod ahead;
 mod application;
 mod routing;
 mod shared;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod types;
 
+pub use crate::connection::StreamNeeds;
 pub(crate) use shared::Shared;
+pub use streams::{ClosedStream, StreamOptions};
 pub use types::*;
 
 use crate::config::ConnectionConfig;
@@ -65,6 +69,7 @@ pub struct Endpoint {
     /// Which connection answers which ConnectionRequest, by a keyed hash of who asked.
     requests: BTreeMap<u64, u32>,
     shared: Shared,
+    streams: streams::Streams,
     wheel: TimerWheel,
     ready: VecDeque<u32>,
     touched: Vec<u32>,
@@ -97,6 +102,7 @@ impl Endpoint {
             handshakes: 0,
             listeners: BTreeMap::new(),
             requests: BTreeMap::new(),
+            streams: streams::Streams::default(),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
             touched: Vec::new(),
@@ -150,7 +156,9 @@ impl Endpoint {
         if request != 0 {
             self.requests.remove(&request);
         }
-        if conn.owes_farewell() {
+        if conn.is_stream() {
+            self.streams.forget(now, &mut conn);
+        } else if conn.owes_farewell() {
             let mut bytes = vec![0; FAREWELL];
             if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
                 bytes.truncate(transmit.len);
@@ -261,6 +269,13 @@ impl Endpoint {
             let entry = &mut self.slots[slot as usize];
             entry.ready = false;
             let Some(conn) = &mut entry.conn else { continue };
+            if conn.is_stream() {
+                self.streams.push_ready(slot);
+                if !entry.touched {
+                    self.wheel.set(slot, conn.next_timeout());
+                }
+                continue;
+            }
             let transmit = conn.poll_transmit(now, buf, max_segments, &mut self.shared);
             if transmit.is_some() {
                 entry.ready = true;

@@ -55,6 +55,16 @@ impl Role {
     }
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// Packets in UDP datagrams.
+    #[default]
+    Datagram,
+    /// TLS over TCP.
+    Stream,
+}
+
 /// Who a peer is: SHA-256 of its subject public key info.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 32]);

@@ -7,6 +7,8 @@
 pub const VERSION: u32 = 0x5452_4b01;
 /// ALPN of the native protocol on both links.
 pub const ALPN: &[u8] = b"trunkline/1";
+/// ALPN of the plain protocol (stream link only); no ALPN at all means the same.
+pub const ALPN_PLAIN: &[u8] = b"mux/0";
 
 /// Bytes of a connection id.
 pub const CONNECTION_ID_LEN: usize = 8;
@@ -31,6 +33,8 @@ pub const FRAME_HEADER_LEN: usize = 4;
 pub const FRAME_EXTRA_LEN: usize = 6;
 /// Bytes that a frame of a channel adds to its body.
 pub const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_EXTRA_LEN;
+/// Plaintext of one TLS record (RFC 8446 §5.1): a stream link packs frames into pieces of this size.
+pub const STREAM_RECORD: usize = 16 * 1024;
 /// Longest body of one frame.
 pub const MAX_FRAME_BODY: usize = u16::MAX as usize;
 

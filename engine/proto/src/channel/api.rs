@@ -67,7 +67,8 @@ impl Mux {
         };
         let reliable = options.kind != ChannelKind::Datagrams;
         let mut flags = flag::OURS;
-        if reliable {
+        let credited = reliable && !self.framing.is_plain();
+        if credited {
             match self.budget.take_own_minimum(self.own_count) {
                 Some(true) => flags |= flag::POOL_MINIMUM,
                 Some(false) => {}
@@ -83,9 +84,13 @@ impl Mux {
         channel.state = State::Requested;
         channel.kind = options.kind;
         channel.name = (!name.is_empty()).then(|| name.into());
-        channel.set(flags | if options.wait_for_answer { flag::WAIT_ANSWER } else { 0 });
+        let waits = options.wait_for_answer || self.framing.is_plain();
+        channel.set(flags | if waits { flag::WAIT_ANSWER } else { 0 });
         set_options(channel, options);
-        if reliable {
+        if reliable && !credited {
+            channel.recv.limit = MAX_STREAM_OFFSET;
+        }
+        if credited {
             let want = options.window.unwrap_or(self.config.channel_window);
             let explicit = options.window.is_some();
             self.budget.open(&mut channel.recv, want, explicit, others, now);
@@ -109,6 +114,7 @@ impl Mux {
         next_pn: u64,
     ) -> Result<(), ApiError> {
         let others = self.table.count();
+        let plain = self.framing.is_plain();
         let channel = self.offered(key)?;
         let options = &ChannelOptions { kind: channel.kind, ..*options };
         options.validate()?;
@@ -116,7 +122,7 @@ impl Mux {
         channel.state = State::Open;
         channel.set(flag::READY_PENDING);
         let (id, name) = (channel.id, channel.name.clone());
-        if channel.kind != ChannelKind::Datagrams && !channel.has(flag::RECV_DONE) {
+        if !plain && channel.kind != ChannelKind::Datagrams && !channel.has(flag::RECV_DONE) {
             let want = options.window.unwrap_or(self.config.channel_window);
             let explicit = options.window.is_some();
             let Self { table, budget, .. } = self;
@@ -170,23 +176,28 @@ impl Mux {
         is_answer: bool,
         options: &ChannelOptions,
     ) -> u64 {
+        let framing = self.framing;
         let channel = self.table.at(key.slot);
         let window = (channel.kind != ChannelKind::Datagrams).then_some(channel.recv.limit);
+        let message =
+            ChannelRequestMessage { name, channel: channel.id, is_answer, ..Default::default() };
+        if framing.is_plain() {
+            let options = RequestOptions { kind: channel.kind, ..RequestOptions::default() };
+            return self.write_request(&ChannelRequestMessage { options, ..message });
+        }
         let message = ChannelRequestMessage {
-            name,
-            channel: channel.id,
-            is_answer,
             options: RequestOptions {
                 has_map: true,
                 kind: channel.kind,
                 priority: options.priority,
                 weight: options.weight,
                 window,
-                since: Some(next_pn),
+                since: (!framing.is_stream()).then_some(next_pn),
                 latest: options.latest,
                 expires_ms: options.expires_ms,
                 ..RequestOptions::default()
             },
+            ..message
         };
         self.write_request(&message)
     }
@@ -389,12 +400,17 @@ impl Mux {
             return Err(not_sendable(channel));
         }
         channel.ended(code, false);
-        self.cancel_send(key.slot, code);
+        if self.framing.is_plain() {
+            self.plain_cancel(key.slot, code);
+        } else {
+            self.cancel_send(key.slot, code);
+        }
         Ok(())
     }
 
     /// Refuses the rest of what the peer sends on a channel.
     pub fn stop(&mut self, _now: Instant, key: ChannelKey, code: u32) -> Result<(), ApiError> {
+        let plain = self.framing.is_plain();
         let channel = self.known(key)?;
         if channel.state == State::Offered {
             return Err(ApiError::WrongChannel("it waits for an answer of ours"));
@@ -403,6 +419,10 @@ impl Mux {
             return Err(ApiError::WrongChannel("the peer's direction is over"));
         }
         channel.ended(code, false);
+        if plain {
+            self.plain_cancel(key.slot, code);
+            return Ok(());
+        }
         let all_known = channel.recv.end != NO_END;
         self.refuse(key.slot, code);
         if all_known {
@@ -431,12 +451,17 @@ impl Mux {
             return Ok(());
         };
         let reliable = channel.kind != ChannelKind::Datagrams;
+        let plain = self.framing.is_plain();
         let recv = &mut channel.recv;
         let paid = bytes.min(recv.debt);
         recv.debt -= paid;
         let credited = (bytes - paid).min(recv.unconsumed);
         recv.unconsumed -= credited;
         self.budget.consume_orphans(bytes - paid - credited);
+        if plain {
+            self.recount(key.slot);
+            return Ok(());
+        }
         if reliable && !channel.any(flag::RECV_DONE | flag::STOP) {
             self.renew(now, key.slot);
         }
@@ -460,6 +485,9 @@ impl Mux {
         }
         if channel.any(flag::RECV_DONE | flag::STOP) || recv.is_short() {
             return Some(1);
+        }
+        if self.framing.is_plain() {
+            return Some((self.config.channel_window / 4).max(1));
         }
         // A quarter of the window is the least for which `renew` gives new credit.
         Some((recv.limit.saturating_sub(recv.freed()) / 4).max(1))

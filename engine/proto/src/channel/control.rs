@@ -2,6 +2,7 @@
 //! handed on.
 
 use super::early::Held;
+use super::framing::Framing;
 use super::mux::Mux;
 use super::pool::Pool;
 use super::recv::{Deliver, RecvContext, RecvState};
@@ -30,7 +31,7 @@ const FAR_TOO_MANY_REFUSALS: u64 = 16 * 1024 * 1024;
 
 /// A message of CONTROL that concerns the connection, not a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthMessage {
+pub enum ConnMessage {
     /// The client's credential.
     Request {
         /// At most 8 KiB; empty when it has none.
@@ -45,6 +46,21 @@ pub enum AuthMessage {
         /// Words for people.
         text: String,
     },
+    /// Stream link: the peer's transport parameters, encoded.
+    Parameters(Vec<u8>),
+    /// Stream link: what we sent below this position has reached its channels.
+    Consumed(u64),
+    /// Stream link: the peer asks how far we are.
+    Ping,
+    /// Stream link: the peer closes.
+    Close {
+        /// Why.
+        reason: Reason,
+        /// Words for people.
+        text: String,
+    },
+    /// Stream link: the peer knows that we close.
+    CloseAck,
 }
 
 /// Both directions of CONTROL.
@@ -60,7 +76,9 @@ pub(super) struct Control {
     input: Vec<u8>,
     pub credit_pending: bool,
     /// A message that the connection has to take before the next one is looked at.
-    message: Option<AuthMessage>,
+    pub message: Option<ConnMessage>,
+    /// Plain stream link: ids of declined requests, each to be answered with an EOF.
+    pub declined: VecDeque<u16>,
     /// Channels whose frames wait until CONTROL is acknowledged up to an offset.
     awaiting: VecDeque<(u64, ChannelKey)>,
     /// Bytes of answers that decline and are not acknowledged, as far as can be told.
@@ -77,6 +95,7 @@ impl Control {
             input: Vec::new(),
             credit_pending: false,
             message: None,
+            declined: VecDeque::new(),
             awaiting: VecDeque::new(),
             refusals: 0,
         }
@@ -97,7 +116,10 @@ impl Control {
     }
 
     pub(super) fn wants_to_send(&self) -> bool {
-        self.credit_pending || self.send.has_lost() || self.sendable() > 0
+        self.credit_pending
+            || self.send.has_lost()
+            || self.sendable() > 0
+            || !self.declined.is_empty()
     }
 
     /// Moves what waited for the connection into the stream.
@@ -143,6 +165,7 @@ impl Control {
         self.staged = Vec::new();
         self.input = Vec::new();
         self.awaiting = VecDeque::new();
+        self.declined = VecDeque::new();
         self.credit_pending = false;
     }
 
@@ -175,7 +198,7 @@ impl Mux {
 
     /// Takes a message of the connection. Until it is taken, nothing behind it on CONTROL is
     /// looked at; call [`Self::resume_control`] afterwards.
-    pub fn poll_control(&mut self) -> Option<AuthMessage> {
+    pub fn poll_control(&mut self) -> Option<ConnMessage> {
         self.control.message.take()
     }
 
@@ -276,8 +299,31 @@ impl Mux {
             input = Vec::new();
         }
         self.control.input = input;
-        self.control.renew();
+        if !self.framing.is_stream() {
+            self.control.renew();
+        }
         result
+    }
+
+    /// Stream link: bytes of CONTROL, in order.
+    pub(super) fn control_bytes<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        bytes: &[u8],
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
+        self.control.input.extend_from_slice(bytes);
+        self.parse_control(now, conn, sink)
+    }
+
+    /// Stream link: the peer asks faster than it listens, or sends more than we may look at yet. It
+    /// is not read from until that is better.
+    pub(super) fn control_is_choked(&self) -> bool {
+        let held = self.control.message.is_some() || !self.ready;
+        (held && self.control.input.len() as u64 > CONTROL_WINDOW)
+            || self.control.refusals > MAX_REFUSALS
+            || self.control.declined.len() as u64 > MAX_REFUSALS / 16
     }
 
     fn control_message<S: Sink>(
@@ -300,15 +346,18 @@ impl Mux {
             ControlMessage::ChannelRequest(request) => self.on_request(now, conn, &request, sink),
             ControlMessage::AuthenticationRequest { credential } => {
                 let credential = credential.to_vec();
-                self.control.message = Some(AuthMessage::Request { credential });
+                self.control.message = Some(ConnMessage::Request { credential });
                 Ok(())
             }
             ControlMessage::AuthenticationResponse { accepted, reason, text } => {
                 let text = text.to_owned();
-                self.control.message = Some(AuthMessage::Response { accepted, reason, text });
+                self.control.message = Some(ConnMessage::Response { accepted, reason, text });
                 Ok(())
             }
-            ControlMessage::Unknown => Ok(()),
+            ControlMessage::Link(message) if self.framing == Framing::Stream => {
+                self.on_link_message(now, conn, &message, sink)
+            }
+            ControlMessage::Link(_) | ControlMessage::Unknown => Ok(()),
         }
     }
 
@@ -321,9 +370,19 @@ impl Mux {
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         let id = request.channel;
-        if id == CONTROL_CHANNEL || id == TRANSPORT_CHANNEL || self.table.is_own(id) {
+        let plain = self.framing.is_plain();
+        if plain && id == CONTROL_CHANNEL {
+            return Err(PeerMisbehaved::Control("channel is 0"));
+        }
+        let wrong_half = self.table.is_own(id) && !plain;
+        if id == CONTROL_CHANNEL || id == TRANSPORT_CHANNEL || wrong_half {
             self.write_refusal(id, Reason::PROTOCOL.0, "not an id of the opener");
             return Ok(());
+        }
+        if let Some(slot) = self.table.slot_of(id)
+            && plain
+        {
+            return self.plain_request_for_used(slot);
         }
         if let Some(slot) = self.table.slot_of(id)
             && !self.finalise(conn, slot, sink)
@@ -375,7 +434,7 @@ impl Mux {
         channel.state = State::Offered;
         channel.kind = o.kind;
         channel.since = since;
-        channel.send_limit = o.window.unwrap_or(0).min(MAX_STREAM_OFFSET);
+        channel.send_limit = self.framing.first_limit(o.window);
         channel.name = (!request.name.is_empty()).then(|| request.name.into());
         if o.latest {
             channel.set(flag::LATEST);
@@ -416,6 +475,10 @@ impl Mux {
 
     /// Answers that a request is declined. The name is left out: the id says it all.
     fn write_refusal(&mut self, channel: u16, code: u32, text: &str) {
+        if self.framing.is_plain() {
+            self.control.declined.push_back(channel);
+            return;
+        }
         let options = RequestOptions {
             has_map: true,
             declined: Some(code),
@@ -444,7 +507,7 @@ impl Mux {
         self.uncount(slot);
         self.drop_incoming(slot);
         self.write_refusal(id, code, text);
-        if over {
+        if over || self.framing.is_plain() {
             self.free(slot);
         }
     }
@@ -459,6 +522,8 @@ impl Mux {
     ) -> Result<(), PeerMisbehaved> {
         let slot = match self.table.slot_of(answer.channel) {
             Some(slot) if self.table.is_own(answer.channel) => slot,
+            // It crossed our EOF.
+            _ if self.framing.is_plain() => return Ok(()),
             _ => return Err(PeerMisbehaved::Control("answer without a request")),
         };
         let channel = self.table.at(slot);
@@ -475,6 +540,7 @@ impl Mux {
                 self.end(conn, slot, sink);
                 return Ok(());
             }
+            _ if self.framing.is_plain() => return Ok(()),
             _ => return Err(PeerMisbehaved::Control("answer without a request")),
         }
         self.settle_requests();
@@ -495,7 +561,7 @@ impl Mux {
         if answer.options.latest {
             channel.set(flag::LATEST);
         }
-        let limit = answer.options.window.unwrap_or(0).min(MAX_STREAM_OFFSET);
+        let limit = self.framing.first_limit(answer.options.window);
         channel.send_limit = limit;
         if channel.kind != ChannelKind::Datagrams {
             // What was sent beyond the limit stays early data until the limit reaches it.
@@ -525,6 +591,14 @@ impl Mux {
             self.wake_early();
         }
         let channel = self.table.at(key.slot);
+        if self.framing.is_plain() {
+            // Our EOF ends it; an answer that crosses it means nothing.
+            channel.set(flag::RECV_DONE);
+            if !self.discarding {
+                sink.channel_closed(conn, key, &ChannelEnd::TimedOut);
+            }
+            return;
+        }
         channel.set(flag::STOP | flag::STOP_PENDING | flag::UNANSWERED);
         channel.stop_code = Reason::TIMEOUT.0;
         self.activate_transport(key.slot);
@@ -534,7 +608,7 @@ impl Mux {
     }
 
     /// Answered requests at the front of the queue of deadlines go.
-    fn settle_requests(&mut self) {
+    pub(super) fn settle_requests(&mut self) {
         while let Some((_, key)) = self.requests.front() {
             match self.table.peek(*key) {
                 Some(ch) if ch.state == State::Requested => break,

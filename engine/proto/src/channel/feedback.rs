@@ -324,7 +324,7 @@ impl Mux {
     }
 
     /// Drops what is queued in our direction.
-    fn drop_outgoing(&mut self, slot: u32) {
+    pub(super) fn drop_outgoing(&mut self, slot: u32) {
         let Self { table, pool, .. } = self;
         let channel = table.at(slot);
         if let Some(send) = channel.send.take() {

@@ -4,6 +4,7 @@ use super::datagram::is_newer;
 use super::early::Early;
 use super::mux::Mux;
 use super::recv::{Deliver, NO_END, RecvContext};
+use super::stream::Holding;
 use super::table::{State, flag};
 use crate::config::ChannelKind;
 use crate::error::PeerMisbehaved;
@@ -185,7 +186,7 @@ impl Mux {
     }
 
     /// A datagram of a channel that the application has not answered yet.
-    fn hold_datagram(&mut self, pn: u64, frame: &RawFrame<'_>) {
+    pub(super) fn hold_datagram(&mut self, pn: u64, frame: &RawFrame<'_>) {
         let eof = frame.datagram().is_eof();
         let limit = if eof { u64::MAX / 2 } else { self.config.early_data };
         let held = self.early.known(frame.channel);
@@ -198,7 +199,7 @@ impl Mux {
 
     /// A frame of a reliable channel that is open or offered.
     #[inline]
-    fn stream_frame<S: Sink>(
+    pub(super) fn stream_frame<S: Sink>(
         &mut self,
         now: Instant,
         conn: ConnHandle,
@@ -307,6 +308,9 @@ impl Mux {
         if channel.recv.is_complete() {
             self.receive_done(slot);
             sink.eof(conn, key);
+            if self.framing.is_plain() {
+                self.plain_peer_ended(slot);
+            }
             self.end(conn, slot, sink);
             return Ok(());
         }
@@ -322,6 +326,9 @@ impl Mux {
     /// Raises the limit of a channel if it is time to.
     #[inline]
     pub(super) fn renew(&mut self, now: Instant, slot: u32) {
+        if self.framing.is_plain() {
+            return;
+        }
         let Self { table, budget, config, .. } = self;
         let recv = &mut table.at(slot).recv;
         let over = recv.highest.saturating_sub(recv.limit);
@@ -399,6 +406,9 @@ impl Mux {
 
     /// Drops what is buffered of the peer's direction and takes its credit back.
     pub(super) fn drop_incoming(&mut self, slot: u32) {
+        if self.framing.is_plain() {
+            self.holds(slot, Holding::default());
+        }
         let Self { table, pool, budget, reassembly, .. } = self;
         let channel = table.at(slot);
         let recv = &mut channel.recv;
@@ -420,7 +430,7 @@ impl Mux {
 
     /// A frame of an open `datagrams` channel.
     #[inline]
-    fn datagram_frame<S: Sink>(
+    pub(super) fn datagram_frame<S: Sink>(
         &mut self,
         now: Instant,
         conn: ConnHandle,
@@ -445,6 +455,9 @@ impl Mux {
             self.receive_done(slot);
             if !stopped {
                 sink.eof(conn, key);
+            }
+            if self.framing.is_plain() {
+                self.plain_peer_ended(slot);
             }
             self.end(conn, slot, sink);
             return Ok(());

@@ -13,6 +13,7 @@
 //! | `early` | frames that overtook the request or the answer they need |
 //! | `incoming`, `signals` | frames in: data; CREDIT, RESET and STOP |
 //! | `outgoing` | frames out |
+//! | `framing`, `stream` | what is different when the link below is a stream |
 //! | `feedback` | acknowledged and lost records, the end of a channel |
 //! | `sched` | who sends next |
 //! | `flow` | who may send how much |
@@ -28,6 +29,7 @@ mod datagram;
 mod early;
 mod feedback;
 mod flow;
+mod framing;
 mod incoming;
 mod mux;
 mod outgoing;
@@ -36,9 +38,12 @@ mod recv;
 mod sched;
 mod send;
 mod signals;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use control::{AuthMessage, CONTROL_WINDOW};
+pub use control::{CONTROL_WINDOW, ConnMessage};
+pub use framing::Framing;
 pub use mux::{ChannelInfo, ChannelPhase, DeliveryReport, Mux, MuxStats};
+pub use stream::FrameShape;

@@ -4,9 +4,11 @@ use super::control::Control;
 use super::datagram::ReassemblyBudget;
 use super::early::Early;
 use super::flow::Budget;
+use super::framing::Framing;
 use super::incoming::Discard;
 use super::pool::Pool;
 use super::sched::Sched;
+use super::stream::Holding;
 use super::table::{Channel, State, Table, flag};
 use crate::config::{ChannelKind, ConnectionConfig};
 use crate::error::{CloseReason, PeerMisbehaved, Reason};
@@ -42,6 +44,7 @@ pub(super) struct PeerLimits {
 #[derive(Debug)]
 pub struct Mux {
     pub(super) config: Arc<ConnectionConfig>,
+    pub(super) framing: Framing,
     pub(super) peer: PeerLimits,
     pub(super) ready: bool,
     pub(super) discarding: bool,
@@ -53,6 +56,8 @@ pub struct Mux {
     pub(super) budget: Budget,
     pub(super) early: Early,
     pub(super) reassembly: ReassemblyBudget,
+    /// Plain stream link: what the peer has sent and nobody has taken.
+    pub(super) held: Holding,
     /// Smoothed round trip, for the growth of windows.
     pub(super) rtt: Duration,
     /// Bytes of payload that a full packet carries.
@@ -170,6 +175,8 @@ impl Mux {
                 max_datagram: MAX_DATAGRAM as u64,
                 known: false,
             },
+            framing: Framing::Packets,
+            held: Holding::default(),
             ready: false,
             discarding: false,
             discarded: false,
@@ -278,6 +285,9 @@ impl Mux {
                     let reliable = channel.kind != ChannelKind::Datagrams;
                     self.discarded |= unconsumed + debt > 0;
                     self.budget.release(debt);
+                    if self.framing.is_plain() {
+                        self.recount(slot);
+                    }
                     if reliable && !done {
                         self.renew(Instant::ZERO, slot);
                     }

@@ -1,14 +1,21 @@
 //! Frames out: which channel has something to send, and the packing of a packet.
 
 use super::datagram::Filled;
+use super::framing::Framing;
 use super::mux::Mux;
 use super::table::{Channel, State, flag};
 use crate::config::ChannelKind;
 use crate::ids::ChannelKey;
-use crate::limits::{CONTROL_CHANNEL, FRAME_OVERHEAD, MAX_FRAME_BODY};
+use crate::limits::{
+    CONTROL_CHANNEL, FRAME_HEADER_LEN, FRAME_OVERHEAD, MAX_CONTROL_MESSAGE, MAX_FRAME_BODY,
+};
 use crate::time::Instant;
 use crate::wire::codec::Writer;
-use crate::wire::frame::{DatagramHeader, write_datagram_header, write_stream_header};
+use crate::wire::control::next_value;
+use crate::wire::frame::{
+    DatagramHeader, write_bare_header, write_datagram_header, write_stream_header,
+};
+use crate::wire::link_message::LinkMessage;
 use crate::wire::record::FrameRecord;
 use crate::wire::transport::TransportFrame;
 
@@ -24,6 +31,7 @@ const MIN_PIECE: u64 = 32;
 struct Packet<'a, R> {
     buf: &'a mut [u8],
     at: usize,
+    framing: Framing,
     record: &'a mut R,
 }
 
@@ -37,29 +45,70 @@ impl<R: FnMut(FrameRecord)> Packet<'_, R> {
     /// it.
     #[inline]
     fn piece(&self, wanted: u64) -> usize {
-        let room = self.room().saturating_sub(FRAME_OVERHEAD).min(MAX_FRAME_BODY) as u64;
+        let overhead = self.framing.overhead();
+        let room = self.room().saturating_sub(overhead).min(MAX_FRAME_BODY) as u64;
         if room < wanted.min(MIN_PIECE) { 0 } else { wanted.min(room) as usize }
     }
 
     /// Writes the header of a stream frame and gives the place of its body.
     #[inline]
     fn stream(&mut self, key: ChannelKey, id: u16, offset: u64, len: usize) -> &mut [u8] {
-        let frame = &mut self.buf[self.at..self.at + FRAME_OVERHEAD + len];
-        write_stream_header(frame, id, offset, len);
-        self.at += FRAME_OVERHEAD + len;
+        let overhead = self.framing.overhead();
+        let frame = &mut self.buf[self.at..self.at + overhead + len];
+        if self.framing.is_stream() {
+            write_bare_header(frame, id, len);
+        } else {
+            write_stream_header(frame, id, offset, len);
+        }
+        self.at += overhead + len;
         let len = len as u16;
         (self.record)(FrameRecord::Stream { channel: key, offset, len, eof: len == 0 });
-        &mut frame[FRAME_OVERHEAD..]
+        &mut frame[overhead..]
     }
 
     /// Writes a TRANSPORT frame; `false` when it does not fit.
     fn transport(&mut self, frame: &TransportFrame<'_>, record: FrameRecord) -> bool {
+        if self.framing.is_stream() {
+            return self.link_message(frame, record);
+        }
         let mut writer = Writer::new(&mut self.buf[self.at..]);
         if frame.write(&mut writer).is_err() {
             return false;
         }
         self.at += writer.written();
         (self.record)(record);
+        true
+    }
+
+    /// Writes the message of CONTROL that stands for a TRANSPORT frame; `false` when it does not fit.
+    fn link_message(&mut self, frame: &TransportFrame<'_>, record: FrameRecord) -> bool {
+        let Some(message) = LinkMessage::of(frame) else { return true };
+        let mut body = Vec::with_capacity(32);
+        message.encode(&mut body);
+        self.control(&body) && {
+            (self.record)(record);
+            true
+        }
+    }
+
+    /// Writes one message of CONTROL in a frame of its own; `false` when it does not fit.
+    fn control(&mut self, body: &[u8]) -> bool {
+        let Some(frame) = self.buf.get_mut(self.at..self.at + FRAME_HEADER_LEN + body.len()) else {
+            return false;
+        };
+        write_bare_header(frame, CONTROL_CHANNEL, body.len());
+        frame[FRAME_HEADER_LEN..].copy_from_slice(body);
+        self.at += frame.len();
+        true
+    }
+
+    /// Writes the EOF that says everything on a plain link; `false` when it does not fit.
+    fn plain_eof(&mut self, id: u16) -> bool {
+        let Some(frame) = self.buf.get_mut(self.at..self.at + FRAME_HEADER_LEN) else {
+            return false;
+        };
+        write_bare_header(frame, id, 0);
+        self.at += FRAME_HEADER_LEN;
         true
     }
 }
@@ -96,8 +145,12 @@ impl Mux {
         buf: &mut [u8],
         record: &mut R,
     ) -> usize {
-        let mut packet = Packet { buf, at: 0, record };
-        self.fill_control(&mut packet);
+        let mut packet = Packet { buf, at: 0, framing: self.framing, record };
+        if self.framing.is_stream() {
+            self.fill_stream_control(&mut packet);
+        } else {
+            self.fill_control(&mut packet);
+        }
         if self.ready {
             self.fill_transport(&mut packet);
             self.fill_classes(now, &mut packet);
@@ -142,6 +195,29 @@ impl Mux {
         }
     }
 
+    /// Stream link: messages of CONTROL, each whole in a frame of its own.
+    fn fill_stream_control<R: FnMut(FrameRecord)>(&mut self, packet: &mut Packet<'_, R>) {
+        while self.control.send.unsent() > 0 {
+            let Self { control, .. } = self;
+            let offset = control.send.next();
+            let most = MAX_CONTROL_MESSAGE.min(control.send.unsent() as usize);
+            let at = packet.at + FRAME_HEADER_LEN;
+            let end = packet.buf.len().min(at + most);
+            let Some(peek) = packet.buf.get_mut(at..end) else { return };
+            control.send.copy_at(offset, peek);
+            // What does not stand whole in the rest of this buffer waits for the next one.
+            let Ok(Some(len)) = next_value(peek) else { return };
+            let body = packet.stream(CONTROL_KEY, CONTROL_CHANNEL, offset, len);
+            control.send.take_new(body);
+        }
+        while let Some(id) = self.control.declined.front().copied() {
+            if !packet.plain_eof(id) {
+                return;
+            }
+            self.control.declined.pop_front();
+        }
+    }
+
     /// CREDIT, RESET and STOP of channels.
     fn fill_transport<R: FnMut(FrameRecord)>(&mut self, packet: &mut Packet<'_, R>) {
         while let Some(slot) = self.sched.transport.front().copied() {
@@ -164,6 +240,17 @@ impl Mux {
         packet: &mut Packet<'_, R>,
     ) -> bool {
         let (id, key) = (channel.id, ChannelKey { slot, life: channel.life });
+        if packet.framing.is_plain() {
+            if channel.has(flag::RESET_PENDING) {
+                if !packet.plain_eof(id) {
+                    return false;
+                }
+                (packet.record)(FrameRecord::Reset { channel: key });
+                channel.set(flag::END_SENT);
+            }
+            channel.clear(flag::CREDIT_PENDING | flag::RESET_PENDING | flag::STOP_PENDING);
+            return true;
+        }
         if channel.has(flag::CREDIT_PENDING) {
             let frame = TransportFrame::Credit { channel: id, limit: channel.recv.limit };
             if !packet.transport(&frame, FrameRecord::Credit { channel: key }) {
@@ -257,7 +344,14 @@ impl Mux {
     ) {
         channel.clear(flag::FIN_PENDING);
         channel.set(flag::END_SENT);
-        if channel.kind == ChannelKind::Datagrams {
+        if packet.framing.is_plain() {
+            // It ends both ways.
+            channel.set(flag::RECV_DONE);
+        }
+        if channel.kind == ChannelKind::Datagrams && packet.framing.is_stream() {
+            packet.plain_eof(channel.id);
+            (packet.record)(FrameRecord::DatagramEof { channel: key });
+        } else if channel.kind == ChannelKind::Datagrams {
             let header = DatagramHeader { id: channel.send_at as u32, index: 0, count: 0 };
             write_datagram_header(&mut packet.buf[packet.at..], channel.id, header, 0);
             packet.at += FRAME_OVERHEAD;
@@ -403,8 +497,13 @@ impl Mux {
                     Filled::Empty => break Turn::Done,
                     Filled::Full => break Turn::Full,
                     Filled::Frame(len) => {
+                        if packet.framing.is_stream() {
+                            let body = len - FRAME_HEADER_LEN;
+                            write_bare_header(&mut packet.buf[packet.at..], id, body);
+                        } else {
+                            channel.set(flag::DIRTY);
+                        }
                         packet.at += len;
-                        channel.set(flag::DIRTY);
                         if early {
                             let cost = (len - FRAME_OVERHEAD) as u64 + EARLY_FRAME_COST;
                             channel.early = channel.early.saturating_add(cost as u32);
@@ -497,7 +596,8 @@ impl Mux {
             }
             return;
         }
-        let in_flight = self.unacked > self.unsent;
+        // A stream has its own way of letting small writes find company: the last send.
+        let in_flight = self.unacked > self.unsent && !self.framing.is_stream();
         let wait = self.config.coalesce;
         let small = channel.unsent() < full && !channel.has(flag::NO_DELAY);
         if in_flight && small && wait > crate::time::Duration::ZERO {

@@ -113,6 +113,11 @@ impl RecvState {
         self.end == self.next && self.buf.is_none()
     }
 
+    /// Bytes that arrived in order and were not delivered.
+    pub(super) fn buffered(&self) -> u64 {
+        self.next - self.delivered()
+    }
+
     /// Length with prefix of the message that is being put together, once known.
     pub(super) fn message_len(&self) -> Option<u64> {
         self.buf.as_ref().map(|buf| buf.need).filter(|need| *need > 0)

@@ -82,7 +82,7 @@ impl Mux {
     /// Whether a signal for an id of the peer may have overtaken the request; if so, whether the id
     /// had a life before.
     fn may_be_early(&mut self, id: u16) -> Option<bool> {
-        if self.table.is_own(id) {
+        if self.table.is_own(id) || self.framing.is_stream() {
             return None;
         }
         match self.table.slot_of(id) {
@@ -266,6 +266,9 @@ impl Mux {
         channel.recv.release(&mut cx, &mut out)?;
         budget.release(cx.released);
         self.stats.messages_received += out.messages;
+        if self.framing.is_plain() {
+            self.recount(slot);
+        }
         self.after_delivery(now, conn, slot, sink)
     }
 }

@@ -3,6 +3,7 @@
 use super::datagram::{DatagramRecv, DatagramSend};
 use super::recv::RecvState;
 use super::send::SendBuf;
+use super::stream::Holding;
 use crate::config::ChannelKind;
 use crate::ids::{ChannelKey, Role};
 use crate::limits::{CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL, TRANSPORT_CHANNEL};
@@ -123,6 +124,8 @@ pub(super) struct Channel {
     /// Code of our RESET.
     pub reset_code: u32,
     pub recv: RecvState,
+    /// Plain stream link: what of it counts as held.
+    pub holding: Holding,
     pub datagram_send: Option<Box<DatagramSend>>,
     pub datagram_recv: Option<Box<DatagramRecv>>,
     pub name: Option<Box<str>>,
@@ -154,6 +157,7 @@ impl Channel {
             name: None,
             send: None,
             recv: RecvState::new(),
+            holding: Holding { app: 0, partial: 0 },
             datagram_send: None,
             datagram_recv: None,
         }

@@ -26,6 +26,9 @@ const COARSE: Duration = Duration::from_secs(1);
 impl Connection {
     /// A packet of the peer proved that it lives.
     pub(super) fn heard(&mut self, now: Instant) {
+        if self.is_plain() {
+            return;
+        }
         if matches!(
             self.status,
             Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
@@ -70,6 +73,7 @@ impl Connection {
         };
         also(self.closing.as_ref().and_then(|c| c.timeout()));
         also(self.handshake.as_ref().and_then(|h| h.machine.timeout()));
+        also(self.stream_timeout());
         if self.is_transferring() {
             also(self.recovery.timeout());
             also(self.received.timeout());
@@ -80,8 +84,8 @@ impl Connection {
     }
 
     /// Whether data, acknowledgements and credit still flow.
-    pub(super) const fn is_transferring(&self) -> bool {
-        self.keys.is_some()
+    pub(super) fn is_transferring(&self) -> bool {
+        self.has_keys()
             && matches!(
                 self.status,
                 Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
@@ -100,6 +104,7 @@ impl Connection {
             self.handshake_over(now, receipt, sink);
         }
         self.after_handshake(now, shared);
+        self.run_stream_timer(now);
         if let Some(closing) = &mut self.closing {
             closing.on_timeout(now);
         }
@@ -235,7 +240,14 @@ impl Connection {
 
     /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
     pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
-        if self.role == Role::Host && !self.told && self.status != Status::Connecting {
+        if self.is_stream() {
+            self.settle_stream(now, sink);
+        }
+        if self.role == Role::Host
+            && !self.told
+            && self.status != Status::Connecting
+            && !self.stream_owes()
+        {
             // Nobody was told of it: one farewell, and the slot is free for the next attempt.
             self.status = Status::Dead;
         }

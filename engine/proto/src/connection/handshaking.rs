@@ -144,7 +144,7 @@ impl Connection {
             credential: side.credential.to_vec(),
             confirmed: false,
         };
-        Ok(Self::new(now, handle, Role::Client, config, path, handshake, shared))
+        Ok(Self::new(now, handle, Role::Client, config, path, Some(handshake), shared))
     }
 
     /// A connection that answers a ConnectionRequest.
@@ -176,16 +176,16 @@ impl Connection {
             credential: Vec::new(),
             confirmed: false,
         };
-        Ok(Self::new(now, handle, Role::Host, config, path, handshake, shared))
+        Ok(Self::new(now, handle, Role::Host, config, path, Some(handshake), shared))
     }
 
-    fn new(
+    pub(super) fn new(
         now: Instant,
         handle: ConnHandle,
         role: Role,
         config: Arc<ConnectionConfig>,
         path: Path,
-        handshake: Handshaking,
+        handshake: Option<Handshaking>,
         shared: &mut Shared,
     ) -> Self {
         Self {
@@ -200,7 +200,8 @@ impl Connection {
             recovery: Recovery::new(now, &config, config.initial_packet, shared.rng.u64()),
             received: ReceivedPackets::new(config.max_ack_delay),
             mux: Mux::new(role, &config),
-            handshake: Some(Box::new(handshake)),
+            handshake: handshake.map(Box::new),
+            stream: None,
             authentication: match role {
                 Role::Client => Authentication::AwaitingResponse,
                 Role::Host => Authentication::AwaitingRequest,

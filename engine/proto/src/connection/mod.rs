@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod stream;
 #[cfg(test)]
 mod test_support;
 mod timers;
@@ -22,7 +23,7 @@ use crate::crypto::{DataKeys, ReplayWindow};
 use crate::endpoint::{ConnInfo, ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
-use crate::ids::{ConnHandle, Role};
+use crate::ids::{ConnHandle, Link, Role};
 use crate::limits::{PACKET_OVERHEAD, whole_blocks};
 use crate::place::Place;
 use crate::recovery::{Fate, ReceivedPackets, Recovery};
@@ -40,6 +41,9 @@ pub(crate) use path::Path;
 pub(crate) use receive::Taken;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use stream::StreamLink;
+pub use stream::StreamNeeds;
+pub(crate) use stream::StreamSide;
 use timers::Timers;
 #[cfg(test)]
 use transmit::Alone;
@@ -134,6 +138,8 @@ pub(crate) struct Connection {
     received: ReceivedPackets,
     mux: Mux,
     handshake: Option<Box<Handshaking>>,
+    /// The link below, if it is a stream.
+    stream: Option<Box<StreamLink>>,
     authentication: Authentication,
     peer: Option<Box<PeerInfo>>,
     pending: Pending,
@@ -264,6 +270,9 @@ impl Connection {
     }
 
     fn send_authentication_response(&mut self, accepted: bool, reason: Reason, text: &str) {
+        if self.is_plain() {
+            return;
+        }
         let mut message = Vec::new();
         control::encode_authentication_response(&mut message, accepted, reason, text);
         self.mux.send_control(&message);
@@ -352,7 +361,8 @@ impl Connection {
     /// Pings; an answer must come within the check timeout.
     pub(crate) fn check(&mut self, now: Instant) -> Result<(), ApiError> {
         self.usable()?;
-        if self.keys.is_some() {
+        self.refuse_on_plain("a plain link has no way to ask the peer")?;
+        if self.has_keys() {
             self.pending.ping = true;
             self.timers.check = Some(now + self.config.check_timeout);
         }
@@ -361,10 +371,10 @@ impl Connection {
 
     /// The local network changed: ask the peer at once, from a fresh connection id.
     pub(crate) fn network_changed(&mut self, now: Instant, shared: &mut Shared) {
-        if self.keys.is_none() || self.usable().is_err() {
+        if !self.has_keys() || self.usable().is_err() {
             return;
         }
-        if self.role == Role::Client {
+        if self.role == Role::Client && !self.is_stream() {
             let before = self.ids.token();
             // A peer that leaves too many of our retirements unanswered gets no more of them.
             if self.ids.switch(&mut self.pending.retire_ids) == Ok(true) {
@@ -459,12 +469,17 @@ impl Connection {
             reason: self.closing.as_ref().map(|c| c.reason.clone()),
             suite: self.peer.as_ref().map(|p| p.suite),
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
+            link: if self.is_stream() { Link::Stream } else { Link::Datagram },
+            plain: self.is_plain(),
         }
     }
 
     pub(crate) fn stats(&self) -> ConnStats {
         let r = self.recovery.stats();
         let mux = self.mux.stats();
+        if let Some(stats) = self.stream_stats() {
+            return stats;
+        }
         ConnStats {
             packets_sent: r.packets_sent,
             packets_received: self.counters.packets_received,
@@ -521,6 +536,12 @@ impl Connection {
     /// Once, when the handshake is over, well or badly.
     pub(crate) fn take_handshake_end(&mut self) -> bool {
         self.counted && self.authentication.is_over() && core::mem::take(&mut self.counted)
+    }
+
+    /// The application does not know it any more: it ends without a word to anybody.
+    pub(crate) fn forget(&mut self) {
+        self.told = false;
+        self.discard();
     }
 
     /// Ends a connection that nobody was told of, without a word.

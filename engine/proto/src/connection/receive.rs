@@ -1,7 +1,7 @@
 //! Taking packets: open, frames, acknowledgements, change of path.
 
 use super::{Authentication, Connection, Migration, lost};
-use crate::channel::AuthMessage;
+use crate::channel::ConnMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
 use crate::event::{Incoming, NullSink, Sink};
@@ -280,7 +280,12 @@ impl Connection {
                 self.on_auth_message(now, message, sink)?;
                 self.control_waits = true;
             }
-            if !self.control_waits || self.authentication != Authentication::Done {
+            let undecided = if self.is_stream() {
+                self.authentication == Authentication::AwaitingApplication
+            } else {
+                self.authentication != Authentication::Done
+            };
+            if !self.control_waits || undecided || !self.is_transferring() {
                 return Ok(());
             }
             self.control_waits = false;
@@ -291,32 +296,33 @@ impl Connection {
     fn on_auth_message<S: Sink>(
         &mut self,
         now: Instant,
-        message: AuthMessage,
+        message: ConnMessage,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
         match (message, self.authentication) {
-            (AuthMessage::Request { credential }, Authentication::AwaitingRequest) => {
+            (ConnMessage::Request { credential }, Authentication::AwaitingRequest) => {
                 self.on_authentication_request(&credential, sink);
             }
-            (AuthMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
+            (ConnMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
                 self.authentication = Authentication::Done;
                 self.establish(now, sink);
             }
-            (AuthMessage::Response { reason, text, .. }, Authentication::AwaitingResponse) => {
+            (ConnMessage::Response { reason, text, .. }, Authentication::AwaitingResponse) => {
                 self.authentication = Authentication::Failed;
                 self.peer_closed(now, CloseReason { reason, text }, sink);
             }
-            (AuthMessage::Request { .. }, _) => {
+            (ConnMessage::Request { .. }, _) => {
                 return Err(PeerMisbehaved::Unexpected("AuthenticationRequest"));
             }
-            (AuthMessage::Response { .. }, _) => {
+            (ConnMessage::Response { .. }, _) => {
                 return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
             }
+            (message, _) => self.on_link_message(now, message, sink)?,
         }
         Ok(())
     }
 
-    fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
+    pub(super) fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
         self.authentication = Authentication::AwaitingApplication;
         self.told = true;
         let peer = self.peer.as_deref();

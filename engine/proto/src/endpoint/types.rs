@@ -3,7 +3,7 @@
 use crate::config::ConnectionConfig;
 use crate::error::{ApiError, CloseReason};
 use crate::handshake::{ClientTls, HostTls};
-use crate::ids::{PeerId, Role};
+use crate::ids::{Link, PeerId, Role};
 use crate::limits::MAX_CREDENTIAL;
 pub use crate::recovery::Ecn;
 use crate::status::Status;
@@ -150,6 +150,10 @@ pub struct ConnInfo {
     pub suite: Option<&'static str>,
     /// The TLS session was resumed.
     pub resumed: bool,
+    /// What carries it.
+    pub link: Link,
+    /// A stream link that has only frames, requests and EOFs.
+    pub plain: bool,
 }
 
 /// Counters and gauges of a connection.

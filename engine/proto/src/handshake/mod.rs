@@ -12,6 +12,7 @@
 //! | `client`, `host` | one type for each awaited message of each role |
 //! | `level`, `crypto_stream` | packet number space and byte stream of one encryption level |
 //! | `retry` | answers that a host gives without keeping state |
+//! | `stream_tls` | TLS as a stream link needs it |
 //! | `tls`, `identity`, `trust` | settings, built once and shared |
 //!
 //! What an unauthenticated packet can do is bounded by one rule: it is dropped, or it is a hint
@@ -30,6 +31,7 @@ mod machine;
 mod outcome;
 mod receive;
 mod retry;
+mod stream_tls;
 mod transmit;
 
 pub mod identity;
@@ -47,5 +49,6 @@ pub use outcome::{
     Dropped, Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
 };
 pub use retry::{write_refusal, write_retry, write_version_list};
+pub(crate) use stream_tls::StreamTls;
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
 pub use trust::{ClientAuth, Trust};

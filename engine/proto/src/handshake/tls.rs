@@ -4,17 +4,22 @@
 //! memory, so that a second connection resumes; nothing is ever sent as 0-RTT.
 
 use super::identity::{Identity, security};
+use super::stream_tls::StreamTls;
 use super::trust::{ClientAuth, Trust};
 use crate::error::{ApiError, CloseReason, Reason};
-use crate::limits::ALPN;
+use crate::limits::{ALPN, ALPN_PLAIN};
 use core::fmt;
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring as ring_provider;
 use rustls::quic;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error, ServerConfig, Side};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, ServerConfig,
+    ServerConnection, Side,
+};
 use rustls_pki_types::ServerName;
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +28,8 @@ pub use rustls::KeyLog;
 /// Session tickets that a host sends on each connection: single-use, so one makes the next
 /// connection cheap and that one brings its own.
 const TICKETS: usize = 1;
+/// Sessions that a client remembers for stream links.
+const STREAM_SESSIONS: usize = 256;
 /// Label of the exported value that both sides of a connection share (RFC 8446 §7.5).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
 
@@ -30,6 +37,8 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// For stream links, made when the first one is: native, and plain.
+    streams: Arc<[OnceLock<Arc<ClientConfig>>; 2]>,
     identity: Option<Identity>,
     fingerprint: TlsFingerprint,
 }
@@ -38,6 +47,8 @@ pub struct ClientTls {
 #[derive(Clone)]
 pub struct HostTls {
     config: Arc<ServerConfig>,
+    /// For stream links, made when the first one is: native only, and plain too.
+    streams: Arc<[OnceLock<Arc<ServerConfig>>; 2]>,
     identity: Identity,
 }
 
@@ -108,7 +119,23 @@ impl ClientTls {
             config.key_log = log;
         }
         let fingerprint = TlsFingerprint::new(identity.as_ref(), trust);
-        Ok(Self { config: Arc::new(config), identity, fingerprint })
+        Ok(Self { config: Arc::new(config), streams: Arc::default(), identity, fingerprint })
+    }
+
+    /// TLS for a stream link. Sessions of one link are never resumed on another.
+    pub(crate) fn stream(&self, server_name: &str, plain: bool) -> Result<StreamTls, ApiError> {
+        let config = self.streams[usize::from(plain)].get_or_init(|| {
+            let mut config = (*self.config).clone();
+            config.alpn_protocols = vec![if plain { ALPN_PLAIN.to_vec() } else { ALPN.to_vec() }];
+            config.resumption = Resumption::in_memory_sessions(STREAM_SESSIONS);
+            Arc::new(config)
+        });
+        let name = ServerName::try_from(server_name.to_owned()).map_err(|_| {
+            ApiError::InvalidArgument { field: "server_name", why: "is no host name or address" }
+        })?;
+        ClientConnection::new(config.clone(), name)
+            .map(StreamTls::new)
+            .map_err(|e| security("TLS", &e))
     }
 
     /// What must be equal for two connects to share a connection.
@@ -162,7 +189,23 @@ impl HostTls {
         if let Some(log) = key_log {
             config.key_log = log;
         }
-        Ok(Self { config: Arc::new(config), identity })
+        Ok(Self { config: Arc::new(config), streams: Arc::default(), identity })
+    }
+
+    /// TLS for a stream link. `plain`: a client may speak the plain protocol, too.
+    pub(crate) fn stream(&self, plain: bool) -> Result<StreamTls, ApiError> {
+        let config = self.streams[usize::from(plain)].get_or_init(|| {
+            let mut config = (*self.config).clone();
+            config.alpn_protocols = vec![ALPN.to_vec()];
+            if plain {
+                config.alpn_protocols.push(ALPN_PLAIN.to_vec());
+            }
+            if let Ok(ticketer) = ring_provider::Ticketer::new() {
+                config.ticketer = ticketer;
+            }
+            Arc::new(config)
+        });
+        ServerConnection::new(config.clone()).map(StreamTls::new).map_err(|e| security("TLS", &e))
     }
 
     /// The identity presented to clients.
@@ -223,7 +266,7 @@ pub(super) fn suite_name(tls: &quic::Connection) -> &'static str {
 }
 
 /// The reason with which a TLS failure ends the attempt, and is told to the peer.
-pub(super) fn close_reason(error: &Error, alert: Option<AlertDescription>) -> CloseReason {
+pub(crate) fn close_reason(error: &Error, alert: Option<AlertDescription>) -> CloseReason {
     let reason = match error {
         Error::InvalidCertificate(_) | Error::UnsupportedNameType => Reason::BAD_CERTIFICATE,
         Error::NoCertificatesPresented => Reason::AUTHENTICATION,

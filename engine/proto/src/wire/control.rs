@@ -14,6 +14,7 @@ use crate::limits::{
     PRIORITIES,
 };
 use crate::wire::codec::{Reader, Truncated};
+use crate::wire::link_message::{self, LinkMessage};
 use core::ops::RangeInclusive;
 use rmp::Marker;
 use rmp::decode::{Bytes, read_array_len, read_bin_len, read_bool, read_int, read_map_len};
@@ -45,6 +46,8 @@ pub enum ControlMessage<'a> {
         /// Words for people, at most [`MAX_REASON_TEXT`] bytes.
         text: &'a str,
     },
+    /// Stream link: what TRANSPORT frames say on the datagram link.
+    Link(LinkMessage<'a>),
     /// A type that we do not know; ignored.
     Unknown,
 }
@@ -107,7 +110,7 @@ impl Default for RequestOptions<'_> {
     }
 }
 
-const fn bad(why: &'static str) -> PeerMisbehaved {
+pub(super) const fn bad(why: &'static str) -> PeerMisbehaved {
     PeerMisbehaved::Control(why)
 }
 
@@ -219,7 +222,9 @@ pub fn parse(value: &[u8]) -> Result<ControlMessage<'_>, PeerMisbehaved> {
         Some(marker) if is_int(marker) => match read_int::<u64, _>(&mut d.rd) {
             Ok(AUTHENTICATION_REQUEST) => d.authentication_request(count),
             Ok(AUTHENTICATION_RESPONSE) => d.authentication_response(count),
-            _ => Ok(ControlMessage::Unknown),
+            Ok(kind) => Ok(link_message::parse(&mut d, kind, count)?
+                .map_or(ControlMessage::Unknown, ControlMessage::Link)),
+            Err(_) => Ok(ControlMessage::Unknown),
         },
         _ => Err(bad("message starts with neither a name nor a type")),
     }
@@ -235,7 +240,7 @@ const fn is_int(marker: Marker) -> bool {
 }
 
 /// Reads from one whole, bounded value.
-struct Decoder<'a> {
+pub(super) struct Decoder<'a> {
     rd: Bytes<'a>,
 }
 
@@ -258,7 +263,7 @@ impl<'a> Decoder<'a> {
         Ok(head)
     }
 
-    fn uint(
+    pub(super) fn uint(
         &mut self,
         range: RangeInclusive<u64>,
         why: &'static str,
@@ -269,7 +274,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn bool(&mut self, why: &'static str) -> Result<bool, PeerMisbehaved> {
+    pub(super) fn bool(&mut self, why: &'static str) -> Result<bool, PeerMisbehaved> {
         read_bool(&mut self.rd).map_err(|_| bad(why))
     }
 
@@ -278,7 +283,22 @@ impl<'a> Decoder<'a> {
         self.take(len)
     }
 
-    fn str(&mut self, max: usize, why: [&'static str; 3]) -> Result<&'a str, PeerMisbehaved> {
+    pub(super) fn bin(
+        &mut self,
+        max: usize,
+        why: [&'static str; 2],
+    ) -> Result<&'a [u8], PeerMisbehaved> {
+        let [not_bin, too_long] = why;
+        let len = read_bin_len(&mut self.rd).map_err(|_| bad(not_bin))?;
+        let bytes = self.take(len)?;
+        if bytes.len() > max { Err(bad(too_long)) } else { Ok(bytes) }
+    }
+
+    pub(super) fn str(
+        &mut self,
+        max: usize,
+        why: [&'static str; 3],
+    ) -> Result<&'a str, PeerMisbehaved> {
         let [not_str, too_long, not_utf8] = why;
         let raw = self.raw_str(not_str)?;
         if raw.len() > max {
@@ -395,11 +415,8 @@ impl<'a> Decoder<'a> {
         if count < 2 {
             return Err(bad("AuthenticationRequest has fewer than 2 elements"));
         }
-        let len = read_bin_len(&mut self.rd).map_err(|_| bad("credential is not binary"))?;
-        let credential = self.take(len)?;
-        if credential.len() > MAX_CREDENTIAL {
-            return Err(bad("credential is longer than 8192 bytes"));
-        }
+        let why = ["credential is not binary", "credential is longer than 8192 bytes"];
+        let credential = self.bin(MAX_CREDENTIAL, why)?;
         Ok(ControlMessage::AuthenticationRequest { credential })
     }
 
@@ -422,10 +439,10 @@ impl<'a> Decoder<'a> {
 }
 
 /// Appends to a vector, which never fails: the results of `rmp` are dropped here, once.
-struct Encoder<'v>(&'v mut Vec<u8>);
+pub(super) struct Encoder<'v>(pub &'v mut Vec<u8>);
 
 impl Encoder<'_> {
-    fn array(&mut self, len: u32) {
+    pub(super) fn array(&mut self, len: u32) {
         let _ = write_array_len(self.0, len);
     }
 
@@ -433,19 +450,19 @@ impl Encoder<'_> {
         let _ = write_map_len(self.0, len);
     }
 
-    fn uint(&mut self, value: u64) {
+    pub(super) fn uint(&mut self, value: u64) {
         let _ = put_uint(self.0, value);
     }
 
-    fn bool(&mut self, value: bool) {
+    pub(super) fn bool(&mut self, value: bool) {
         let _ = write_bool(self.0, value);
     }
 
-    fn str(&mut self, value: &str) {
+    pub(super) fn str(&mut self, value: &str) {
         let _ = write_str(self.0, value);
     }
 
-    fn bin(&mut self, value: &[u8]) {
+    pub(super) fn bin(&mut self, value: &[u8]) {
         let _ = write_bin(self.0, value);
     }
 }

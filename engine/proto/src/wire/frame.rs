@@ -131,6 +131,18 @@ impl<'a> Iterator for Frames<'a> {
 
 impl core::iter::FusedIterator for Frames<'_> {}
 
+/// Stream link: writes the four bytes in front of a body of `len` bytes.
+///
+/// # Panics
+/// If `buf` is shorter than [`FRAME_HEADER_LEN`].
+#[inline]
+pub fn write_bare_header(buf: &mut [u8], channel: u16, len: usize) {
+    debug_assert!(len <= MAX_FRAME_BODY);
+    let word = (len as u32) << 16 | u32::from(channel);
+    let head = buf.first_chunk_mut::<FRAME_HEADER_LEN>().expect("room for a frame header");
+    *head = word.to_be_bytes();
+}
+
 /// Writes the ten bytes in front of a body of `len` stream bytes starting at `offset`.
 ///
 /// # Panics

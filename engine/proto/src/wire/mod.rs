@@ -7,6 +7,7 @@
 //! | [`frame`] | the frames inside a packet's payload |
 //! | [`transport`], [`ack`] | bodies of frames on the TRANSPORT channel |
 //! | [`control`] | msgpack messages of the CONTROL channel |
+//! | [`link_message`] | those of them that stand for TRANSPORT frames on a stream link |
 //! | [`params`] | transport parameters, carried by the TLS handshake |
 //! | [`ranges`] | sets of ranges: packet numbers, stream bytes |
 //! | [`record`] | what a sent packet contained |
@@ -20,6 +21,7 @@ pub mod ack;
 pub mod codec;
 pub mod control;
 pub mod frame;
+pub mod link_message;
 pub mod packet;
 pub mod params;
 pub mod ranges;

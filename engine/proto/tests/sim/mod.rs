@@ -19,11 +19,12 @@ pub mod pattern;
 pub mod rng;
 pub mod scenario;
 pub mod seeds;
+pub mod tcp;
 pub mod tls;
 pub mod world;
 
 pub use flow::{End, Flow, Size};
-pub use node::{NodeConfig, OnIncoming, OnRequest};
+pub use node::{NodeConfig, OnIncoming, OnRequest, Over};
 pub use pair::Pair;
 pub use world::{NodeId, Packet, Verdict, World};
 

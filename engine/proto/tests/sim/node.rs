@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use trunkline_proto::endpoint::{
-    ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy, Transmit,
+    ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy,
+    StreamOptions, Transmit,
 };
 use trunkline_proto::error::ApiError;
 use trunkline_proto::event::ChannelEnd;
@@ -28,9 +29,19 @@ const MAX_TRAINS: u32 = 20_000;
 /// Error codes with which a simulated application closes.
 pub const CLOSE_CODE: u32 = 1234;
 
+/// What a client connects over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Datagrams,
+    Stream,
+    PlainStream,
+}
+
 /// How a node is made.
 #[derive(Clone)]
 pub struct NodeConfig {
+    /// What a client connects over; a host takes all.
+    pub over: Over,
     /// Answers ConnectionRequests.
     pub listen: bool,
     pub identity: Identity,
@@ -57,6 +68,7 @@ impl NodeConfig {
     /// A client with the usual identity.
     pub fn client() -> Self {
         Self {
+            over: Over::Datagrams,
             listen: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
@@ -350,8 +362,17 @@ impl Node {
         remotes: &[SocketAddr],
         config: &ClientConfig,
     ) -> ConnHandle {
-        let conn =
-            self.call(now, |ep, now, _| ep.connect(now, 0, remotes, config)).expect("connect");
+        let over = self.config.over;
+        let conn = self
+            .call(now, |ep, now, _| {
+                let plain = over == Over::PlainStream;
+                let options = StreamOptions { plain, on_hold: false };
+                match over {
+                    Over::Datagrams => ep.connect(now, 0, remotes, config),
+                    _ => ep.connect_stream(now, remotes[0], config, options),
+                }
+            })
+            .expect("connect");
         let known = Conn::new(conn, Role::Client, remotes[0]);
         let old = self.app.conns.insert(conn, known);
         assert!(old.is_none(), "{}: the handle {conn:?} was given twice", self.name);
@@ -649,7 +670,9 @@ fn endpoint(
     )
     .expect("endpoint");
     if let Some(tls) = tls {
-        endpoint.listen(0, ListenerConfig { tls, connection: None }).expect("listen");
+        let listener = ListenerConfig { tls, connection: None };
+        endpoint.listen(0, listener.clone()).expect("listen");
+        endpoint.listen_stream(0, listener, true).expect("listen");
     }
     endpoint
 }

@@ -10,6 +10,7 @@ use super::app::{App, Event};
 use super::link::Link;
 use super::node::{Node, NodeConfig};
 use super::rng::{Rng, mix};
+use super::tcp::{Carried, Tcp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
@@ -72,6 +73,8 @@ pub struct World {
     hook: Option<Hook>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     flights: BTreeMap<u64, Packet>,
+    pieces: BTreeMap<u64, Carried>,
+    pub tcp: Tcp,
     actions: BTreeMap<(Instant, u64), Action>,
     sequence: u64,
     /// Packets and bytes that went to addresses where nobody is.
@@ -100,6 +103,8 @@ impl World {
             hook: None,
             queue: BinaryHeap::new(),
             flights: BTreeMap::new(),
+            pieces: BTreeMap::new(),
+            tcp: Tcp::new(Rng::new(seed).fork(3)),
             actions: BTreeMap::new(),
             sequence: 0,
             astray: BTreeMap::new(),
@@ -238,6 +243,25 @@ impl World {
                 self.send(id, packet);
             }
         }
+        let pieces = self.tcp.transmit(self.now, &mut self.nodes);
+        self.carry(pieces);
+    }
+
+    fn carry(&mut self, pieces: Vec<(Instant, Carried)>) {
+        for (at, piece) in pieces {
+            if self.trace {
+                println!("{:>12} piece {:?}", self.now.as_nanos() / 1_000, summary(&piece));
+            }
+            self.sequence += 1;
+            self.queue.push(Reverse((at, self.sequence)));
+            self.pieces.insert(self.sequence, piece);
+        }
+    }
+
+    /// Breaks every TCP connection.
+    pub fn break_streams(&mut self) {
+        let pieces = self.tcp.break_all(self.now);
+        self.carry(pieces);
     }
 
     fn send(&mut self, from: NodeId, mut packet: Packet) {
@@ -294,6 +318,12 @@ impl World {
                 break;
             }
             self.queue.pop();
+            if let Some(piece) = self.pieces.remove(&sequence) {
+                self.delivered += 1;
+                let more = self.tcp.arrive(self.now, piece, &mut self.nodes);
+                self.carry(more);
+                continue;
+            }
             let Some(mut packet) = self.flights.remove(&sequence) else { continue };
             let Some(to) = self.node_at(packet.to).filter(|to| self.nodes[*to].alive) else {
                 continue;
@@ -318,6 +348,7 @@ impl World {
                 assert_ne!(shard, 0, "our own shard was named as another one");
             }
         }
+        self.tcp.read(self.now, &mut self.nodes);
         for node in self.nodes.iter_mut().filter(|n| n.alive) {
             node.end_batch(self.now);
             node.react(self.now);
@@ -391,6 +422,7 @@ impl World {
     pub fn lose_all_in_flight(&mut self) {
         self.queue.clear();
         self.flights.clear();
+        self.pieces.clear();
     }
 
     /// Bytes of heap that the endpoint of a node holds.
@@ -408,6 +440,14 @@ impl World {
     /// Events of a node, with their time.
     pub fn history(&self, node: NodeId) -> &[(Instant, Event)] {
         &self.nodes[node].app.history
+    }
+}
+
+fn summary(piece: &Carried) -> String {
+    use super::tcp::Piece;
+    match &piece.2 {
+        Piece::Bytes(bytes) => format!("{} to {}: {} bytes", piece.0, piece.1, bytes.len()),
+        other => format!("{} to {}: {other:?}", piece.0, piece.1),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Single behaviours of reliable channels.
 
 use super::net::{CONN, Net, Weather, pattern_bytes, receive};
-use crate::channel::{AuthMessage, ChannelPhase};
+use crate::channel::{ChannelPhase, ConnMessage};
 use crate::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use crate::endpoint::SendOptions;
 use crate::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
@@ -768,7 +768,7 @@ fn authentication_goes_first_and_pauses_control() {
     receive(host, net.now, 0, &buf[..n]).unwrap();
     assert!(host.sink.requests.is_empty(), "the connection has to look at it first");
     let message = host.mux.poll_control();
-    assert_eq!(message, Some(AuthMessage::Request { credential: b"ticket".to_vec() }));
+    assert_eq!(message, Some(ConnMessage::Request { credential: b"ticket".to_vec() }));
     host.mux.resume_control(net.now, CONN, &mut host.sink).unwrap();
     assert_eq!(host.sink.requests.len(), 1);
     let key = host.sink.requests[0].0;

@@ -1,0 +1,314 @@
+//! Connections over streams: their bytes in and out.
+//!
+//! The caller owns the sockets. For a client it makes a TCP connection to where
+//! [`Endpoint::connect_stream`] wants to go, or tells that it cannot
+//! ([`Endpoint::stream_failed`]). Once TCP stands: received bytes go to
+//! [`Endpoint::stream_receive`] while [`Endpoint::stream_is_readable`]; whenever
+//! [`Endpoint::next_stream`] names a connection, or the last bytes of one have been sent,
+//! [`Endpoint::stream_transmit`] has the next ones, and [`Endpoint::stream_needs`] says when to end.
+//! [`Endpoint::closed_stream`] names those whose sockets nobody needs any more.
+
+use super::{ClientConfig, Endpoint, ListenerConfig};
+use crate::connection::{Connection, StreamNeeds, StreamSide};
+use crate::error::ApiError;
+use crate::event::{NullSink, Sink};
+use crate::ids::{ConnHandle, Role};
+use crate::limits::STREAM_RECORD;
+use crate::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// How a client connects over a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Speak the plain protocol: frame headers, ChannelRequest and EOF only.
+    pub plain: bool,
+    /// The AuthenticationRequest waits for [`Endpoint::release_stream`], so that the host's
+    /// application hears nothing of a link that is not chosen.
+    pub on_hold: bool,
+}
+
+/// A connection over a stream that is gone.
+#[derive(Debug)]
+pub struct ClosedStream {
+    /// Its handle, stale by now.
+    pub conn: ConnHandle,
+    /// The last bytes for the peer. They are sent, if all that was written before them is, before the
+    /// socket closes.
+    pub farewell: Vec<u8>,
+}
+
+/// Room for a farewell: one record and what TLS itself has to say.
+const FAREWELL: usize = STREAM_RECORD + 1024;
+
+struct StreamListener {
+    config: ListenerConfig,
+    connection: Arc<crate::config::ConnectionConfig>,
+    plain: bool,
+}
+
+/// What an endpoint keeps for streams.
+#[derive(Default)]
+pub(super) struct Streams {
+    listeners: BTreeMap<u16, StreamListener>,
+    /// Slots that may have something to send.
+    ready: VecDeque<u32>,
+    closed: VecDeque<ClosedStream>,
+    live: u32,
+    /// Plaintext of one record.
+    scratch: Vec<u8>,
+}
+
+impl core::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Streams").field("listeners", &self.listeners.len()).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    pub(super) fn push_ready(&mut self, slot: u32) {
+        self.ready.push_back(slot);
+    }
+
+    /// A connection is gone; its last words are written down. What only streams need is given back
+    /// with the last of them.
+    pub(super) fn forget(&mut self, now: Instant, conn: &mut Connection) {
+        self.scratch.resize(STREAM_RECORD, 0);
+        let mut farewell = Vec::new();
+        if conn.owes_farewell() {
+            farewell.resize(FAREWELL, 0);
+            let n = conn.stream_transmit(now, &mut farewell, &mut self.scratch, &mut NullSink);
+            farewell.truncate(n);
+            farewell.shrink_to_fit();
+        }
+        self.closed.push_back(ClosedStream { conn: conn.handle(), farewell });
+        self.live -= 1;
+        if self.live == 0 {
+            self.scratch = Vec::new();
+            self.ready = VecDeque::new();
+        }
+    }
+}
+
+impl Endpoint {
+    /// Takes TCP connections that arrive on listening socket `socket` (a number of the caller's, in
+    /// a space of its own). `plain`: clients may speak the plain protocol, too.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidArgument`] names the field that is out of range.
+    pub fn listen_stream(
+        &mut self,
+        socket: u16,
+        config: ListenerConfig,
+        plain: bool,
+    ) -> Result<(), ApiError> {
+        if let Some(config) = &config.connection {
+            config.validate()?;
+        }
+        let connection =
+            config.connection.clone().map_or_else(|| self.connection.clone(), Arc::new);
+        self.streams.listeners.insert(socket, StreamListener { config, connection, plain });
+        Ok(())
+    }
+
+    /// Takes no more of them; connections live on.
+    pub fn unlisten_stream(&mut self, socket: u16) {
+        self.streams.listeners.remove(&socket);
+    }
+
+    /// Starts a connection over a stream to `remote`.
+    ///
+    /// # Errors
+    /// Configuration out of range, TLS settings unusable, or too many connections.
+    pub fn connect_stream(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        config: &ClientConfig,
+        options: StreamOptions,
+    ) -> Result<ConnHandle, ApiError> {
+        config.validate()?;
+        let connection = config
+            .connection
+            .as_ref()
+            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
+        let side = StreamSide {
+            tls: config.tls.stream(&config.server_name, options.plain)?,
+            plain: options.plain,
+            credential: config.credential.clone(),
+            on_hold: options.on_hold,
+            remote,
+            local: None,
+            socket: 0,
+        };
+        let handle = self.reserve()?;
+        let conn =
+            Connection::stream(now, handle, Role::Client, connection, side, &mut self.shared);
+        self.shared.counters.connected += 1;
+        self.streams.live += 1;
+        self.insert(handle, conn);
+        Ok(handle)
+    }
+
+    /// Takes over a TCP connection that `remote` has made.
+    ///
+    /// # Errors
+    /// [`ApiError::NoConnection`] when nobody listens there, [`ApiError::LimitReached`]; the caller
+    /// closes it then.
+    pub fn accept_stream(
+        &mut self,
+        now: Instant,
+        socket: u16,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+    ) -> Result<ConnHandle, ApiError> {
+        let Some(listener) = self.streams.listeners.get(&socket) else {
+            return Err(ApiError::NoConnection("nobody listens here"));
+        };
+        if self.handshakes >= self.config.max_handshakes {
+            self.shared.counters.refused += 1;
+            let limit = self.config.max_handshakes.into();
+            return Err(ApiError::LimitReached { what: "max_handshakes", limit });
+        }
+        let (plain, connection) = (listener.plain, listener.connection.clone());
+        let tls = listener.config.tls.stream(plain)?;
+        let credential = Vec::new();
+        let side = StreamSide { tls, plain, credential, on_hold: false, remote, local, socket };
+        let handle = self.reserve()?;
+        let conn = Connection::stream(now, handle, Role::Host, connection, side, &mut self.shared);
+        self.shared.counters.accepted += 1;
+        self.streams.live += 1;
+        self.insert(handle, conn);
+        Ok(handle)
+    }
+
+    fn with_stream<R>(
+        &mut self,
+        conn: ConnHandle,
+        call: impl FnOnce(&mut Connection) -> R,
+    ) -> Option<R> {
+        let entry = self.slots.get_mut(conn.slot as usize)?;
+        let matches = entry.generation == conn.generation;
+        let result = call(entry.conn.as_deref_mut().filter(|c| matches && c.is_stream())?);
+        self.touch(conn.slot);
+        Some(result)
+    }
+
+    /// Takes bytes of the stream of `conn`, in order. A batch ends with [`Endpoint::end_batch`].
+    pub fn stream_receive<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        bytes: &[u8],
+        sink: &mut S,
+    ) {
+        if !self.deferred.is_empty() {
+            self.deferred.replay(sink);
+        }
+        self.with_stream(conn, |c| c.stream_receive(now, bytes, sink));
+    }
+
+    /// The peer's direction of the TCP connection has ended.
+    pub fn stream_finished<S: Sink>(&mut self, now: Instant, conn: ConnHandle, sink: &mut S) {
+        self.with_stream(conn, |c| c.stream_finished(now, sink));
+    }
+
+    /// The TCP connection could not be made, or broke; `text` says why.
+    pub fn stream_failed<S: Sink>(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        text: &str,
+        sink: &mut S,
+    ) {
+        self.with_stream(conn, |c| c.stream_failed(now, text, sink));
+    }
+
+    /// A connection over a stream that may have something to send. Call it when
+    /// [`Endpoint::poll_transmit`] has given `None`.
+    pub fn next_stream(&mut self) -> Option<ConnHandle> {
+        while let Some(slot) = self.streams.ready.pop_front() {
+            let entry = &self.slots[slot as usize];
+            if let Some(conn) = entry.conn.as_ref().filter(|c| c.is_stream()) {
+                return Some(conn.handle());
+            }
+        }
+        None
+    }
+
+    /// Writes the next bytes of the stream of `conn` into `out`; gives how many. Nothing may be
+    /// written before all of what was written last has been sent.
+    pub fn stream_transmit(&mut self, now: Instant, conn: ConnHandle, out: &mut [u8]) -> usize {
+        if self.conn(conn).is_none() {
+            return 0;
+        }
+        let mut scratch = core::mem::take(&mut self.streams.scratch);
+        scratch.resize(STREAM_RECORD, 0);
+        let mut deferred = core::mem::take(&mut self.deferred);
+        let n = self
+            .slots
+            .get_mut(conn.slot as usize)
+            .filter(|entry| entry.generation == conn.generation)
+            .and_then(|entry| entry.conn.as_deref_mut())
+            .map_or(0, |c| c.stream_transmit(now, out, &mut scratch, &mut deferred));
+        self.deferred = deferred;
+        self.streams.scratch = scratch;
+        if n > 0 {
+            self.touch_quietly(conn.slot);
+        }
+        n
+    }
+
+    /// What was written or told may have changed deadlines and endings, but gives nothing to send.
+    fn touch_quietly(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if !entry.touched {
+            entry.touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    /// What the stream of `conn` needs once everything written was sent.
+    pub fn stream_needs(&self, conn: ConnHandle) -> StreamNeeds {
+        self.conn(conn).map_or(StreamNeeds::Close, Connection::stream_needs)
+    }
+
+    /// Whether the stream of `conn` may be read from. It may be again when the connection has been
+    /// named by [`Endpoint::next_stream`].
+    pub fn stream_is_readable(&self, conn: ConnHandle) -> bool {
+        self.conn(conn).is_some_and(Connection::stream_is_readable)
+    }
+
+    /// A connection that is gone: its socket is to be closed when what was written is sent.
+    pub fn closed_stream(&mut self) -> Option<ClosedStream> {
+        let closed = self.streams.closed.pop_front();
+        if closed.is_none() && self.streams.live == 0 {
+            self.streams.closed.shrink_to_fit();
+        }
+        closed
+    }
+
+    /// Client: whether TLS has proved the host, and only [`Self::release_stream`] is missing.
+    pub fn is_stream_proven(&self, conn: ConnHandle) -> bool {
+        self.conn(conn).is_some_and(Connection::is_stream_proven)
+    }
+
+    /// Client: the link was chosen; the AuthenticationRequest goes out.
+    pub fn release_stream(&mut self, conn: ConnHandle) {
+        self.with_stream(conn, Connection::release_stream);
+    }
+
+    /// Ends a client's attempt that another one has made superfluous. Nothing is told.
+    pub fn abandon(&mut self, conn: ConnHandle) {
+        let Some(entry) = self.slots.get_mut(conn.slot as usize) else { return };
+        if entry.generation == conn.generation
+            && let Some(c) = &mut entry.conn
+        {
+            c.forget();
+            self.touch(conn.slot);
+            let now = Instant::ZERO;
+            self.settle(now, &mut NullSink);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Connections over streams, native and plain, in the simulated world.
+
+mod sim;
+
+use sim::pair::{CLIENT, HOST};
+use sim::scenario::{Kinds, Scenario};
+use sim::{Flow, NodeConfig, Over, Pair, Size, secs, seeds};
+use trunkline_proto::config::{ChannelKind, ConnectionConfig};
+
+fn pair(seed: u64, over: Over, change: impl Fn(&mut ConnectionConfig)) -> Pair {
+    let mut client = NodeConfig::client().with(&change);
+    client.over = over;
+    let mut pair = Pair::apart(seed, client, NodeConfig::host().with(&change));
+    pair.connect();
+    pair
+}
+
+#[test]
+fn a_native_stream_connects_and_carries_every_kind() {
+    for seed in 0..50 {
+        let mut p = pair(seed, Over::Stream, |_| {});
+        p.open(CLIENT, "bytes", ChannelKind::Bytes, Flow::of(3_000_000, Size::Mixed(9_000)));
+        p.open(CLIENT, "messages", ChannelKind::Messages, Flow::of(1_000, Size::Mixed(100_000)));
+        p.open(HOST, "back", ChannelKind::Bytes, Flow::of(2_000_000, Size::Fixed(1_000)));
+        for (node, name) in [(HOST, "bytes"), (HOST, "messages"), (CLIENT, "back")] {
+            p.await_eof(node, name, secs(60));
+        }
+        p.check_delivery();
+        p.finish();
+    }
+}
+
+fn matrix(test: &str, first: u64, kinds: Kinds, channels: u64) {
+    Scenario::new(0, Kinds::Mixed, 2).over_a_stream().digest();
+    seeds::run("streams", test, first, 300, |seed| {
+        Scenario::new(seed, kinds, channels).over_a_stream().run();
+    });
+}
+
+#[test]
+fn matrix_mixed_1() {
+    matrix("matrix_mixed_1", 310_000, Kinds::Mixed, 1);
+}
+
+#[test]
+fn matrix_mixed_20() {
+    matrix("matrix_mixed_20", 320_000, Kinds::Mixed, 20);
+}
+
+#[test]
+fn matrix_mixed_200() {
+    matrix("matrix_mixed_200", 330_000, Kinds::Mixed, 200);
+}
