@@ -255,6 +255,51 @@ impl EngineConfig {
     }
 }
 
+/// What a listener takes connections over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// Packets in UDP datagrams.
+    pub datagram: bool,
+    /// TLS over TCP, the native protocol.
+    pub stream: bool,
+    /// TLS over TCP, the plain protocol too: frame headers, ChannelRequest and EOF, for peers that
+    /// know nothing else. Such a client shows no credential.
+    pub plain: bool,
+}
+
+impl Links {
+    /// UDP only.
+    pub const DATAGRAM: Self = Self { datagram: true, stream: false, plain: false };
+    /// TLS over TCP only, the native protocol.
+    pub const STREAM: Self = Self { datagram: false, stream: true, plain: false };
+    /// UDP and, on the same port, TLS over TCP.
+    pub const BOTH: Self = Self { datagram: true, stream: true, plain: false };
+
+    /// Whether TCP connections are taken.
+    pub const fn any_stream(self) -> bool {
+        self.stream || self.plain
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self::DATAGRAM
+    }
+}
+
+/// What to connect over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectLink {
+    /// Packets in UDP datagrams.
+    #[default]
+    Datagram,
+    /// TLS over TCP.
+    Stream,
+    /// TLS over TCP, the plain protocol.
+    PlainStream,
+}
+
 /// Where and as whom to accept connections.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
@@ -264,6 +309,8 @@ pub struct ListenConfig {
     pub identity: Identity,
     /// What clients must show.
     pub client_auth: ClientAuth,
+    /// What connections are taken over.
+    pub links: Links,
     /// Settings of its connections; `None` = the engine's.
     pub connection: Option<ConnectionConfig>,
 }
@@ -271,10 +318,16 @@ pub struct ListenConfig {
 impl ListenConfig {
     /// Listens at `addr` as `identity`, and asks nothing of clients.
     pub const fn new(addr: SocketAddr, identity: Identity) -> Self {
-        Self { addr, identity, client_auth: ClientAuth::None, connection: None }
+        let links = Links::DATAGRAM;
+        Self { addr, identity, client_auth: ClientAuth::None, links, connection: None }
     }
 
     pub(crate) fn validate(&self) -> Result<(), ApiError> {
+        check(
+            self.links.datagram || self.links.any_stream(),
+            "links",
+            "must name at least one link",
+        )?;
         self.connection.as_ref().map_or(Ok(()), ConnectionConfig::validate)
     }
 }
@@ -297,6 +350,8 @@ pub struct ConnectConfig {
     pub connection: Option<ConnectionConfig>,
     /// Whether an existing connection will do.
     pub reuse: Reuse,
+    /// What to connect over.
+    pub link: ConnectLink,
 }
 
 impl ConnectConfig {
@@ -310,6 +365,7 @@ impl ConnectConfig {
             credential: Vec::new(),
             connection: None,
             reuse: Reuse::default(),
+            link: ConnectLink::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::shard::control::{AddListener, Control, ShardEnd, listener_config};
 use crate::shard::local::post;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
-use crate::shard::sockets::bind_listeners;
+use crate::shard::streams::bind_links;
 use crate::shard::threads::{Started, spawn};
 use crate::stats::{EngineStats, ShardStats};
 use crossbeam::channel::{Receiver, bounded};
@@ -266,24 +266,18 @@ pub(crate) fn listen_all(
     let failed = |e| EngineError::system(format!("listen at {}", config.addr), e);
     let bytes = shared.config.socket_buffer_bytes;
     let shards = shared.ports.len();
-    let mut sockets = match bind_listeners(config.addr, shards, bytes) {
-        Ok(sockets) => sockets.into_iter().map(Some).collect(),
-        // Perhaps by ourselves: the socket of a listener that was closed and has connections.
-        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Vec::new(),
-        Err(e) => return Err(failed(e)),
-    };
-    let local_addr = match sockets.first() {
-        Some(Some(first)) => first.local_addr().map_err(failed)?,
-        _ => config.addr,
-    };
-    sockets.resize_with(shards, || None);
+    let bound = bind_links(config.addr, config.links, shards, bytes).map_err(failed)?;
+    let local_addr = bound.local_addr;
     let id = shared.new_listener();
     let (result, answers) = bounded(shards);
-    for (port, socket) in shared.ports.iter().zip(sockets) {
+    let sockets = bound.datagrams.into_iter().zip(bound.streams);
+    for (port, (socket, stream)) in shared.ports.iter().zip(sockets) {
         let add = AddListener {
             id,
             addr: local_addr,
             socket,
+            stream,
+            links: config.links,
             config: listener.clone(),
             result: Some(result.clone()),
         };

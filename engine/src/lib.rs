@@ -39,7 +39,9 @@ mod shard;
 pub mod stats;
 pub mod sys;
 
-pub use config::{ConnectConfig, EngineConfig, IpNet, ListenConfig, Pinning, RetryPolicy, Reuse};
+pub use config::{
+    ConnectConfig, ConnectLink, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy, Reuse,
+};
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};
 pub use handle::{Channel, Conn, ListenerId, TimerId};
@@ -56,7 +58,7 @@ pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, Conne
 pub use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 pub use trunkline_proto::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 pub use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
-pub use trunkline_proto::ids::{PeerId, Role};
+pub use trunkline_proto::ids::{Link, PeerId, Role};
 pub use trunkline_proto::limits;
 pub use trunkline_proto::payload::Payload;
 pub use trunkline_proto::status::Status;

@@ -167,7 +167,7 @@ fn round_trip(client: &QueuedEngine, connect: &ConnectConfig) {
     assert_eq!(client.send(ch, b"x"), Err(ApiError::InvalidHandle));
     let info = client.info(conn).unwrap();
     assert_eq!(info.status, Status::Connected);
-    assert!(client.stats(conn).unwrap().packets_sent > 0);
+    assert!(client.stats(conn).unwrap().bytes_sent > 0);
     client.close(conn, 1500, "done", Some(Duration::from_secs(1))).unwrap();
     assert_eq!(client.close(conn, 1500, "done", None), Err(ApiError::InvalidHandle));
     assert_eq!(client.status(conn), Status::None);

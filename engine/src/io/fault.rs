@@ -6,12 +6,14 @@
 //! tool: it allocates, and reads the clock of the driver it wraps.
 
 use super::impair::{Due, FaultStats, Faults, Impairment, damage};
-use super::{Batch, Capabilities, Driver, DriverStats, RxItem, TxBuf, TxMeta, Waker};
+use super::{
+    Batch, Capabilities, Driver, DriverStats, RxItem, StreamBytes, StreamId, TxBuf, TxMeta, Waker,
+};
 use crate::buf::Retainer;
 use std::cell::Cell;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Packets held back in each direction; more are lost.
@@ -358,6 +360,48 @@ impl<D: Driver> Driver for FaultDriver<D> {
             self.keep_spare(bytes);
             self.free.push(index);
         }
+    }
+
+    // Faults are of datagrams: a stream is what TCP makes of them.
+
+    fn listen_streams(&mut self, listener: TcpListener) -> io::Result<u16> {
+        self.inner.listen_streams(listener)
+    }
+
+    fn unlisten_streams(&mut self, listener: u16) -> io::Result<()> {
+        self.inner.unlisten_streams(listener)
+    }
+
+    fn connect_stream(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        self.inner.connect_stream(remote)
+    }
+
+    fn read_stream(&mut self, stream: StreamId, on: bool) {
+        self.inner.read_stream(stream, on);
+    }
+
+    fn stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
+        self.inner.stream_buffer(stream)
+    }
+
+    fn send_stream(&mut self, stream: StreamId, len: usize) -> bool {
+        self.inner.send_stream(stream, len)
+    }
+
+    fn shutdown_stream(&mut self, stream: StreamId) {
+        self.inner.shutdown_stream(stream);
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.inner.close_stream(stream);
+    }
+
+    fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
+        self.inner.stream_bytes(bytes)
+    }
+
+    fn release_stream(&mut self, bytes: StreamBytes) {
+        self.inner.release_stream(bytes);
     }
 
     fn waker(&self) -> Waker {

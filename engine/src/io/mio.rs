@@ -4,7 +4,10 @@
 //! Sockets are registered edge-triggered: a socket that has become readable is read, over as many
 //! polls as the cap on a batch takes, until it gives less than was asked for.
 
+mod streams;
+
 use super::arrive::Arrivals;
+use super::stream::{StreamBytes, StreamId};
 use super::train::{Cut, RefusedPaths, Train};
 use super::waker::{Parking, Signal, Waker};
 use super::{
@@ -17,15 +20,18 @@ use ::mio::net::UdpSocket as MioSocket;
 use ::mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 #[cfg(unix)]
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
 
 const WAKE: Token = Token(usize::MAX);
 /// Messages in one receive call.
 const RECV_BATCH: usize = 32;
+/// Events of streams taken from the selector at once.
+const STREAM_EVENTS: usize = 256;
 /// Messages in one send call.
 const SEND_BATCH: usize = 64;
 /// Polls in a row that may go without asking for events while sockets are known to be readable.
@@ -74,6 +80,7 @@ pub struct MioDriver {
     parts: Vec<(usize, usize)>,
     failures: Vec<TxFailure>,
     refused: RefusedPaths,
+    streams: Streams,
     config: DriverConfig,
     capabilities: Capabilities,
     stats: DriverStats,
@@ -106,7 +113,7 @@ impl MioDriver {
             .map_err(system("allocating transmit buffers"))?;
         Ok(Self {
             selector,
-            events: Events::with_capacity(config.max_sockets + 1),
+            events: Events::with_capacity(config.max_sockets + 1 + STREAM_EVENTS),
             parking: Parking::new(Box::new(waker)),
             slots: Vec::new(),
             next_socket: 0,
@@ -119,6 +126,7 @@ impl MioDriver {
             parts: Vec::with_capacity(SEND_BATCH),
             failures: Vec::new(),
             refused: RefusedPaths::default(),
+            streams: Streams::default(),
             config,
             capabilities,
             stats: DriverStats::default(),
@@ -286,6 +294,9 @@ impl MioDriver {
             Err(e) => return Err(e),
         }
         for event in &self.events {
+            if self.streams.on_event(event) {
+                continue;
+            }
             let Some(Some(slot)) = self.slots.get_mut(event.token().0) else { continue };
             if event.is_readable() || event.is_error() {
                 slot.readable = true;
@@ -399,17 +410,23 @@ impl Driver for MioDriver {
         self.flush()?;
         self.rx.reclaim();
         let start_len = batch.rx.len();
-        let readable = self.slots.iter().flatten().any(|s| s.readable);
+        let start_streams = batch.streams.len();
+        let readable = self.slots.iter().flatten().any(|s| s.readable) || self.streams.has_news();
         let blocked = self.slots.iter().flatten().any(|s| s.blocked);
         if readable || !self.failures.is_empty() {
             self.polls_without_events += 1;
-            if blocked || self.polls_without_events >= POLLS_WITHOUT_EVENTS {
+            if blocked
+                || !self.streams.is_empty()
+                || self.polls_without_events >= POLLS_WITHOUT_EVENTS
+            {
                 self.take_events(Some(Duration::ZERO))?;
             }
         }
         self.read_sockets(batch, start_len);
+        self.poll_streams(batch);
         // What was thought to be readable may have been empty, or no buffer free for it.
-        if batch.rx.len() == start_len && self.failures.is_empty() {
+        let quiet = batch.rx.len() == start_len && batch.streams.len() == start_streams;
+        if quiet && self.failures.is_empty() {
             let starved = self.slots.iter().flatten().any(|s| s.readable);
             let limit = if starved { Some(STARVED_SLEEP) } else { None };
             let timeout = match (timeout, limit) {
@@ -421,13 +438,55 @@ impl Driver for MioDriver {
             self.stats.rx_starved += u64::from(!awake && starved);
             self.take_events(if awake { Some(Duration::ZERO) } else { timeout })?;
             self.read_sockets(batch, start_len);
+            self.poll_streams(batch);
         }
         if self.parking.unpark() {
             self.stats.wakes += 1;
         }
         batch.failures.append(&mut self.failures);
-        batch.more = self.slots.iter().flatten().any(|s| s.readable);
+        batch.more = self.slots.iter().flatten().any(|s| s.readable) || self.streams.has_news();
         Ok(())
+    }
+
+    fn listen_streams(&mut self, listener: TcpListener) -> io::Result<u16> {
+        self.streams.listen(self.selector.registry(), listener)
+    }
+
+    fn unlisten_streams(&mut self, listener: u16) -> io::Result<()> {
+        self.streams.unlisten(self.selector.registry(), listener)
+    }
+
+    fn connect_stream(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        self.streams.connect(self.selector.registry(), remote)
+    }
+
+    fn read_stream(&mut self, stream: StreamId, on: bool) {
+        self.streams.read(stream, on);
+    }
+
+    fn stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
+        self.streams.buffer(stream)
+    }
+
+    fn send_stream(&mut self, stream: StreamId, len: usize) -> bool {
+        self.stats.syscalls += 1;
+        self.streams.send(stream, len)
+    }
+
+    fn shutdown_stream(&mut self, stream: StreamId) {
+        self.streams.shutdown(stream);
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.streams.close(self.selector.registry(), stream);
+    }
+
+    fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
+        self.rx.open(bytes.token, 0, bytes.len)
+    }
+
+    fn release_stream(&mut self, bytes: StreamBytes) {
+        self.rx.release(bytes.token);
     }
 
     fn received(&mut self, item: &RxItem) -> (&mut [u8], Retainer<'_>) {
@@ -459,6 +518,11 @@ impl Driver for MioDriver {
 }
 
 impl MioDriver {
+    fn poll_streams(&mut self, batch: &mut Batch) {
+        let registry = self.selector.registry();
+        self.streams.poll(registry, &mut self.rx, &mut batch.streams, self.config.max_batch);
+    }
+
     fn read_sockets(&mut self, batch: &mut Batch, start_len: usize) {
         let count = self.slots.len();
         for i in 0..count {

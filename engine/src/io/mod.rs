@@ -21,6 +21,7 @@ pub mod fault;
 mod impair;
 pub mod mio;
 pub mod sim;
+pub mod stream;
 mod train;
 #[cfg(target_os = "linux")]
 pub mod uring;
@@ -31,13 +32,14 @@ pub use fault::{FaultConfig, FaultDriver};
 pub use impair::{FaultStats, Faults};
 pub use mio::MioDriver;
 pub use sim::{SimConfig, SimDriver, SimNetwork};
+pub use stream::{StreamBytes, StreamEvent, StreamId};
 #[cfg(target_os = "linux")]
 pub use uring::UringDriver;
 pub use waker::Waker;
 
 use crate::buf::{Lease, Retainer};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Largest train that a driver takes, in bytes: one IPv4 datagram's payload.
@@ -156,6 +158,8 @@ pub struct Batch {
     pub rx: Vec<RxItem>,
     /// Trains that could not be sent. The caller drains them.
     pub failures: Vec<TxFailure>,
+    /// What happened to streams, in order. The caller drains it and releases received bytes.
+    pub streams: Vec<StreamEvent>,
     /// The cap was reached and more is waiting: poll again without sleeping, whatever
     /// [`Driver::fd`] says.
     pub more: bool,
@@ -164,7 +168,7 @@ pub struct Batch {
 impl Batch {
     /// Whether the poll brought nothing, and would not bring anything at once.
     pub fn is_empty(&self) -> bool {
-        self.rx.is_empty() && self.failures.is_empty() && !self.more
+        self.rx.is_empty() && self.failures.is_empty() && self.streams.is_empty() && !self.more
     }
 }
 
@@ -296,6 +300,76 @@ pub trait Driver {
 
     /// Takes a received item back.
     fn release(&mut self, item: RxItem);
+
+    // ---- streams
+
+    /// Takes over a listening TCP socket: connections come as [`StreamEvent::Accepted`].
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` from a driver without streams.
+    fn listen_streams(&mut self, listener: TcpListener) -> io::Result<u16> {
+        drop(listener);
+        Err(stream::unsupported())
+    }
+
+    /// Closes a listening socket. Connections that it took live on.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that is not in use.
+    fn unlisten_streams(&mut self, listener: u16) -> io::Result<()> {
+        let _ = listener;
+        Err(stream::unsupported())
+    }
+
+    /// Starts a TCP connection; [`StreamEvent::Connected`] or [`StreamEvent::Failed`] follows.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` from a driver without streams.
+    fn connect_stream(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        let _ = remote;
+        Err(stream::unsupported())
+    }
+
+    /// Starts or stops to read from a stream. A new one is not read from. What arrived before it
+    /// was stopped may still be told.
+    fn read_stream(&mut self, stream: StreamId, on: bool) {
+        let _ = (stream, on);
+    }
+
+    /// The buffer of a stream, at least [`stream::STREAM_BUFFER`] bytes; `None` while what it holds
+    /// is being sent ([`StreamEvent::Sent`] tells when it is), and when the stream is not connected.
+    fn stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
+        let _ = stream;
+        None
+    }
+
+    /// Sends the first `len` bytes of the stream's buffer, which was just asked for; 0 gives it back.
+    /// `true` when the buffer is free again at once; otherwise [`StreamEvent::Sent`] follows.
+    fn send_stream(&mut self, stream: StreamId, len: usize) -> bool {
+        let _ = (stream, len);
+        true
+    }
+
+    /// Ends our direction once everything is sent.
+    fn shutdown_stream(&mut self, stream: StreamId) {
+        let _ = stream;
+    }
+
+    /// Closes a stream once everything is sent. Nothing more is told of it.
+    fn close_stream(&mut self, stream: StreamId) {
+        let _ = stream;
+    }
+
+    /// The bytes of [`StreamEvent::Received`]; see [`received`](Self::received).
+    fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
+        let _ = bytes;
+        (&mut [], Retainer::none())
+    }
+
+    /// Takes received bytes back.
+    fn release_stream(&mut self, bytes: StreamBytes) {
+        let _ = bytes;
+    }
 
     /// A handle that ends or prevents the sleep of [`poll`](Self::poll) from any thread.
     fn waker(&self) -> Waker;

@@ -2,7 +2,7 @@
 
 use super::control::{AddListener, listener_config};
 use super::core::Core;
-use super::sockets::bind_listeners;
+use super::streams::bind_links;
 use crate::Listener;
 use crate::buf::{Retainer, SendBuf};
 use crate::config::{ConnectConfig, ListenConfig};
@@ -74,17 +74,16 @@ impl<'a> Context<'a> {
         let listener = listener_config(config, self.core.shared.key_log.clone())?;
         let bytes = self.core.shared.config.socket_buffer_bytes;
         let failed = |e| EngineError::system(format!("listen at {}", config.addr), e);
-        let socket = bind_listeners(config.addr, 1, bytes)
-            .map_err(failed)?
-            .pop()
-            .ok_or(EngineError::Stopped)?;
-        let local_addr = socket.local_addr().map_err(failed)?;
+        let mut bound = bind_links(config.addr, config.links, 1, bytes).map_err(failed)?;
+        let local_addr = bound.local_addr;
         let id = self.core.shared.new_listener();
         self.core
             .listen(AddListener {
                 id,
                 addr: local_addr,
-                socket: Some(socket),
+                socket: bound.datagrams.pop().flatten(),
+                stream: bound.streams.pop().flatten(),
+                links: config.links,
                 config: listener,
                 result: None,
             })

@@ -1,10 +1,10 @@
 //! What the engine tells a shard, apart from the application's commands.
 
-use crate::config::{IpNet, ListenConfig};
+use crate::config::{IpNet, Links, ListenConfig};
 use crate::handle::{Conn, ListenerId};
 use crate::stats::ShardStats;
 use crossbeam::channel::Sender;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 use trunkline_proto::endpoint::ListenerConfig;
 use trunkline_proto::event::CloseReport;
@@ -15,6 +15,9 @@ pub(crate) struct AddListener {
     pub addr: SocketAddr,
     /// `None`: the shard has one at this address that listens no more.
     pub socket: Option<UdpSocket>,
+    /// Where TCP connections arrive, if they are taken.
+    pub stream: Option<TcpListener>,
+    pub links: Links,
     pub config: ListenerConfig,
     pub result: Option<Sender<std::io::Result<()>>>,
 }

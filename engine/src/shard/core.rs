@@ -6,9 +6,10 @@ use super::limits::Admission;
 use super::log::{EventLog, block_pool};
 use super::shared::{Shared, new_send_pool};
 use super::sockets::{Family, Purpose, Sockets};
+use super::streams::Streams;
 use super::timers::AppTimers;
 use crate::buf::SendPool;
-use crate::config::{ConnectConfig, mapped};
+use crate::config::{ConnectConfig, ConnectLink, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::retained::BlockPool;
@@ -16,7 +17,7 @@ use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig};
+use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig, StreamOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub shared: Arc<Shared>,
     pub counters: Arc<ShardCounters>,
     pub sockets: Sockets,
+    pub streams: Streams,
     pub timers: AppTimers,
     pub admission: Admission,
     pub ahead: Ahead,
@@ -59,7 +61,7 @@ pub(crate) struct Core {
     manager: Manager,
 }
 
-const NO_SOCKET: u16 = u16::MAX;
+pub(super) const NO_SOCKET: u16 = u16::MAX;
 
 impl Core {
     pub(crate) fn new(shared: Arc<Shared>, shard: u8, now: Instant) -> Result<Self, EngineError> {
@@ -71,6 +73,7 @@ impl Core {
             endpoint,
             counters: shared.counters[usize::from(shard)].clone(),
             sockets: Sockets::default(),
+            streams: Streams::default(),
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             ahead: Ahead::default(),
@@ -103,6 +106,15 @@ impl Core {
         }
         let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
         let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
+        let client = ClientConfig {
+            tls,
+            server_name: config.server_name.clone(),
+            credential: config.credential.clone(),
+            connection: config.connection.clone(),
+        };
+        if config.link != ConnectLink::Datagram {
+            return self.connect_stream(config, &client);
+        }
         let family = Family::of(&config.remotes);
         let buffer_bytes = self.shared.config.socket_buffer_bytes;
         let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
@@ -118,12 +130,6 @@ impl Core {
             }
             Err(e) => return Err(no_socket(&e)),
         };
-        let client = ClientConfig {
-            tls,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            connection: config.connection.clone(),
-        };
         let connected = self.manager.connect(
             self.now,
             &mut self.endpoint,
@@ -138,6 +144,28 @@ impl Core {
         Ok(connected.conn)
     }
 
+    fn connect_stream(
+        &mut self,
+        config: &ConnectConfig,
+        client: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        let plain = config.link == ConnectLink::PlainStream;
+        let options = StreamOptions { plain, on_hold: false };
+        let connected = self.manager.connect_stream(
+            self.now,
+            &mut self.endpoint,
+            &config.remotes,
+            client,
+            options,
+            config.reuse,
+        )?;
+        if !connected.reused {
+            self.counters.connections_opened.add(1);
+            self.streams.connect(self.now, connected.conn, &config.remotes);
+        }
+        Ok(connected.conn)
+    }
+
     fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {
         let bytes = self.shared.config.socket_buffer_bytes;
         self.sockets.client(family, bytes).map_err(|e| no_socket(&e))
@@ -145,6 +173,15 @@ impl Core {
 
     /// Takes over a listening socket of the engine.
     pub(crate) fn listen(&mut self, add: AddListener) -> io::Result<()> {
+        if let Some(stream) = add.stream {
+            let number = self.streams.listen(add.id, stream)?;
+            self.endpoint
+                .listen_stream(number, add.config.clone(), add.links.plain)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        }
+        if !add.links.datagram {
+            return Ok(());
+        }
         let Some(socket) = add.socket else {
             let awake = self.awaken(add.addr, add.id, &add.config);
             return if awake > 0 { Ok(()) } else { Err(io::ErrorKind::AddrInUse.into()) };
@@ -202,37 +239,31 @@ impl Core {
             .filter(|(_, e)| e.purpose == Purpose::Listen(id))
             .map(|(n, _)| n)
             .collect();
+        for number in self.streams.unlisten(id) {
+            self.endpoint.unlisten_stream(number);
+        }
+        let mut accepted = self.streams.accepted_by(id);
         for number in numbers {
             self.endpoint.unlisten(number);
             self.sockets.make_dormant(number);
-            if close_connections {
-                let accepted: Vec<ConnHandle> = self
-                    .endpoint
-                    .connections()
-                    .filter(|c| self.accepted_socket(*c) == Some(number))
-                    .collect();
-                for conn in accepted {
-                    let _ = self.endpoint.close(
-                        self.now,
-                        conn,
-                        Reason::APP.0,
-                        "the listener was closed",
-                        None,
-                    );
-                }
-            }
+            let through = |c: &ConnHandle| self.accepted_socket(*c) == Some(number);
+            accepted.extend(self.endpoint.connections().filter(through));
+        }
+        if !close_connections {
+            return;
+        }
+        for conn in accepted {
+            let text = "the listener was closed";
+            let _ = self.endpoint.close(self.now, conn, Reason::APP.0, text, None);
         }
     }
 
     pub(crate) fn unlisten_all(&mut self) {
-        let ids: Vec<ListenerId> = self
-            .sockets
-            .iter()
-            .filter_map(|(_, e)| match e.purpose {
-                Purpose::Listen(id) => Some(id),
-                _ => None,
-            })
-            .collect();
+        let listening = self.sockets.iter().filter_map(|(_, e)| match e.purpose {
+            Purpose::Listen(id) => Some(id),
+            _ => None,
+        });
+        let ids: Vec<ListenerId> = listening.chain(self.streams.listener_ids()).collect();
         for id in ids {
             self.unlisten(id, false);
         }
@@ -308,7 +339,8 @@ impl Core {
     /// Whether the end that was begun is reached: nothing is left, or its time is up.
     pub(crate) fn end_reached(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| {
-            self.now >= ending.deadline || self.endpoint.connections().next().is_none()
+            let over = self.endpoint.connections().next().is_none();
+            self.now >= ending.deadline || (over && !self.streams.is_draining())
         })
     }
 

@@ -7,10 +7,11 @@ use crate::error::EngineError;
 use crate::io::UringDriver;
 use crate::io::fault::FaultDriver;
 use crate::io::{
-    Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, TxBuf, TxMeta, Waker,
+    Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, StreamBytes,
+    StreamId, TxBuf, TxMeta, Waker,
 };
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Any of the drivers. The choice is one predictable branch a call, and calls are made for trains
@@ -90,6 +91,36 @@ impl Driver for AnyDriver {
     }
     fn release(&mut self, item: RxItem) {
         each!(self, d => d.release(item));
+    }
+    fn listen_streams(&mut self, listener: TcpListener) -> io::Result<u16> {
+        each!(self, d => d.listen_streams(listener))
+    }
+    fn unlisten_streams(&mut self, listener: u16) -> io::Result<()> {
+        each!(self, d => d.unlisten_streams(listener))
+    }
+    fn connect_stream(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        each!(self, d => d.connect_stream(remote))
+    }
+    fn read_stream(&mut self, stream: StreamId, on: bool) {
+        each!(self, d => d.read_stream(stream, on));
+    }
+    fn stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
+        each!(self, d => d.stream_buffer(stream))
+    }
+    fn send_stream(&mut self, stream: StreamId, len: usize) -> bool {
+        each!(self, d => d.send_stream(stream, len))
+    }
+    fn shutdown_stream(&mut self, stream: StreamId) {
+        each!(self, d => d.shutdown_stream(stream));
+    }
+    fn close_stream(&mut self, stream: StreamId) {
+        each!(self, d => d.close_stream(stream));
+    }
+    fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
+        each!(self, d => d.stream_bytes(bytes))
+    }
+    fn release_stream(&mut self, bytes: StreamBytes) {
+        each!(self, d => d.release_stream(bytes));
     }
     fn waker(&self) -> Waker {
         each!(self, d => d.waker())

@@ -13,6 +13,7 @@
 //! | `context` | what a handler can do |
 //! | `mailbox`, `control`, `forward` | what comes from other threads |
 //! | `sockets`, `limits`, `timers` | the shard's tables |
+//! | `streams` | its TCP streams |
 //! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
 //! | `drive` | the driver that works here |
@@ -35,6 +36,7 @@ pub(crate) mod mailbox;
 pub(crate) mod shared;
 pub(crate) mod sockets;
 mod spin;
+pub(crate) mod streams;
 pub(crate) mod threads;
 mod timers;
 mod wait;
@@ -154,6 +156,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.more = self.batch.more;
         let mut happened = self.handler.start(&mut self.core);
         happened += self.receive();
+        happened += self.take_stream_events();
         happened += self.take_forwarded();
         happened += self.end_batch();
         self.attach_sockets();
@@ -170,12 +173,13 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 self.attach_sockets();
             }
             happened += self.transmit();
+            happened += self.transmit_streams();
             told = told.max(happened);
             if self.more || !self.is_timer_due() {
                 break;
             }
         }
-        self.more |= self.is_timer_due();
+        self.more |= self.is_timer_due() || self.core.streams.has_work();
         self.retire_sockets();
         self.check_end();
         if happened > 0 {
@@ -371,8 +375,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     /// Gives new sockets to the driver; returns the last error.
     fn attach_sockets(&mut self) -> Option<io::Error> {
+        let failed_stream = self.attach_streams();
         if !self.core.sockets.has_pending() {
-            return None;
+            return failed_stream;
         }
         let driver = &mut self.driver;
         let failed = self.core.sockets.attach(|socket: UdpSocket| driver.add_socket(socket));
@@ -380,7 +385,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             tracing::error!(shard = self.core.shard, socket = *number, %error, "driver refused a socket");
             self.core.endpoint.unlisten(*number);
         }
-        failed.into_iter().next_back().map(|(_, e)| e)
+        failed.into_iter().next_back().map(|(_, e)| e).or(failed_stream)
     }
 
     fn retire_sockets(&mut self) {
@@ -463,6 +468,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         // The last packets leave before the sockets close.
         self.transmit();
+        self.transmit_streams();
         let _ = self.driver.flush();
         let handler = &self.handler;
         let mut end = self.core.take_end(|conn: Conn| handler.name_of(conn));

@@ -17,7 +17,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let ending = self.core.ending.as_ref().map(|e| e.deadline);
         let short = self.stalled || self.core.wants_send_buf;
         let stall = short.then(|| self.core.now + STALL_WAIT);
-        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall]
+        let streams = self.core.streams.next_timeout();
+        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall, streams]
             .into_iter()
             .flatten()
             .min()

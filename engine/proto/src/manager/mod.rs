@@ -4,7 +4,7 @@
 //! It holds no connection: it remembers which handle was made for which [`ReuseKey`], and asks the
 //! endpoint whether that handle still lives. Called by the shard, above the endpoint.
 
-use crate::endpoint::{ClientConfig, Endpoint};
+use crate::endpoint::{ClientConfig, Endpoint, StreamOptions};
 use crate::error::ApiError;
 use crate::ids::ConnHandle;
 use crate::status::Status;
@@ -44,6 +44,18 @@ impl ReuseKey {
         part(config.server_name.as_bytes());
         part(&config.credential);
         part(config.tls.fingerprint().as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(hash.finish().as_ref());
+        Self(key)
+    }
+}
+
+impl ReuseKey {
+    /// The key of the same connect over a stream.
+    fn over_a_stream(self, plain: bool) -> Self {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(if plain { b"plain" } else { b"stream" });
+        hash.update(&self.0);
         let mut key = [0; 32];
         key.copy_from_slice(hash.finish().as_ref());
         Self(key)
@@ -104,6 +116,40 @@ impl Manager {
             return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
         }
         let conn = endpoint.connect(now, socket, remotes, config)?;
+        if let Some(old) = self.by_key.insert(key, conn) {
+            self.by_conn.remove(&(old.slot, old.generation));
+        }
+        self.by_conn.insert((conn.slot, conn.generation), key);
+        Ok(Connected { conn, reused: false })
+    }
+
+    /// The same for a connection over a stream.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_stream(
+        &mut self,
+        now: Instant,
+        endpoint: &mut Endpoint,
+        remotes: &[SocketAddr],
+        config: &ClientConfig,
+        options: StreamOptions,
+        reuse: Reuse,
+    ) -> Result<Connected, ApiError> {
+        let Some(&first) = remotes.first() else {
+            return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
+        };
+        let key = ReuseKey::new(remotes, config).over_a_stream(options.plain);
+        if reuse != Reuse::ForceNew
+            && let Some(&conn) = self.by_key.get(&key)
+            && is_usable(endpoint, conn)
+        {
+            return Ok(Connected { conn, reused: true });
+        }
+        if reuse == Reuse::NeverNew {
+            return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
+        }
+        let conn = endpoint.connect_stream(now, first, config, options)?;
         if let Some(old) = self.by_key.insert(key, conn) {
             self.by_conn.remove(&(old.slot, old.generation));
         }

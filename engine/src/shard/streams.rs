@@ -1,0 +1,547 @@
+//! The streams of a shard: which of the driver's belongs to which connection, and the turn's work
+//! with them.
+//!
+//! A client's TCP connection is tried at one address after the other, a little apart, and the first
+//! that stands is taken (RFC 8305); the endpoint hears of that one only.
+
+use super::core::{Core, NO_SOCKET};
+use super::dispatch::HandlerSlot;
+use super::sockets::bind_listeners;
+use super::{Shard, limits::Refused};
+use crate::buf::Retainer;
+use crate::config::Links;
+use crate::handle::ListenerId;
+use crate::handler::Handler;
+use crate::io::{Driver, StreamEvent, StreamId};
+use crate::shard::context::Source;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use trunkline_proto::endpoint::StreamNeeds;
+use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::time::{Duration, Instant};
+
+/// The next address is tried after this long (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// A stream whose connection is gone waits so long for the end of the peer's direction: closing it
+/// with bytes unread would take back what was sent last.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Bytes that one stream may send before others have their turn.
+const BYTES_A_STREAM: usize = 256 << 10;
+
+/// A client's connection that is being made.
+struct Connecting {
+    conn: ConnHandle,
+    rest: VecDeque<SocketAddr>,
+    attempts: Vec<StreamId>,
+    next_at: Instant,
+    error: Option<io::Error>,
+}
+
+/// A stream of a connection.
+#[derive(Clone, Copy)]
+struct Stream {
+    id: StreamId,
+    /// The listener that took it.
+    listener: Option<ListenerId>,
+    reading: bool,
+    shut_down: bool,
+}
+
+/// A socket that streams arrive at.
+struct StreamListener {
+    id: ListenerId,
+    /// The driver's number, once it has it.
+    driver: Option<u16>,
+    local: SocketAddr,
+    socket: Option<TcpListener>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Streams {
+    listeners: Vec<Option<StreamListener>>,
+    by_stream: HashMap<StreamId, ConnHandle>,
+    by_conn: HashMap<ConnHandle, Stream>,
+    connecting: Vec<Connecting>,
+    /// Connections that may have something to send.
+    wanting: VecDeque<ConnHandle>,
+    /// Streams without a connection, until the peer has ended its direction.
+    draining: HashMap<StreamId, Instant>,
+    /// Listening sockets that are to be closed.
+    retiring: Vec<u16>,
+}
+
+impl Streams {
+    /// Connects `conn` as soon as the driver can be reached.
+    pub(crate) fn connect(&mut self, now: Instant, conn: ConnHandle, remotes: &[SocketAddr]) {
+        self.connecting.push(Connecting {
+            conn,
+            rest: remotes.iter().copied().collect(),
+            attempts: Vec::new(),
+            next_at: now,
+            error: None,
+        });
+    }
+
+    /// Adds a listening socket; gives the number that the endpoint knows it by.
+    pub(crate) fn listen(&mut self, id: ListenerId, socket: TcpListener) -> io::Result<u16> {
+        let local = socket.local_addr()?;
+        let entry = StreamListener { id, driver: None, local, socket: Some(socket) };
+        let free = self.listeners.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
+        self.listeners[number] = Some(entry);
+        u16::try_from(number).map_err(|_| io::ErrorKind::QuotaExceeded.into())
+    }
+
+    /// Forgets the listening sockets of a listener; gives their numbers.
+    pub(crate) fn unlisten(&mut self, id: ListenerId) -> Vec<u16> {
+        let mut gone = Vec::new();
+        for (number, entry) in self.listeners.iter_mut().enumerate() {
+            if entry.as_ref().is_some_and(|e| e.id == id) {
+                self.retiring.extend(entry.take().and_then(|e| e.driver));
+                gone.push(number as u16);
+            }
+        }
+        gone
+    }
+
+    /// All listeners with streams.
+    pub(crate) fn listener_ids(&self) -> Vec<ListenerId> {
+        self.listeners.iter().flatten().map(|e| e.id).collect()
+    }
+
+    fn listener_of(&self, driver: u16) -> Option<(u16, ListenerId)> {
+        let entries = self.listeners.iter().enumerate();
+        let found = entries.filter_map(|(n, e)| e.as_ref().map(|e| (n, e)));
+        found.filter(|(_, e)| e.driver == Some(driver)).map(|(n, e)| (n as u16, e.id)).next()
+    }
+
+    /// When the next address is to be tried, or a stream has waited long enough.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let attempts = self.connecting.iter().filter(|c| !c.rest.is_empty()).map(|c| c.next_at);
+        attempts.chain(self.draining.values().copied()).min()
+    }
+
+
+    /// Whether a stream still waits for the end of the peer's direction.
+    pub(crate) fn is_draining(&self) -> bool {
+        !self.draining.is_empty()
+    }
+
+    /// Whether something is to be done with the driver before the next sleep.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.wanting.is_empty() || !self.retiring.is_empty()
+    }
+
+    /// Connections that a listener took and that live.
+    pub(crate) fn accepted_by(&self, id: ListenerId) -> Vec<ConnHandle> {
+        let accepted = self.by_conn.iter().filter(|(_, stream)| stream.listener == Some(id));
+        accepted.map(|(conn, _)| *conn).collect()
+    }
+
+    fn map(&mut self, conn: ConnHandle, id: StreamId, listener: Option<ListenerId>) {
+        self.by_stream.insert(id, conn);
+        self.by_conn.insert(conn, Stream { id, listener, reading: true, shut_down: false });
+    }
+}
+
+impl<H: Handler, D: Driver> Shard<H, D> {
+    /// Gives new listening sockets to the driver, takes old ones back, and starts connections.
+    /// Returns the last error of a listening socket.
+    pub(super) fn attach_streams(&mut self) -> Option<io::Error> {
+        let mut failed = None;
+        let Core { streams, endpoint, .. } = &mut self.core;
+        for driver in streams.retiring.drain(..) {
+            if let Err(error) = self.driver.unlisten_streams(driver) {
+                tracing::warn!(%error, "closing a listening socket");
+            }
+        }
+        for number in 0..streams.listeners.len() {
+            let Some(entry) = &mut streams.listeners[number] else { continue };
+            let Some(socket) = entry.socket.take() else { continue };
+            match self.driver.listen_streams(socket) {
+                Ok(driver) => entry.driver = Some(driver),
+                Err(error) => {
+                    tracing::error!(addr = %entry.local, %error, "driver refused a listening socket");
+                    endpoint.unlisten_stream(number as u16);
+                    streams.listeners[number] = None;
+                    failed = Some(error);
+                }
+            }
+        }
+        self.try_addresses();
+        failed
+    }
+
+    /// Tries the addresses whose turn it is.
+    fn try_addresses(&mut self) {
+        let now = self.core.now;
+        let mut at = 0;
+        while at < self.core.streams.connecting.len() {
+            let entry = &mut self.core.streams.connecting[at];
+            while entry.next_at <= now
+                && let Some(remote) = entry.rest.pop_front()
+            {
+                match self.driver.connect_stream(remote) {
+                    Ok(id) => {
+                        entry.attempts.push(id);
+                        entry.next_at = now + ATTEMPT_DELAY;
+                    }
+                    Err(error) => entry.error = Some(error),
+                }
+            }
+            if entry.attempts.is_empty() && entry.rest.is_empty() {
+                let entry = self.core.streams.connecting.swap_remove(at);
+                self.stream_failed(entry.conn, entry.error);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn stream_failed(&mut self, conn: ConnHandle, error: Option<io::Error>) {
+        let core = &mut self.core;
+        let text = error.map_or_else(|| "no address to connect to".to_owned(), |e| e.to_string());
+        let mut recorder = core.log.recorder(&mut core.blocks, &[], NO_SOCKET);
+        core.endpoint.stream_failed(core.now, conn, &text, &mut recorder);
+        self.handler.deliver(core, &[], Source::NONE);
+        self.core.streams.wanting.push_back(conn);
+    }
+
+    /// Handles what the driver told of streams; gives the number of things that happened.
+    pub(super) fn take_stream_events(&mut self) -> u64 {
+        if self.batch.streams.is_empty() {
+            return 0;
+        }
+        let mut happened = 0;
+        let mut events = std::mem::take(&mut self.batch.streams);
+        for event in events.drain(..) {
+            happened += 1;
+            match event {
+                StreamEvent::Accepted { listener, stream, remote, local } => {
+                    self.accepted(listener, stream, remote, local);
+                }
+                StreamEvent::Connected(stream) => self.connected(stream),
+                StreamEvent::Received(bytes) => {
+                    if let Some(conn) = self.core.streams.by_stream.get(&bytes.stream).copied() {
+                        let (slice, retainer) = self.driver.stream_bytes(&bytes);
+                        receive(&mut self.core, &mut self.handler, conn, slice, retainer);
+                        self.steer_reading(conn);
+                    }
+                    self.driver.release_stream(bytes);
+                }
+                StreamEvent::Sent(stream) => {
+                    if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
+                        self.core.streams.wanting.push_back(conn);
+                    }
+                }
+                StreamEvent::Finished(stream) | StreamEvent::Failed(stream, _)
+                    if self.core.streams.draining.remove(&stream).is_some() =>
+                {
+                    self.driver.close_stream(stream);
+                }
+                StreamEvent::Finished(stream) => {
+                    if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
+                        let core = &mut self.core;
+                        let mut recorder = core.log.recorder(&mut core.blocks, &[], NO_SOCKET);
+                        core.endpoint.stream_finished(core.now, conn, &mut recorder);
+                        self.handler.deliver(core, &[], Source::NONE);
+                        self.core.streams.wanting.push_back(conn);
+                    }
+                }
+                StreamEvent::Failed(stream, error) => self.failed(stream, error),
+            }
+        }
+        self.batch.streams = events;
+        happened
+    }
+
+    fn accepted(
+        &mut self,
+        listener: u16,
+        stream: StreamId,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+    ) {
+        let core = &mut self.core;
+        let counters = &*core.counters;
+        match core.admission.check(core.now, remote) {
+            Ok(()) => {}
+            Err(refused) => {
+                match refused {
+                    Refused::Denied => counters.requests_denied.add(1),
+                    Refused::TooOften => counters.requests_limited.add(1),
+                }
+                return self.driver.close_stream(stream);
+            }
+        }
+        let known = core.streams.listener_of(listener).filter(|_| core.ending.is_none());
+        let Some((number, id)) = known else { return self.driver.close_stream(stream) };
+        match core.endpoint.accept_stream(core.now, number, remote, local) {
+            Ok(conn) => {
+                core.streams.map(conn, stream, Some(id));
+                self.driver.read_stream(stream, true);
+            }
+            Err(error) => {
+                tracing::debug!(%remote, %error, "a connection is not taken");
+                self.driver.close_stream(stream);
+            }
+        }
+    }
+
+    fn connected(&mut self, stream: StreamId) {
+        let streams = &mut self.core.streams;
+        let found = streams.connecting.iter().position(|c| c.attempts.contains(&stream));
+        let Some(at) = found else { return };
+        let entry = streams.connecting.swap_remove(at);
+        for other in entry.attempts.into_iter().filter(|id| *id != stream) {
+            self.driver.close_stream(other);
+        }
+        streams.map(entry.conn, stream, None);
+        streams.wanting.push_back(entry.conn);
+        self.driver.read_stream(stream, true);
+    }
+
+    fn failed(&mut self, stream: StreamId, error: io::Error) {
+        if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
+            return self.stream_failed(conn, Some(error));
+        }
+        let streams = &mut self.core.streams;
+        let found = streams.connecting.iter_mut().find(|c| c.attempts.contains(&stream));
+        if let Some(entry) = found {
+            entry.attempts.retain(|id| *id != stream);
+            entry.error = Some(error);
+            entry.next_at = self.core.now;
+            self.more = true;
+        }
+        self.driver.close_stream(stream);
+        self.try_addresses();
+    }
+
+    /// Stops or starts to read a stream, as its connection can take it.
+    fn steer_reading(&mut self, conn: ConnHandle) {
+        let readable = self.core.endpoint.stream_is_readable(conn);
+        let Some(stream) = self.core.streams.by_conn.get_mut(&conn) else { return };
+        if stream.reading != readable {
+            stream.reading = readable;
+            self.driver.read_stream(stream.id, readable);
+        }
+    }
+
+    /// Sends what streams have to send; gives the number of sends.
+    pub(super) fn transmit_streams(&mut self) -> u64 {
+        while let Some(conn) = self.core.endpoint.next_stream() {
+            self.core.streams.wanting.push_back(conn);
+        }
+        let mut sends = 0;
+        for _ in 0..self.core.streams.wanting.len() {
+            let Some(conn) = self.core.streams.wanting.pop_front() else { break };
+            sends += self.transmit_stream(conn);
+        }
+        while let Some(closed) = self.core.endpoint.closed_stream() {
+            let Some(stream) = self.core.streams.by_conn.get(&closed.conn).copied() else {
+                self.give_up_connecting(closed.conn);
+                continue;
+            };
+            let farewell = &closed.farewell;
+            if !farewell.is_empty()
+                && let Some(buffer) = self.driver.stream_buffer(stream.id)
+                && let Some(room) = buffer.get_mut(..farewell.len())
+            {
+                room.copy_from_slice(farewell);
+                self.driver.send_stream(stream.id, farewell.len());
+            }
+            self.drain_stream(closed.conn);
+        }
+        self.end_draining();
+        sends
+    }
+
+    /// The connection of a stream is gone: our direction ends, and the peer's is awaited.
+    fn drain_stream(&mut self, conn: ConnHandle) {
+        let streams = &mut self.core.streams;
+        if let Some(stream) = streams.by_conn.remove(&conn) {
+            streams.by_stream.remove(&stream.id);
+            streams.draining.insert(stream.id, self.core.now + DRAIN);
+            self.driver.shutdown_stream(stream.id);
+            self.driver.read_stream(stream.id, true);
+        }
+    }
+
+    /// Closes the streams that have waited long enough.
+    fn end_draining(&mut self) {
+        let now = self.core.now;
+        let driver = &mut self.driver;
+        self.core.streams.draining.retain(|stream, until| {
+            if *until <= now {
+                driver.close_stream(*stream);
+            }
+            *until > now
+        });
+    }
+
+    fn transmit_stream(&mut self, conn: ConnHandle) -> u64 {
+        self.steer_reading(conn);
+        let Some(stream) = self.core.streams.by_conn.get(&conn).copied() else { return 0 };
+        let (mut sends, mut bytes) = (0, 0);
+        while let Some(buffer) = self.driver.stream_buffer(stream.id) {
+            if bytes >= BYTES_A_STREAM {
+                self.driver.send_stream(stream.id, 0);
+                self.core.streams.wanting.push_back(conn);
+                self.more = true;
+                break;
+            }
+            let n = self.core.endpoint.stream_transmit(self.core.now, conn, buffer);
+            let done = self.driver.send_stream(stream.id, n);
+            if n == 0 {
+                self.end_of_stream(conn, stream);
+                break;
+            }
+            sends += 1;
+            bytes += n;
+            if !done {
+                break;
+            }
+        }
+        self.core.counters.bytes_sent.add(bytes as u64);
+        sends
+    }
+
+    fn end_of_stream(&mut self, conn: ConnHandle, stream: Stream) {
+        match self.core.endpoint.stream_needs(conn) {
+            StreamNeeds::Nothing => {}
+            StreamNeeds::Shutdown => {
+                if let Some(known) = self.core.streams.by_conn.get_mut(&conn)
+                    && !std::mem::replace(&mut known.shut_down, true)
+                {
+                    self.driver.shutdown_stream(stream.id);
+                }
+            }
+            StreamNeeds::Close => self.close_stream(conn),
+        }
+    }
+
+    fn close_stream(&mut self, conn: ConnHandle) {
+        if let Some(stream) = self.core.streams.by_conn.remove(&conn) {
+            self.core.streams.by_stream.remove(&stream.id);
+            self.driver.close_stream(stream.id);
+        }
+    }
+
+    fn give_up_connecting(&mut self, conn: ConnHandle) {
+        let connecting = &mut self.core.streams.connecting;
+        if let Some(at) = connecting.iter().position(|c| c.conn == conn) {
+            for id in connecting.swap_remove(at).attempts {
+                self.driver.close_stream(id);
+            }
+        }
+    }
+}
+
+/// Gives the endpoint bytes of a stream, and the handler what came of it.
+fn receive<H: Handler>(
+    core: &mut Core,
+    handler: &mut HandlerSlot<H>,
+    conn: ConnHandle,
+    bytes: &mut [u8],
+    retainer: Retainer<'_>,
+) {
+    core.counters.bytes_received.add(bytes.len() as u64);
+    let mut recorder = core.log.recorder(&mut core.blocks, bytes, NO_SOCKET);
+    core.endpoint.stream_receive(core.now, conn, bytes, &mut recorder);
+    handler.deliver(core, bytes, Source { retainer, owned: None });
+}
+
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+/// With port 0 a port that is free for datagrams is tried for streams, at most this often.
+const PORT_ATTEMPTS: u32 = 16;
+
+/// Sockets of one listener, for each shard.
+pub(crate) struct Bound {
+    pub local_addr: SocketAddr,
+    pub datagrams: Vec<Option<UdpSocket>>,
+    pub streams: Vec<Option<TcpListener>>,
+}
+
+/// Binds what `links` name to one address, the same port for all.
+pub(crate) fn bind_links(
+    addr: SocketAddr,
+    links: Links,
+    shards: usize,
+    buffer_bytes: usize,
+) -> io::Result<Bound> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match bind_once(addr, links, shards, buffer_bytes) {
+            Err(e)
+                if e.kind() == io::ErrorKind::AddrInUse
+                    && addr.port() == 0
+                    && attempt < PORT_ATTEMPTS => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_once(
+    addr: SocketAddr,
+    links: Links,
+    shards: usize,
+    buffer_bytes: usize,
+) -> io::Result<Bound> {
+    let mut local_addr = addr;
+    let mut datagrams: Vec<Option<UdpSocket>> = Vec::new();
+    if links.datagram {
+        match bind_listeners(addr, shards, buffer_bytes) {
+            Ok(sockets) => datagrams = sockets.into_iter().map(Some).collect(),
+            // Perhaps by ourselves: the socket of a listener that was closed and has connections.
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && addr.port() != 0 => {}
+            Err(e) => return Err(e),
+        }
+        if let Some(Some(first)) = datagrams.first() {
+            local_addr = first.local_addr()?;
+        }
+    }
+    datagrams.resize_with(shards, || None);
+    let mut streams = Vec::new();
+    if links.any_stream() {
+        streams = bind_streams(local_addr, shards)?;
+        if let Some(Some(first)) = streams.first() {
+            local_addr = first.local_addr()?;
+        }
+    }
+    streams.resize_with(shards, || None);
+    Ok(Bound { local_addr, datagrams, streams })
+}
+
+/// One listening TCP socket for each shard, among which the system spreads connections; where it
+/// cannot, the first shard has the only one.
+fn bind_streams(addr: SocketAddr, shards: usize) -> io::Result<Vec<Option<TcpListener>>> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let count = if cfg!(target_os = "linux") { shards } else { 1 };
+    let mut listeners: Vec<Option<TcpListener>> = Vec::new();
+    let mut to = addr;
+    for _ in 0..count {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        #[cfg(target_os = "linux")]
+        if count > 1 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&to.into())?;
+        socket.listen(BACKLOG)?;
+        let listener: TcpListener = socket.into();
+        to = listener.local_addr()?;
+        listeners.push(Some(listener));
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,8 @@
+//! The tests of the inline and the queued API once more, over TLS and TCP instead of UDP.
+
+#[path = "inline.rs"]
+mod inline;
+#[path = "queued.rs"]
+mod queued;
+#[path = "queued_credit.rs"]
+mod queued_credit;
