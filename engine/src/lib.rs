@@ -40,7 +40,8 @@ pub mod stats;
 pub mod sys;
 
 pub use config::{
-    ConnectConfig, ConnectLink, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy, Reuse,
+    ConnectConfig, ConnectLink, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy,
+    Reuse,
 };
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};

@@ -126,7 +126,6 @@ impl Streams {
         attempts.chain(self.draining.values().copied()).min()
     }
 
-
     /// Whether a stream still waits for the end of the peer's direction.
     pub(crate) fn is_draining(&self) -> bool {
         !self.draining.is_empty()

@@ -44,7 +44,6 @@ pub fn open(driver: DriverChoice) -> AnyDriver {
 /// The drivers that work here.
 pub fn drivers() -> Vec<DriverChoice> {
     let mut drivers = vec![DriverChoice::Mio];
-    if link() == ConnectLink::Stream { return drivers; } // TEMP
     if trunkline::io::detect::choose(DriverChoice::Uring).is_ok() {
         drivers.push(DriverChoice::Uring);
     }

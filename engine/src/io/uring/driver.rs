@@ -3,7 +3,8 @@
 use super::super::arrive::Arrivals;
 use super::super::train::{Cut, Train};
 use super::super::{
-    Batch, Capabilities, Driver, DriverStats, MAX_TRAIN, RxItem, TxBuf, TxError, TxMeta, Waker,
+    Batch, Capabilities, Driver, DriverStats, MAX_TRAIN, RxItem, StreamBytes, StreamId, TxBuf,
+    TxError, TxMeta, Waker,
 };
 use super::messages::PAYLOAD;
 use super::{STARVED_SLEEP, Slot, UringDriver, kind};
@@ -12,7 +13,7 @@ use crate::sys;
 use crate::sys::linux::EventFd;
 use io_uring::opcode;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ impl Driver for UringDriver {
         {
             // A receive that ended just now goes on before the sleep.
             self.prepare()?;
-            let limit = (self.unarmed > 0).then_some(STARVED_SLEEP);
+            let starved = self.unarmed > 0 || self.streams.is_starved();
+            let limit = starved.then_some(STARVED_SLEEP);
             let timeout = match (timeout, limit) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -156,6 +158,7 @@ impl Driver for UringDriver {
         self.wants_buffer = false;
         self.demand.used(batch.rx.len() - start_len);
         batch.failures.append(&mut self.failures);
+        self.streams.tell(batch);
         let mut late = 0;
         if let Some(event) = self.foreign.get() {
             self.stats.syscalls += 1;
@@ -170,11 +173,52 @@ impl Driver for UringDriver {
         // The kernel may announce work that this thread has just run. Such an announcement stays until
         // there is work again: it counts only as long as it brings something, and a sleep ends for
         // what comes later.
+        self.streams.tell(batch);
         let work = late > 0 || (taken > 0 && self.ring.has_work());
         batch.more = work || self.ring.has_completions();
         self.stats.syscalls += std::mem::take(&mut self.ring.enters);
         (self.stats.leases, self.stats.leases_refused) = self.memory.rx.lease_counts();
         Ok(())
+    }
+
+    fn listen_streams(&mut self, listener: TcpListener) -> io::Result<u16> {
+        self.add_stream_listener(listener)
+    }
+
+    fn unlisten_streams(&mut self, listener: u16) -> io::Result<()> {
+        self.remove_stream_listener(listener)
+    }
+
+    fn connect_stream(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
+        self.start_connect(remote)
+    }
+
+    fn read_stream(&mut self, stream: StreamId, on: bool) {
+        self.set_reading(stream, on);
+    }
+
+    fn stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
+        self.lend_stream_buffer(stream)
+    }
+
+    fn send_stream(&mut self, stream: StreamId, len: usize) -> bool {
+        self.start_stream_send(stream, len)
+    }
+
+    fn shutdown_stream(&mut self, stream: StreamId) {
+        self.end_stream(stream);
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.remove_stream(stream);
+    }
+
+    fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
+        self.memory.rx.open(bytes.token, 0, bytes.len)
+    }
+
+    fn release_stream(&mut self, bytes: StreamBytes) {
+        self.memory.rx.release(bytes.token);
     }
 
     fn received(&mut self, item: &RxItem) -> (&mut [u8], Retainer<'_>) {

@@ -10,13 +10,16 @@ mod messages;
 mod provided;
 mod receive;
 mod ring;
+mod streams;
 mod transmit;
 mod wake;
 
 use super::arrive::Arrivals;
 use super::train::{RefusedPaths, Train};
 use super::waker::Parking;
-use super::{Batch, Capabilities, DriverConfig, DriverError, DriverStats, MAX_TRAIN, TxFailure};
+use super::{
+    Batch, Capabilities, DriverConfig, DriverError, DriverStats, MAX_TRAIN, StreamEvent, TxFailure,
+};
 use crate::buf::{RxPool, TxPool};
 use crate::sys::linux::EventFd;
 use crate::sys::{self, SendBatch};
@@ -31,6 +34,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
 use wake::{RingSignal, SharedSignal};
 
 /// What a completion belongs to: the upper half of its user data. The lower half is a number.
@@ -39,6 +43,10 @@ mod kind {
     pub(super) const SEND: u64 = 2 << 32;
     pub(super) const WAKE: u64 = 3 << 32;
     pub(super) const IGNORE: u64 = 4 << 32;
+    pub(super) const ACCEPT: u64 = 5 << 32;
+    pub(super) const CONNECT: u64 = 6 << 32;
+    pub(super) const STREAM_RECEIVE: u64 = 7 << 32;
+    pub(super) const STREAM_SEND: u64 = 8 << 32;
     pub(super) const MASK: u64 = !0 << 32;
 }
 
@@ -118,6 +126,7 @@ pub struct UringDriver {
     sync_send: SendBatch,
     failures: Vec<TxFailure>,
     refused: RefusedPaths,
+    streams: ManuallyDrop<Streams>,
     /// A transmit buffer was wanted and none was free.
     wants_buffer: bool,
     config: DriverConfig,
@@ -193,6 +202,7 @@ impl UringDriver {
             sync_send: SendBatch::new(64),
             failures: Vec::new(),
             refused: RefusedPaths::default(),
+            streams: ManuallyDrop::new(Streams::default()),
             wants_buffer: false,
             config,
             capabilities,
@@ -244,6 +254,10 @@ impl UringDriver {
                 match data & kind::MASK {
                     kind::RECEIVE => self.on_receive(number as usize, result, flags, batch)?,
                     kind::SEND => self.on_send(number, result)?,
+                    kind::STREAM_RECEIVE => self.on_stream_receive(number, result, flags),
+                    kind::STREAM_SEND => self.on_stream_send(number, result),
+                    kind::ACCEPT => self.on_accept(number as usize, result, flags),
+                    kind::CONNECT => self.on_connect(number, result),
                     kind::WAKE if self.wake_armed && !cqueue::more(flags) => {
                         self.wake_armed = false;
                         self.under_way -= 1;
@@ -267,6 +281,7 @@ impl UringDriver {
     fn has_news(&self, batch: &Batch, start_len: usize) -> bool {
         batch.rx.len() > start_len
             || !self.failures.is_empty()
+            || self.streams.has_news()
             || (self.wants_buffer && self.memory.tx.free() > 0)
     }
 
@@ -280,6 +295,7 @@ impl UringDriver {
             slot.closing = true;
         }
         self.unarmed = 0;
+        self.end_streams();
         let mut batch = Batch::default();
         for step in 0..DRAIN_STEPS {
             if self.under_way == 0 {
@@ -297,6 +313,12 @@ impl UringDriver {
             for item in batch.rx.drain(..) {
                 self.memory.rx.release(item.token);
             }
+            self.streams.tell(&mut batch);
+            for event in batch.streams.drain(..) {
+                if let StreamEvent::Received(bytes) = event {
+                    self.memory.rx.release(bytes.token);
+                }
+            }
         }
         self.under_way == 0
     }
@@ -312,6 +334,8 @@ impl Drop for UringDriver {
             // SAFETY: no request is under way, so the kernel does not touch the memory any more;
             // the field is not used after this.
             unsafe { ManuallyDrop::drop(&mut self.memory) };
+            // SAFETY: as above; buffers and addresses of streams are such memory, too.
+            unsafe { ManuallyDrop::drop(&mut self.streams) };
         } else {
             tracing::warn!("io_uring requests did not end: their memory is leaked");
         }

@@ -26,6 +26,7 @@ impl UringDriver {
         if self.unarmed > 0 && self.posted > 0 {
             self.arm_all()?;
         }
+        self.arm_streams()?;
         if !self.wake_armed
             && let Some(fd) = self.signal.event_fd()
         {
