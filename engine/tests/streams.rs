@@ -1,5 +1,8 @@
 //! The tests of the inline and the queued API once more, over TLS and TCP instead of UDP.
 
+// Each module brings the same helpers, which ask where they are for the link.
+#![allow(clippy::duplicate_mod)]
+
 #[path = "inline.rs"]
 mod inline;
 #[path = "queued.rs"]

@@ -156,9 +156,10 @@ impl Endpoint {
         if request != 0 {
             self.requests.remove(&request);
         }
-        if conn.is_stream() {
+        if conn.has_stream() {
             self.streams.forget(now, &mut conn);
-        } else if conn.owes_farewell() {
+        }
+        if !conn.is_stream() && conn.owes_farewell() {
             let mut bytes = vec![0; FAREWELL];
             if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
                 bytes.truncate(transmit.len);
@@ -202,6 +203,9 @@ impl Endpoint {
             entry.touched = false;
             let Some(conn) = &mut entry.conn else { continue };
             conn.settle(now, sink);
+            if conn.take_stream_lost() {
+                self.streams.lost(conn.handle());
+            }
             if conn.take_handshake_end() {
                 self.handshakes -= 1;
             }
@@ -269,8 +273,10 @@ impl Endpoint {
             let entry = &mut self.slots[slot as usize];
             entry.ready = false;
             let Some(conn) = &mut entry.conn else { continue };
-            if conn.is_stream() {
+            if conn.has_stream() {
                 self.streams.push_ready(slot);
+            }
+            if conn.is_stream() {
                 if !entry.touched {
                     self.wheel.set(slot, conn.next_timeout());
                 }

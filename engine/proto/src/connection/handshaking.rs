@@ -202,6 +202,7 @@ impl Connection {
             mux: Mux::new(role, &config),
             handshake: handshake.map(Box::new),
             stream: None,
+            stream_lost: false,
             authentication: match role {
                 Role::Client => Authentication::AwaitingResponse,
                 Role::Host => Authentication::AwaitingRequest,
@@ -312,6 +313,7 @@ impl Connection {
     }
 
     fn on_established(&mut self, now: Instant, e: Established, shared: &mut Shared) {
+        self.lose_stream();
         let p = &e.peer_params;
         let mut keys = e.keys;
         keys.set_update_after(self.config.key_update_packets);

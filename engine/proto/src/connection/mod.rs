@@ -140,6 +140,8 @@ pub(crate) struct Connection {
     handshake: Option<Box<Handshaking>>,
     /// The link below, if it is a stream.
     stream: Option<Box<StreamLink>>,
+    /// A stream that was tried was given up.
+    stream_lost: bool,
     authentication: Authentication,
     peer: Option<Box<PeerInfo>>,
     pending: Pending,
@@ -346,6 +348,7 @@ impl Connection {
 
     /// From now on CLOSE is what goes out; fin-wait runs.
     fn start_closing(&mut self, now: Instant, reason: CloseReason, rejection: bool) {
+        self.lose_stream();
         let mut closing = self.new_closing(reason);
         closing.rejection = rejection;
         if self.keys.is_none()

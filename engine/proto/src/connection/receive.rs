@@ -461,6 +461,10 @@ impl Connection {
 
     /// The handshake ended without success.
     pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, receipt: Receipt, sink: &mut S) {
+        let over = matches!(receipt, Receipt::Closed(_) | Receipt::Failed(_));
+        if over && self.lose_datagrams() {
+            return;
+        }
         match receipt {
             Receipt::Closed(reason) => self.peer_closed(now, reason, sink),
             Receipt::Failed(reason) => self.fail(now, reason, sink),

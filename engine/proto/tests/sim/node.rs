@@ -35,6 +35,8 @@ pub enum Over {
     Datagrams,
     Stream,
     PlainStream,
+    /// Datagrams and a stream at once.
+    Either,
 }
 
 /// How a node is made.
@@ -369,6 +371,7 @@ impl Node {
                 let options = StreamOptions { plain, on_hold: false };
                 match over {
                     Over::Datagrams => ep.connect(now, 0, remotes, config),
+                    Over::Either => ep.connect_either(now, 0, remotes, remotes[0], config),
                     _ => ep.connect_stream(now, remotes[0], config, options),
                 }
             })

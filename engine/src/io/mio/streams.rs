@@ -75,17 +75,16 @@ impl Streams {
         listener: std::net::TcpListener,
     ) -> io::Result<u16> {
         listener.set_nonblocking(true)?;
-        let number = match self.listeners.iter().position(Option::is_none) {
-            Some(number) => number,
-            None => {
-                self.listeners.push(None);
-                self.listeners.len() - 1
-            }
-        };
+        let number =
+            self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let id = u16::try_from(number).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        if number == self.listeners.len() {
+            self.listeners.push(None);
+        }
         let mut socket = TcpListener::from_std(listener);
         registry.register(&mut socket, Token(LISTENERS + number), Interest::READABLE)?;
         self.listeners[number] = Some(Listening { socket, readable: true });
-        u16::try_from(number).map_err(|_| io::ErrorKind::QuotaExceeded.into())
+        Ok(id)
     }
 
     pub(super) fn unlisten(&mut self, registry: &Registry, listener: u16) -> io::Result<()> {

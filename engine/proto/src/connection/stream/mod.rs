@@ -53,6 +53,10 @@ pub(crate) struct StreamLink {
     credential: Vec<u8>,
     /// The AuthenticationRequest waits until this link is chosen among several.
     on_hold: bool,
+    /// Client: the datagram link is tried at the same time, and the first to prove the host wins.
+    racing: bool,
+    remote: SocketAddr,
+    local: Option<IpAddr>,
     /// The TLS handshake is complete.
     up: bool,
     /// The peer's Parameters have come (native).
@@ -137,11 +141,26 @@ impl Connection {
             let framing = if side.plain { Framing::Plain } else { Framing::Stream };
             conn.mux.set_framing(framing);
         }
-        conn.stream = Some(Box::new(StreamLink {
+        conn.stream = Some(StreamLink::new(side, false));
+        conn
+    }
+
+    /// Client: tries a stream beside the datagram link, which has begun.
+    pub(crate) fn race(&mut self, side: StreamSide) {
+        self.stream = Some(StreamLink::new(side, true));
+    }
+}
+
+impl StreamLink {
+    fn new(side: StreamSide, racing: bool) -> Box<Self> {
+        Box::new(Self {
             tls: Some(Box::new(side.tls)),
             plain: side.plain,
             credential: side.credential,
             on_hold: side.on_hold,
+            racing,
+            remote: side.remote,
+            local: side.local,
             up: false,
             has_params: false,
             paused: false,
@@ -164,18 +183,70 @@ impl Connection {
             close_sent: false,
             notified: false,
             ended: None,
-        }));
-        conn
+        })
+    }
+}
+
+impl Connection {
+    /// Whether this is a connection over a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| !link.racing)
     }
 
-    /// Whether this is a connection over a stream.
-    pub(crate) const fn is_stream(&self) -> bool {
+    /// Whether it has a stream, be it one that is only tried.
+    pub(crate) const fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
 
     /// Whether its stream is a plain one.
     pub(super) const fn is_plain(&self) -> bool {
         self.stream.is_some() && self.mux.framing().is_plain()
+    }
+
+    /// Where the stream goes, before it is connected.
+    pub(crate) fn stream_target(&self) -> Option<SocketAddr> {
+        self.stream.as_ref().map(|link| link.remote)
+    }
+
+    /// The TCP connection stands, between these addresses.
+    pub(crate) fn stream_connected(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
+        let Some(link) = &mut self.stream else { return };
+        (link.remote, link.local) = (remote, local);
+        if !link.racing {
+            self.path = Path::new(self.path.socket, remote, local, true);
+        }
+    }
+
+    // ---- the race with the datagram link
+
+    /// Whether both links are still tried.
+    pub(super) fn is_racing(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| link.racing)
+    }
+
+    /// The stream is out of the race. Whether there was one.
+    pub(super) fn lose_stream(&mut self) -> bool {
+        let racing = self.is_racing();
+        if racing {
+            self.stream = None;
+            self.stream_lost = true;
+        }
+        racing
+    }
+
+    /// The datagram link is out of the race. Whether there was one.
+    pub(super) fn lose_datagrams(&mut self) -> bool {
+        let Some(link) = self.stream.as_mut().filter(|link| link.racing) else { return false };
+        link.racing = false;
+        self.path = Path::new(0, link.remote, link.local, true);
+        self.handshake = None;
+        self.mux.set_framing(Framing::Stream);
+        true
+    }
+
+    /// Once, when a stream was given up and its socket is to be closed.
+    pub(crate) const fn take_stream_lost(&mut self) -> bool {
+        core::mem::replace(&mut self.stream_lost, false)
     }
 
     /// Whether what is sent reaches the peer: keys exist.
@@ -187,12 +258,13 @@ impl Connection {
 
     /// TLS has proved the peer: the link is native or plain from here on.
     fn on_stream_up<S: Sink>(&mut self, now: Instant, tls: &mut StreamTls, sink: &mut S) {
-        let Some(link) = &mut self.stream else { return };
-        link.up = true;
         let peer = match tls.peer() {
             Ok(peer) => peer,
+            Err(_) if self.lose_stream() => return,
             Err(reason) => return self.fail(now, reason, sink),
         };
+        let Some(link) = &mut self.stream else { return };
+        link.up = true;
         let native = peer.is_native;
         let refusal = match (self.role, native, link.plain) {
             (Role::Client, true, true) => Some("the host speaks only the native protocol"),
@@ -200,6 +272,10 @@ impl Connection {
             (Role::Host, false, false) => Some("the client does not speak the native protocol"),
             _ => None,
         };
+        if refusal.is_some() && self.lose_stream() {
+            return;
+        }
+        self.lose_datagrams();
         if let Some(text) = refusal {
             return self.fail(now, CloseReason::new(Reason::VERSION, text), sink);
         }
@@ -295,6 +371,10 @@ impl Connection {
         let plain = self.is_plain();
         let Some(link) = &mut self.stream else { return };
         let (Some(end), true) = (&link.ended, !link.paused) else { return };
+        if link.racing {
+            self.lose_stream();
+            return;
+        }
         let clean = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
         let reason = match (end, link.up) {
             (Err(text), false) => CloseReason::new(Reason::LOCAL_NETWORK, text),
@@ -330,6 +410,9 @@ impl Connection {
     }
 
     fn tls_failed<S: Sink>(&mut self, now: Instant, error: &rustls::Error, sink: &mut S) {
+        if self.lose_stream() {
+            return;
+        }
         let reason = close_reason(error, None);
         if let rustls::Error::AlertReceived(_) = error {
             // The peer ended it, and says so in its own words.
@@ -481,7 +564,7 @@ impl Connection {
 
     /// Counters and gauges, if this is a connection over a stream. What only packets have is zero.
     pub(super) fn stream_stats(&self) -> Option<ConnStats> {
-        let link = self.stream.as_ref()?;
+        let link = self.stream.as_ref().filter(|link| !link.racing)?;
         let mux = self.mux.stats();
         Some(ConnStats {
             bytes_sent: link.bytes_sent,
