@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use trunkline::PeerId;
+use trunkline::{ConnectLink, Links, PeerId};
 
 /// Port that `recv` listens on and `send` tries when none is given.
 pub const DEFAULT_PORT: u16 = 7470;
@@ -20,7 +20,7 @@ Exit codes:
   4    no connection, or the connection was lost
   130  interrupted";
 
-/// Encrypted, multiplexed connections over UDP: move files, measure the machine, make keys.
+/// Encrypted, multiplexed connections over UDP or TLS: move files, measure the machine, make keys.
 #[derive(Debug, Parser)]
 #[command(name = "trunkline", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -105,6 +105,38 @@ pub enum Driver {
     Mio,
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinkChoice {
+    /// Both at once: the first that proves the other side is kept. A listener takes both.
+    #[default]
+    Auto,
+    /// Packets in UDP datagrams.
+    Udp,
+    /// TLS over TCP, for networks that let no UDP through.
+    Tls,
+}
+
+impl LinkChoice {
+    /// What a listener takes connections over.
+    pub const fn links(self) -> Links {
+        match self {
+            Self::Auto => Links::BOTH,
+            Self::Udp => Links::DATAGRAM,
+            Self::Tls => Links::STREAM,
+        }
+    }
+
+    /// What a client connects over.
+    pub const fn connect(self) -> ConnectLink {
+        match self {
+            Self::Auto => ConnectLink::Auto,
+            Self::Udp => ConnectLink::Datagram,
+            Self::Tls => ConnectLink::Stream,
+        }
+    }
+}
+
 /// Options of `send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
@@ -130,7 +162,7 @@ pub struct RecvArgs {
     /// Folder for the files; made if it is not there.
     #[arg(long, default_value = ".", value_name = "FOLDER")]
     pub dir: PathBuf,
-    /// Address and UDP port to listen on. The default takes senders of this machine only.
+    /// Address and port (UDP and TCP) to listen on. The default takes senders of this machine only.
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen(DEFAULT_PORT))]
     pub listen: SocketAddr,
     /// Take files only from a sender with this fingerprint (may be repeated).
@@ -165,6 +197,9 @@ pub struct TransferArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    /// What carries the connection.
+    #[arg(long, value_enum, default_value_t = LinkChoice::Auto)]
+    pub link: LinkChoice,
     /// Seconds without any packet after which the other side counts as lost.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
@@ -223,7 +258,7 @@ pub struct BenchArgs {
     /// Be the client: measure against the server at this address.
     #[arg(short = 'c', long, value_name = "ADDRESS")]
     pub client: Option<String>,
-    /// Server: address and UDP port to listen on.
+    /// Server: address and port (UDP and TCP) to listen on.
     #[arg(long, value_name = "ADDR:PORT", requires = "server",
           default_value_t = default_listen(BENCH_PORT))]
     pub listen: SocketAddr,
@@ -247,6 +282,9 @@ pub struct BenchArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    /// What carries the connections [default: udp; a server takes both].
+    #[arg(long, value_enum)]
+    pub link: Option<LinkChoice>,
     /// Hold the packet size: bytes of UDP payload, 1200 to 65507 [default: search up to 1452].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..=65507))]
     pub mtu: Option<u16>,

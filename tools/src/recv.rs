@@ -75,6 +75,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     let listener = running
         .listen(&ListenConfig {
             client_auth: ClientAuth::Optional(Trust::DangerousAny),
+            links: args.common.link.links(),
             ..ListenConfig::new(args.listen, identity)
         })
         .map_err(|e| Failure::connection(format!("cannot listen at {}: {e}", args.listen)))?;

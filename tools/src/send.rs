@@ -68,6 +68,7 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
         remotes,
         identity: Some(identity.clone()),
         connection: Some(connection.clone()),
+        link: args.common.link.connect(),
         ..ConnectConfig::new(([127, 0, 0, 1], 1).into(), Trust::DangerousAny)
     };
     let config =
