@@ -56,6 +56,7 @@ pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, Conne
 pub use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 pub use trunkline_proto::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 pub use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+pub use trunkline_proto::handshake::{HandshakeFailure, HandshakeState};
 pub use trunkline_proto::ids::{PeerId, Role};
 pub use trunkline_proto::limits;
 pub use trunkline_proto::payload::Payload;

@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use trunkline::{
     Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport,
-    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, SendOptions, Status,
+    Conn, ConnectConfig, Context, Engine, Handler, HandshakeFailure, HandshakeState, Incoming,
+    Reason, SendOptions, Status,
 };
 
 /// Accepts everything and sends every message and byte back.
@@ -106,12 +107,14 @@ type Job = Box<dyn FnOnce(&mut Client, &mut Context<'_>) + Send>;
 struct Client {
     saw: Sender<(Option<Channel>, Saw)>,
     unsent: HashMap<Channel, (Vec<u8>, usize, bool)>,
+    /// How the handshake of the connection stood that ended last.
+    ended: Option<HandshakeState>,
 }
 
 impl Client {
     fn new() -> (Self, Receiver<(Option<Channel>, Saw)>) {
         let (saw, seen) = channel();
-        (Self { saw, unsent: HashMap::new() }, seen)
+        (Self { saw, unsent: HashMap::new(), ended: None }, seen)
     }
 
     fn tell(&self, channel: Option<Channel>, saw: Saw) {
@@ -138,6 +141,7 @@ impl Handler for Client {
     ) {
         self.tell(None, Saw::Status(new, reason.map(|r| r.reason)));
         if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
+            self.ended = cx.info(conn).map(|info| info.handshake);
             cx.close(conn, Reason::APP.0, "", None).unwrap();
         }
     }
@@ -395,6 +399,8 @@ fn a_wrong_key_fails_the_connection() {
     pair.run(move |_, cx| cx.connect(&wrong)).unwrap();
     let (_, saw) = pair.next();
     assert_eq!(saw, Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE)));
+    let failed = HandshakeState::ConnectionFailed(HandshakeFailure::Authentication);
+    assert_eq!(pair.run(|client, _| client.ended), Some(failed));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, Conn, ConnectConfig, EngineError,
-    Event, Payload, QueuedEngine, Reason, Received, Status,
+    Event, HandshakeFailure, HandshakeState, Payload, QueuedEngine, Reason, Received, Status,
 };
 
 fn messages() -> ChannelOptions {
@@ -590,6 +590,12 @@ fn a_refused_connection_and_a_declined_channel_say_why() {
     let mut at_host = Inbox::new(&host);
     let mut at_client = Inbox::new(&client);
     let Received::Event(Event::Incoming { conn: incoming, .. }) = at_host.next() else { panic!() };
+    let waiting = HandshakeState::WaitingForAuthenticationRequest;
+    assert_eq!(host.info(incoming).unwrap().handshake, waiting);
+    assert_eq!(
+        client.info(conn).unwrap().handshake,
+        HandshakeState::WaitingForAuthenticationResponse
+    );
     host.reject(incoming, 1042, "not you").unwrap();
     assert_eq!(host.reject(incoming, 1042, "not you"), Err(ApiError::InvalidHandle));
     match at_client.next() {
@@ -600,6 +606,8 @@ fn a_refused_connection_and_a_declined_channel_say_why() {
         }
         other => panic!("{other:?}"),
     }
+    let denied = HandshakeState::ConnectionFailed(HandshakeFailure::Authentication);
+    assert_eq!(client.info(conn).unwrap().handshake, denied);
     // A new connect is not held back by the one that failed.
     let again = client.connect(&connect, None).unwrap();
     assert_ne!(again, conn);

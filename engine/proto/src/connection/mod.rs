@@ -255,7 +255,7 @@ impl Connection {
         if self.authentication != Authentication::AwaitingApplication {
             return Err(ApiError::NoConnection("nothing to reject in this state"));
         }
-        self.authentication = Authentication::Done;
+        self.authentication = Authentication::Failed;
         let reason = CloseReason::new(Reason::from_app(code), text);
         self.send_authentication_response(false, reason.reason, &reason.text);
         self.start_closing(now, reason.clone(), true);
@@ -416,6 +416,7 @@ impl Connection {
         }
         let mut closing = self.new_closing(reason.clone());
         closing.on_acknowledged();
+        closing.by_peer = true;
         self.closing = Some(Box::new(closing));
         self.authentication.fail();
         self.timers = Timers::default();
@@ -453,6 +454,7 @@ impl Connection {
         ConnInfo {
             role: self.role,
             status: self.status,
+            handshake: self.handshake_state(),
             remote: self.path.remote,
             local: self.path.local,
             peer: self.peer.as_ref().and_then(|p| p.id),

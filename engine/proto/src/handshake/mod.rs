@@ -10,6 +10,7 @@
 //! | `machine`, `outcome` | the public face, timers and endings; what goes in and comes out |
 //! | `receive`, `transmit` | packets in and out |
 //! | `client`, `host` | one type for each awaited message of each role |
+//! | `state` | what a role waits for, as the application sees it, with its table |
 //! | `level`, `crypto_stream` | packet number space and byte stream of one encryption level |
 //! | `retry` | answers that a host gives without keeping state |
 //! | `tls`, `identity`, `trust` | settings, built once and shared |
@@ -30,6 +31,7 @@ mod machine;
 mod outcome;
 mod receive;
 mod retry;
+mod state;
 mod transmit;
 
 pub mod identity;
@@ -43,9 +45,8 @@ mod tests;
 
 pub use identity::{Identity, peer_id_of};
 pub use machine::Handshake;
-pub use outcome::{
-    Dropped, Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
-};
+pub use outcome::{Dropped, Established, HandshakeConfig, HandshakeCounters, Receipt};
 pub use retry::{write_refusal, write_retry, write_version_list};
+pub use state::{HandshakeEvent, HandshakeFacts, HandshakeFailure, HandshakeState};
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
 pub use trust::{ClientAuth, Trust};
