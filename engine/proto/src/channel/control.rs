@@ -179,6 +179,11 @@ impl Mux {
         self.control.message.take()
     }
 
+    /// Whether bytes of CONTROL stand behind the last message that was looked at.
+    pub const fn has_more_control(&self) -> bool {
+        !self.control.input.is_empty()
+    }
+
     /// Goes on with CONTROL after [`Self::poll_control`] gave a message.
     pub fn resume_control<S: Sink>(
         &mut self,

@@ -280,6 +280,14 @@ impl Connection {
                 self.on_auth_message(now, message, sink)?;
                 self.control_waits = true;
             }
+            if self.authentication == Authentication::AwaitingApplication
+                && self.mux.has_more_control()
+            {
+                // A client says nothing more until it has the answer.
+                return Err(PeerMisbehaved::Unexpected(
+                    "CONTROL before the AuthenticationResponse",
+                ));
+            }
             if !self.control_waits || self.authentication != Authentication::Done {
                 return Ok(());
             }

@@ -35,6 +35,11 @@ impl Connection {
         self.keys_used_up = true;
     }
 
+    /// The peer's proof was verified.
+    pub(crate) const fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Bytes kept of session tickets.
     pub(crate) fn kept_ticket_bytes(&self) -> usize {
         self.pending.tickets.as_ref().map_or(0, |tickets| tickets.bytes.capacity())

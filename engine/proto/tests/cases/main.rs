@@ -14,6 +14,7 @@ mod identity;
 mod linger;
 mod overtaking;
 mod paths;
+mod roles;
 mod timers;
 
 use sim::seeds;
