@@ -492,6 +492,8 @@ typedef struct trunk_conn_info {
     char reason_text[128];
     // What our role waits for while the connection is made, or how the attempt ended.
     trunk_handshake handshake;
+    // Whether the peer closed and said that it had thrown away data which it had received.
+    uint32_t peer_discarded;
 } trunk_conn_info;
 
 // Counters and gauges of a connection. New fields come at the end.
@@ -697,6 +699,10 @@ typedef struct trunk_dead {
     trunk_reason reason;
     // The reason in words; never NULL.
     const char *reason_text;
+    // Whether the peer said that it had thrown away data which it had received.
+    uint32_t peer_discarded;
+    // 0.
+    uint32_t reserved;
 } trunk_dead;
 
 // What an item has beyond its own fields; type says which member, if any, is valid.

@@ -48,6 +48,8 @@ pub struct trunk_conn_info {
     pub reason_text: [c_char; 128],
     /// What our role waits for while the connection is made, or how the attempt ended.
     pub handshake: trunk_handshake,
+    /// Whether the peer closed and said that it had thrown away data which it had received.
+    pub peer_discarded: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -68,6 +70,7 @@ unsafe impl Struct for trunk_conn_info {
             reason: TRUNK_REASON_NONE,
             reason_text: [0; 128],
             handshake: TRUNK_HANDSHAKE_NONE,
+            peer_discarded: 0,
         }
     }
 }
@@ -92,6 +95,7 @@ impl From<&ConnInfo> for trunk_conn_info {
             reason: reason.map_or(TRUNK_REASON_NONE, |r| r.reason.0),
             reason_text: abi::fixed_text(reason.map_or("", |r| r.text.as_str())),
             handshake: handshake(info.handshake),
+            peer_discarded: info.peer_discarded.into(),
         }
     }
 }
@@ -350,6 +354,7 @@ mod tests {
             reason: Some(CloseReason::new(Reason::APP, &"x".repeat(200))),
             suite: Some("TLS13_AES_128_GCM_SHA256"),
             resumed: true,
+            peer_discarded: true,
         };
         let c = trunk_conn_info::from(&info);
         let text = |chars: &[c_char]| -> String {
@@ -361,6 +366,7 @@ mod tests {
         assert_eq!(text(&c.reason_text).len(), 127);
         assert_eq!((c.status, c.reason, c.role), (4, 1000, TRUNK_ROLE_HOST));
         assert_eq!((c.has_peer, c.peer, c.resumed), (1, [9; 32], 1));
+        assert_eq!(c.peer_discarded, 1);
         assert_eq!(c.handshake, TRUNK_HANDSHAKE_FAILED_AUTHENTICATION);
     }
 }

@@ -491,3 +491,13 @@ fn a_closed_listener_lets_its_connections_live_and_can_come_back() {
     let (_, Saw::Dead(_)) = pair.next() else { panic!() };
     wait_until("the socket to close", || std::net::UdpSocket::bind(pair.addr).is_ok());
 }
+
+#[test]
+fn a_listener_closed_with_its_connections_ends_them() {
+    let pair = Pair::start(trunkline::DriverChoice::Mio, 1, Echo::default);
+    pair.connect();
+    pair.host.unlisten(trunkline::ListenerId::from_bits(1), true);
+    let (_, Saw::Status(status, Some(reason))) = pair.next() else { panic!() };
+    assert_eq!(status, Status::ClosedByPeer);
+    assert_eq!(reason, Reason::APP);
+}

@@ -90,6 +90,9 @@ pub struct CloseReport {
     pub reason: CloseReason,
     /// Whether the peer acknowledged our CLOSE or sent its own.
     pub peer_knows: bool,
+    /// The peer's CLOSE said that data it had received was thrown away: its application never saw
+    /// all of `acknowledged_bytes`.
+    pub peer_discarded: bool,
 }
 
 /// Receives everything that happens. Default bodies ignore the event.

@@ -445,6 +445,7 @@ impl Connection {
                 .as_ref()
                 .map_or_else(|| CloseReason::new(Reason::MISC, ""), |c| c.reason.clone()),
             peer_knows: self.closing.as_ref().is_some_and(|c| c.acknowledged),
+            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
         }
     }
 
@@ -459,6 +460,7 @@ impl Connection {
             local: self.path.local,
             peer: self.peer.as_ref().and_then(|p| p.id),
             reason: self.closing.as_ref().map(|c| c.reason.clone()),
+            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
             suite: self.peer.as_ref().map(|p| p.suite),
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
         }

@@ -148,6 +148,9 @@ pub struct ConnInfo {
     pub peer: Option<PeerId>,
     /// Why the connection ended, if it has.
     pub reason: Option<CloseReason>,
+    /// The peer closed and said that data it had received was thrown away: its application never
+    /// saw all that it acknowledged.
+    pub peer_discarded: bool,
     /// TLS cipher suite.
     pub suite: Option<&'static str>,
     /// The TLS session was resumed.

@@ -15,6 +15,7 @@ mod linger;
 mod overtaking;
 mod paths;
 mod roles;
+mod status;
 mod timers;
 
 use sim::seeds;
