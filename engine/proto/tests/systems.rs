@@ -71,7 +71,8 @@ fn every_test_that_is_named_exists() {
             let source = sources
                 .entry(path.to_owned())
                 .or_insert_with(|| fs::read_to_string(root().join(path)).unwrap_or_default());
-            if !has_test(source, path.ends_with(".c"), name) {
+            let is_c = Path::new(path).extension().is_some_and(|e| e == "c");
+            if !has_test(source, is_c, name) {
                 missing.push(format!("{}: {test}", row.number));
             }
         }

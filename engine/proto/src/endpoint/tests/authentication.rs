@@ -341,3 +341,85 @@ fn nonsense_without_keys_is_dropped_and_counted() {
     assert_eq!(net.host.log.incoming.len(), 1);
     assert_eq!(net.host.ep.connections().count(), 1, "nothing is left of the nonsense");
 }
+
+/// What a client that has proved itself does to be listened to for longer, each packet valid: what
+/// it says at the `n`th tick.
+type Delay = fn(n: u64) -> Vec<u8>;
+
+/// A client that keeps the host waiting, a packet every 100 ms, holds its place for the initial
+/// timeout and no longer; the application never hears of it.
+#[test]
+fn no_packet_of_a_client_extends_the_initial_timeout() {
+    let delays: [(&str, Delay); 4] = [
+        ("pings", |_| vec![0, 1, 0xff, 0xff, 1]),
+        ("a request byte by byte", |n| {
+            let whole = request(&[7; 200]);
+            stream(0, n, &whole[n as usize..=n as usize])
+        }),
+        ("all but the first byte", |n| stream(0, 1 + n % 60 * 1_000, &[0; 1_000])),
+        ("the same byte again", |_| stream(0, 0, &[0x92])),
+    ];
+    for (what, delay) in delays {
+        let mut net = Net::new();
+        let begin = net.now;
+        let (c, h) = net.proven();
+        for n in 0..150 {
+            net.now += Duration::from_millis(100);
+            net.host.timers(net.now);
+            let waits = net.host.ep.handshake_state(h).is_some();
+            let is_time = net.now.since(begin) < Duration::from_secs(10);
+            assert_eq!(waits, is_time, "{what}: {} ms", net.now.since(begin).as_millis());
+            let _ = net.host.transmit(net.now);
+            net.client_says(c, &delay(n));
+        }
+        let stats = net.host.ep.endpoint_stats();
+        assert_eq!((stats.attempts_timed_out, stats.attempts_denied), (1, 0), "{what}");
+        assert!(net.host.log.incoming.is_empty(), "{what}: the application heard of it");
+        assert_eq!(net.host.ep.connections().count(), 0, "{what}");
+        assert_eq!(net.host.ep.shared.tokens(), 0, "{what}");
+    }
+}
+
+/// Clients that prove themselves and fall silent fill the places of handshakes until their time is
+/// over; then there is room for others.
+#[test]
+fn clients_that_fall_silent_keep_others_out_for_the_initial_timeout_at_most() {
+    let mut net = Net::new();
+    let silent: Vec<_> = (0..4).map(|_| net.proven()).collect();
+    net.now += Duration::from_secs(5);
+    let mut other = Side {
+        ep: endpoint(net.now, 3, |_| {}),
+        addr: addr("192.0.2.3:3000"),
+        log: Log::default(),
+        buffer: 65_535,
+    };
+    let c = other.ep.connect(net.now, 0, &[net.host.addr], &Net::config()).unwrap();
+    for _ in 0..9_000 {
+        net.now += Duration::from_millis(1);
+        let now = net.now;
+        for (_, packet) in other.transmit(now) {
+            net.host.receive(now, other.addr, &packet);
+        }
+        for (to, packet) in net.host.transmit(now) {
+            if to == other.addr {
+                other.receive(now, net.host.addr, &packet);
+            }
+        }
+        net.host.timers(now);
+        other.timers(now);
+        if let Some(h) = net.host.log.incoming.first().copied() {
+            // Once; afterwards there is nothing to accept.
+            let _ = net.host.ep.accept(now, h);
+        }
+        if other.ep.status(c) == Status::Connected {
+            break;
+        }
+    }
+    assert!(net.host.ep.endpoint_stats().refused > 0, "there was room");
+    assert_eq!(other.ep.status(c), Status::Connected);
+    for (_, h) in silent {
+        assert_eq!(net.host.ep.handshake_state(h), None);
+    }
+    assert_eq!(net.host.log.incoming.len(), 1);
+    assert_eq!(net.host.ep.endpoint_stats().attempts_timed_out, 4);
+}
