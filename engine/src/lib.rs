@@ -56,9 +56,13 @@ pub use shard::local::{LocalHandle, LocalShard};
 
 pub use buf::{SendBuf, SendPool};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};
+pub use trunkline_proto::crypto::credential::{
+    Credential, CredentialError, CredentialIssuer, CredentialVerifier, Grant,
+};
 pub use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 pub use trunkline_proto::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 pub use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+pub use trunkline_proto::handshake::{HandshakeFailure, HandshakeState};
 pub use trunkline_proto::ids::{Link, PeerId, Role};
 pub use trunkline_proto::limits;
 pub use trunkline_proto::payload::Payload;

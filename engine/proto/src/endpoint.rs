@@ -176,6 +176,7 @@ impl Endpoint {
         self.wheel.set(slot, None);
         self.free.push(slot);
         self.live -= 1;
+        self.shared.counters.count_attempt(conn.handshake_state());
         if conn.is_told() {
             sink.dead(conn.handle(), &conn.report());
         }

@@ -66,6 +66,10 @@ pub const MAX_CONTROL_NESTING: usize = 4;
 pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
 /// Longest credential in bytes.
 pub const MAX_CREDENTIAL: usize = 8 * 1024;
+/// Longest claims of a credential of ours, in bytes: what surrounds them takes at most 128.
+pub const MAX_CREDENTIAL_CLAIMS: usize = MAX_CREDENTIAL - 128;
+/// Longest name of what a credential of ours is for, in bytes of UTF-8.
+pub const MAX_CREDENTIAL_AUDIENCE: usize = 255;
 /// Longest text of a close or of a declined channel, in bytes of UTF-8.
 pub const MAX_REASON_TEXT: usize = 127;
 /// Longest certificate chain, TLS flight or post-handshake message at one level, in bytes.
@@ -113,6 +117,7 @@ const _: () = assert!(
     MAX_DATAGRAM <= MAX_FRAGMENTS * (whole_blocks(MIN_PACKET - PACKET_OVERHEAD) - FRAME_OVERHEAD)
 );
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
+const _: () = assert!(MAX_CREDENTIAL_AUDIENCE <= u8::MAX as usize);
 const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
 const _: () =

@@ -1,4 +1,8 @@
-//! The table of connection statuses, checked exhaustively and printed to `docs/states.md`.
+//! The tables of states, checked exhaustively and printed to `docs/states.md`: the statuses of a
+//! connection here, the states of its handshake in `transition_table/handshake.rs`.
+
+#[path = "transition_table/handshake.rs"]
+mod handshake;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -334,6 +338,7 @@ fn document() -> String {
         }
     }
     out.push_str("    Dead --> [*]\n```\n");
+    handshake::print(&mut out);
     out
 }
 

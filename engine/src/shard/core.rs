@@ -361,6 +361,7 @@ impl Core {
                 undelivered_channels: 0,
                 reason: CloseReason::new(Reason::LINGER_EXPIRED, "the engine stopped waiting"),
                 peer_knows: false,
+                peer_discarded: false,
             };
             end.connections.push((name(self.conn(conn)), report));
         }

@@ -58,6 +58,8 @@ pub enum ConnMessage {
         reason: Reason,
         /// Words for people.
         text: String,
+        /// Received data was thrown away.
+        discarded: bool,
     },
     /// Stream link: the peer knows that we close.
     CloseAck,
@@ -200,6 +202,11 @@ impl Mux {
     /// looked at; call [`Self::resume_control`] afterwards.
     pub fn poll_control(&mut self) -> Option<ConnMessage> {
         self.control.message.take()
+    }
+
+    /// Whether bytes of CONTROL stand behind the last message that was looked at.
+    pub const fn has_more_control(&self) -> bool {
+        !self.control.input.is_empty()
     }
 
     /// Goes on with CONTROL after [`Self::poll_control`] gave a message.

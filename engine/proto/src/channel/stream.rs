@@ -225,8 +225,8 @@ impl Mux {
             LinkMessage::Parameters(bytes) => ConnMessage::Parameters(bytes.to_vec()),
             LinkMessage::Consumed { position } => ConnMessage::Consumed(position),
             LinkMessage::Ping => ConnMessage::Ping,
-            LinkMessage::Close { reason, text, .. } => {
-                ConnMessage::Close { reason, text: text.to_owned() }
+            LinkMessage::Close { reason, text, discarded } => {
+                ConnMessage::Close { reason, text: text.to_owned(), discarded }
             }
             LinkMessage::CloseAck => ConnMessage::CloseAck,
         });

@@ -10,7 +10,10 @@ use crate::crypto::RetryOrigin;
 use crate::endpoint::{Ecn, RxMeta, Shared, Transmit};
 use crate::error::ApiError;
 use crate::event::Sink;
-use crate::handshake::{ClientTls, Established, Handshake, HandshakeConfig, HostTls, Receipt};
+use crate::handshake::{
+    ClientTls, Established, Handshake, HandshakeConfig, HandshakeFacts, HandshakeFailure,
+    HandshakeState, HostTls, Receipt,
+};
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
 use crate::recovery::{ReceivedPackets, Recovery};
@@ -297,6 +300,18 @@ impl Connection {
             segment: len,
             probe: false,
         }
+    }
+
+    /// What our role waits for, or how its attempt ended.
+    pub(crate) fn handshake_state(&self) -> HandshakeState {
+        let ended = self.closing.as_ref();
+        HandshakeState::of(&HandshakeFacts {
+            role: self.role,
+            requested: true,
+            proven: self.peer.is_some(),
+            accepted: self.authentication == Authentication::Done,
+            failure: ended.map(|c| HandshakeFailure::of(self.role, c.reason.reason, c.by_peer)),
+        })
     }
 
     // ---- completion

@@ -195,6 +195,8 @@ fn lingering_takes_no_part_in_what_still_comes_in() {
         assert!(events <= 6, "{events} events after the close");
         let told = pair.conn(HOST).report.clone().expect("a report");
         assert!(told.undelivered_bytes > 0, "what was dropped was reported as delivered");
+        assert!(told.peer_discarded, "the final CLOSE does not say that data was discarded");
+        assert!(!report.peer_discarded);
     });
 }
 

@@ -250,7 +250,7 @@ impl Connection {
     }
 
     /// Whether what is sent reaches the peer: keys exist.
-    pub(super) fn has_keys(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         self.keys.is_some() || self.stream.as_ref().is_some_and(|link| link.up)
     }
 
@@ -445,9 +445,12 @@ impl Connection {
             }
             ConnMessage::Consumed(position) => return self.on_consumed(now, position, sink),
             ConnMessage::Ping => link.consumed_now = true,
-            ConnMessage::Close { reason, text } => {
+            ConnMessage::Close { reason, text, discarded } => {
                 self.pending.close_ack = true;
                 self.peer_closed(now, CloseReason { reason, text }, sink);
+                if let Some(closing) = &mut self.closing {
+                    closing.peer_discarded |= discarded;
+                }
             }
             ConnMessage::CloseAck => {
                 if let Some(closing) = &mut self.closing {
