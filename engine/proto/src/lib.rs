@@ -1,6 +1,7 @@
 //! The protocol of Trunkline without input or output: no sockets, no clock, no threads, no unsafe.
 //!
 //! Layers, arrows one way:
+//! `rendezvous → wire`,
 //! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
 
 #![forbid(unsafe_code)]

@@ -32,7 +32,7 @@ use crate::limits::{MAX_PRESENCE_REQUEST, MAX_PRESENCE_RESPONSE};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// UDP port of presence hosts.
-pub const PORT: u16 = 7472;
+pub const PORT: u16 = 7477;
 /// IPv4 group: of the administratively scoped local scope (RFC 2365 §6.1), sent with TTL 1.
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 84, 75);
 /// IPv6 group: transient, link-local scope (RFC 4291 §2.7), with a group id of the range for

@@ -59,6 +59,13 @@ impl Device {
         self.paths.iter().min_by_key(|p| p.rtt)
     }
 
+    /// Where it listens, the shortest way first: at most 8 addresses, never none.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let mut paths: Vec<&Path> = self.paths.iter().collect();
+        paths.sort_by_key(|p| p.rtt);
+        paths.into_iter().map(|p| p.address).collect()
+    }
+
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.paths.first().map_or(0, |p| p.address.port())

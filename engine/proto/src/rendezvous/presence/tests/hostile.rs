@@ -119,7 +119,7 @@ fn sources_that_no_client_has_are_not_answered() {
     let forged = [
         "0.0.0.0:40000",
         "255.255.255.255:40000",
-        "239.255.84.75:7472",
+        "239.255.84.75:7477",
         "224.0.0.251:5353",
         "[ff02::fb]:5353",
         "[::]:40000",
@@ -171,11 +171,11 @@ fn the_group_is_answered_on_the_link_only_and_our_address_within_reach() {
 fn hosts_and_clients_cannot_be_set_upon_each_other() {
     // An answer that reaches a host, and a question that reaches a client, are answered by nobody.
     let mut host = host(HostConfig::default(), announcement());
-    host.receive(at(0), neighbour("10.0.0.1:7472"), &forged([1; 16], [1; 32], "x"));
+    host.receive(at(0), neighbour("10.0.0.1:7477"), &forged([1; 16], [1; 32], "x"));
     assert!(answers(&mut host, at(1000)).is_empty());
     assert_eq!((host.counts().not_questions, host.sessions()), (1, 0));
     let mut client = client(ClientConfig::default());
-    assert_eq!(client.receive(at(0), addr("10.0.0.1:7472"), &plain_question(1, "")), None);
+    assert_eq!(client.receive(at(0), addr("10.0.0.1:7477"), &plain_question(1, "")), None);
     assert_eq!(client.counts().not_answers, 1);
 }
 

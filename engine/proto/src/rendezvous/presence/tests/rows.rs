@@ -16,7 +16,7 @@ fn meet(client: &mut Client, host: &mut Host, now: Instant) -> (Instant, Option<
     let answered = asked + ms(200);
     let (answer, bytes) = answers(host, answered).pop().expect("an answer");
     assert_eq!(answer.to, addr("10.0.0.9:40000"));
-    (answered, client.receive(answered, addr("10.0.0.1:7472"), &bytes))
+    (answered, client.receive(answered, addr("10.0.0.1:7477"), &bytes))
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn a_host_that_leaves_says_so_once_to_those_who_asked() {
     assert_eq!(told.len(), 1);
     assert!(response(&told[0].1).leaving);
     // Somebody else who heard the question cannot say it from another address.
-    assert_eq!(client.receive(now, addr("10.0.0.66:7472"), &told[0].1), None);
+    assert_eq!(client.receive(now, addr("10.0.0.66:7477"), &told[0].1), None);
     assert_eq!(client.devices().count(), 1);
-    let event = client.receive(now, addr("10.0.0.1:7472"), &told[0].1);
+    let event = client.receive(now, addr("10.0.0.1:7477"), &told[0].1);
     let Some(ClientEvent::Lost(device)) = event else { panic!("{event:?}") };
     assert_eq!(device.state, ClientState::Ended);
     // Nothing is answered any more.
@@ -164,7 +164,7 @@ fn a_device_with_several_addresses_is_one_device() {
     let (asked, bytes, _) = question(&mut client);
     let mut seen = Vec::new();
     for (client_at, host_at) in
-        [("10.0.0.9:40000", "10.0.0.1:7472"), ("[fe80::9%3]:40001", "[fe80::1%3]:7472")]
+        [("10.0.0.9:40000", "10.0.0.1:7477"), ("[fe80::9%3]:40001", "[fe80::1%3]:7477")]
     {
         host.receive(asked, neighbour(client_at), &bytes);
         let (_, answer) = answers(&mut host, asked + ms(200)).pop().unwrap();
@@ -180,7 +180,7 @@ fn a_device_with_several_addresses_is_one_device() {
     let len = client.poll_transmit(later, &mut buf).unwrap().len;
     host.receive(later, neighbour("10.0.0.9:40000"), &buf[..len]);
     let (_, answer) = answers(&mut host, later + ms(200)).pop().unwrap();
-    client.receive(later + ms(200), addr("10.0.0.1:7472"), &answer);
+    client.receive(later + ms(200), addr("10.0.0.1:7477"), &answer);
     let mut lost = 0;
     client.handle_timeout(asked + ms(40_000), |_| lost += 1);
     let device = client.devices().next().unwrap();
@@ -196,7 +196,7 @@ fn two_programs_of_one_key_are_two_devices() {
         let mut host = host(HostConfig::default(), Announcement { port, ..announcement() });
         host.receive(asked, neighbour("10.0.0.9:40000"), &bytes);
         let (_, answer) = answers(&mut host, asked + ms(200)).pop().unwrap();
-        client.receive(asked + ms(200), addr("10.0.0.1:7472"), &answer);
+        client.receive(asked + ms(200), addr("10.0.0.1:7477"), &answer);
     }
     let mut ports: Vec<u16> = client.devices().map(Device::port).collect();
     ports.sort_unstable();
@@ -212,14 +212,14 @@ fn the_round_trip_is_without_the_time_the_answer_was_held_back() {
     let due = host.next_timeout().unwrap();
     assert!(due >= asked + ms(3) && due < asked + ms(103));
     let (_, answer) = answers(&mut host, due).pop().unwrap();
-    client.receive(due + ms(4), addr("10.0.0.1:7472"), &answer);
+    client.receive(due + ms(4), addr("10.0.0.1:7477"), &answer);
     let rtt = client.devices().next().unwrap().paths[0].rtt;
     assert!((6990..=7010).contains(&rtt.as_micros()), "{rtt:?}");
 }
 
 #[test]
 fn unicast_questions_are_answered_at_once_and_believed_only_from_there() {
-    let target = addr("192.168.5.5:7472");
+    let target = addr("192.168.5.5:7477");
     let config = ClientConfig { group: false, targets: vec![target], ..Default::default() };
     let mut client = client(config);
     let mut host = host(HostConfig::default(), announcement());
@@ -229,7 +229,7 @@ fn unicast_questions_are_answered_at_once_and_believed_only_from_there() {
         Arrival { from: addr("192.168.9.9:50000"), interface: 1, multicast: false, on_link: false };
     host.receive(asked, routed, &bytes);
     let (_, answer) = answers(&mut host, asked).pop().expect("without delay");
-    for stranger in ["192.168.5.6:7472", "192.168.5.5:7473", "[fe80::1]:7472"] {
+    for stranger in ["192.168.5.6:7477", "192.168.5.5:7478", "[fe80::1]:7477"] {
         assert_eq!(client.receive(asked, addr(stranger), &answer), None);
     }
     assert_eq!(client.counts().unasked, 3);
@@ -237,14 +237,14 @@ fn unicast_questions_are_answered_at_once_and_believed_only_from_there() {
     assert!(matches!(event, Some(ClientEvent::Found(_))), "{event:?}");
     assert_eq!(client.session(Destination::Host(target)), Some(ClientState::Ready));
     // As a dual-stack socket writes it.
-    let mapped = addr("[::ffff:192.168.5.5]:7472");
+    let mapped = addr("[::ffff:192.168.5.5]:7477");
     client.receive(asked, mapped, &answer);
     assert_eq!(client.devices().next().unwrap().paths.len(), 1, "the same address");
 }
 
 #[test]
 fn a_target_that_is_silent_is_told_and_asked_on() {
-    let target = addr("192.168.5.5:7472");
+    let target = addr("192.168.5.5:7477");
     let config = ClientConfig { group: false, targets: vec![target; 2], ..Default::default() };
     let mut client = client(config);
     let (mut silent, mut asked) = (0, 0);
@@ -344,9 +344,9 @@ fn the_device_of_an_id_is_found_and_others_keep_silent() {
             for at in 47..answer.len() {
                 let mut forged = answer.clone();
                 forged[at] ^= 2;
-                assert_eq!(client.receive(asked, addr("10.0.0.1:7472"), &forged), None);
+                assert_eq!(client.receive(asked, addr("10.0.0.1:7477"), &forged), None);
             }
-            let event = client.receive(asked, addr("10.0.0.1:7472"), &answer);
+            let event = client.receive(asked, addr("10.0.0.1:7477"), &answer);
             let Some(ClientEvent::Found(device)) = event else { panic!("{event:?}") };
             assert!(device.id_proven);
         }
@@ -378,7 +378,7 @@ fn services_and_keys_can_be_chosen() {
         let mut host = host(HostConfig::default(), announcement());
         host.receive(asked, neighbour("10.0.0.9:40000"), &bytes);
         let answer = answers(&mut host, asked + ms(200)).pop();
-        let heard = answer.and_then(|(_, a)| client.receive(asked, addr("10.0.0.1:7472"), &a));
+        let heard = answer.and_then(|(_, a)| client.receive(asked, addr("10.0.0.1:7477"), &a));
         heard.is_some()
     };
     let service = |s: &str| ClientConfig { service: s.into(), ..Default::default() };
@@ -407,10 +407,10 @@ fn settings_out_of_range_are_named() {
     assert_eq!(field(ClientConfig { interval: ms(499), ..c() }.validate()), "interval");
     assert_eq!(field(ClientConfig { heartbeat: ms(20_999), ..c() }.validate()), "heartbeat");
     assert_eq!(field(ClientConfig { group: false, ..c() }.validate()), "targets");
-    for bad in ["0.0.0.0:7472", "10.0.0.1:0", "[ff02::1]:7472"] {
+    for bad in ["0.0.0.0:7477", "10.0.0.1:0", "[ff02::1]:7477"] {
         assert_eq!(field(ClientConfig { targets: vec![addr(bad)], ..c() }.validate()), "targets");
     }
-    let many = vec![addr("10.0.0.1:7472"); 65];
+    let many = vec![addr("10.0.0.1:7477"); 65];
     assert_eq!(field(ClientConfig { targets: many, ..c() }.validate()), "targets");
     assert_eq!(field(ClientConfig { ignore: vec![peer(1); 17], ..c() }.validate()), "ignore");
     let a = announcement;
