@@ -103,19 +103,22 @@ pub fn run(args: &DiscoverArgs) -> Result<Exit, Failure> {
     let mut devices: Vec<&Device> = discovery.devices().collect();
     devices.sort_by(|a, b| (&a.name, a.peer, a.port()).cmp(&(&b.name, b.peer, b.port())));
     let exit = match (interrupted, args.watch) {
-        (true, true) => Exit::Done,
         (true, false) => Exit::Interrupted,
         (false, _) if devices.is_empty() => Exit::Failed,
-        (false, _) => Exit::Done,
+        _ => Exit::Done,
     };
     if args.json {
         if !args.watch {
-            devices.iter().for_each(|d| print_json("device", fields(d, &discovery)));
+            for device in &devices {
+                print_json("device", fields(device, &discovery));
+            }
         }
         print_json("summary", json!({"devices": devices.len(), "exit": exit as u8}));
     } else if !args.watch {
         if devices.is_empty() {
-            told.iter().for_each(|problem| eprintln!("note: {problem}"));
+            for problem in &told {
+                eprintln!("note: {problem}");
+            }
             eprintln!("nothing was found");
         } else {
             print_line(table::table(&devices, discovery.now()).trim_end());
@@ -137,8 +140,7 @@ fn broken(e: trunkline::discovery::DiscoveryError) -> Failure {
 fn config(args: &DiscoverArgs) -> Result<DiscoveryConfig, Failure> {
     let mut targets = Vec::new();
     for host in &args.unicast {
-        let wanted =
-            |a: &std::net::SocketAddr| !(args.ipv4 && a.is_ipv6()) && !(args.ipv6 && a.is_ipv4());
+        let wanted = |a: &std::net::SocketAddr| if a.is_ipv4() { !args.ipv6 } else { !args.ipv4 };
         targets.extend(Target::parse(host, PORT)?.resolve()?.into_iter().filter(wanted));
     }
     if !args.unicast.is_empty() && targets.is_empty() {

@@ -79,14 +79,12 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
 
 /// Who is meant, and where it can be reached.
 fn receiver(args: &SendArgs) -> Result<(Target, Vec<SocketAddr>), Failure> {
-    match args.to.strip_prefix(DISCOVER) {
-        Some(name) => find::find(name, &args.pin),
-        None => {
-            let target = Target::parse(&args.to, DEFAULT_PORT)?;
-            let remotes = target.resolve()?;
-            Ok((target, remotes))
-        }
+    if let Some(name) = args.to.strip_prefix(DISCOVER) {
+        return find::find(name, &args.pin);
     }
+    let target = Target::parse(&args.to, DEFAULT_PORT)?;
+    let remotes = target.resolve()?;
+    Ok((target, remotes))
 }
 
 /// Checks the files before anything is sent.

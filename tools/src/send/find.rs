@@ -6,6 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::home;
 use crate::peers::KnownPeers;
 use crate::transfer::SERVICE;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use trunkline::PeerId;
@@ -55,7 +56,7 @@ fn target(device: &Device) -> Target {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') {
             host.push(byte.into());
         } else {
-            host.push_str(&format!("%{byte:02x}"));
+            let _ = write!(host, "%{byte:02x}");
         }
     }
     Target { host, port: device.port() }

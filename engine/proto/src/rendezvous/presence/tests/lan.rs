@@ -91,7 +91,7 @@ impl Lan {
         for n in 0..CLIENTS {
             while let Some(question) = self.clients[n].poll_transmit(self.now, &mut buf) {
                 self.questions += 1;
-                self.send(To::Hosts, client_addr(n), &buf[..question.len].to_vec());
+                self.send(To::Hosts, client_addr(n), &buf[..question.len]);
             }
         }
         for n in 0..HOSTS {
@@ -100,7 +100,7 @@ impl Lan {
             {
                 let to = (0..CLIENTS).find(|c| client_addr(*c) == answer.to).unwrap();
                 self.answers += 1;
-                self.send(To::Client(to), host_addr(n), &buf[..answer.len].to_vec());
+                self.send(To::Client(to), host_addr(n), &buf[..answer.len]);
             }
         }
     }

@@ -71,7 +71,13 @@ fn an_answer_byte_for_byte() {
 fn hashes_of_ids_are_those_of_the_document() {
     let id = DeviceId::new(b"correct horse battery staple").unwrap();
     let hash = Request::wanted_hash(&id, &[9; 16]);
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        use std::fmt::Write as _;
+        bytes.iter().fold(String::new(), |mut text, b| {
+            let _ = write!(text, "{b:02x}");
+            text
+        })
+    };
     let document = include_str!("../../../../../../docs/presence.md");
     let answer = hex(&written(&sample(), Some(&id)));
     let shown: String = document.split_whitespace().collect();
