@@ -146,8 +146,10 @@ struct Asking {
     last_at: Option<Instant>,
     /// Questions since the schedule began.
     step: u32,
-    /// The schedule began anew because somebody was missing, who still is.
-    hurried: bool,
+    /// Devices that were missing when the schedule began anew for their sake, and still are.
+    missing: usize,
+    /// When it did so last.
+    hurried_at: Option<Instant>,
 }
 
 /// Finds devices.
@@ -186,7 +188,8 @@ impl Client {
                 next_at: now + jitter(&mut rng, FIRST_JITTER),
                 last_at: None,
                 step: 0,
-                hurried: false,
+                missing: 0,
+                hurried_at: None,
             });
         }
         let devices = Devices::new(config.heartbeat);
@@ -314,7 +317,7 @@ impl Client {
     /// Writes the next question that is due.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Question> {
         let asking = self.asking.iter_mut().find(|a| a.next_at <= now)?;
-        asking.hurry(&self.devices);
+        asking.hurry(now, &self.devices, self.config.interval);
         let nonce = self.rng.array();
         let wanted = self.config.id.as_ref().map(|id| Request::wanted_hash(id, &nonce));
         let request = Request { nonce, wanted, service: &self.config.service };
@@ -356,16 +359,22 @@ impl Client {
 
 impl Asking {
     /// Somebody who was there has not answered the last question: one of the two was lost, or the
-    /// host has gone. The gaps become short again, once, so that a few losses end no session.
-    fn hurry(&mut self, devices: &Devices) {
-        let missing = self.last_at.is_some_and(|last| match self.to {
-            Destination::Group => devices.iter().any(|d| d.heard() < last),
-            Destination::Host(_) => self.state == ClientState::Ready && self.since < last,
-        });
-        if missing && !self.hurried {
+    /// host has gone. The gaps become short again, so that a few losses end no session: once for
+    /// each who is missing, and at most once in an interval.
+    fn hurry(&mut self, now: Instant, devices: &Devices, interval: Duration) {
+        let Some(last) = self.last_at else { return };
+        let missing = match self.to {
+            Destination::Group => devices.iter().filter(|d| d.heard() < last).count(),
+            Destination::Host(_) => {
+                usize::from(self.state == ClientState::Ready && self.since < last)
+            }
+        };
+        self.missing = self.missing.min(missing);
+        if missing > self.missing && self.hurried_at.is_none_or(|at| now >= at + interval) {
             self.step = self.step.min(1);
+            self.missing = missing;
+            self.hurried_at = Some(now);
         }
-        self.hurried = missing;
     }
 
     /// The session that ended is followed by another one.

