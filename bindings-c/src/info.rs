@@ -355,6 +355,8 @@ mod tests {
             suite: Some("TLS13_AES_128_GCM_SHA256"),
             resumed: true,
             peer_discarded: true,
+            link: engine::Link::Datagram,
+            plain: false,
         };
         let c = trunk_conn_info::from(&info);
         let text = |chars: &[c_char]| -> String {

@@ -11,6 +11,7 @@
 //! | [`engine`] | [`Engine`]: shards on threads |
 //! | [`handler`] | the inline API |
 //! | [`queue`] | the queued API, written as a handler |
+//! | [`discovery`] | presence: finds devices of the local network, and announces this one |
 //! | [`config`], [`error`] | settings, and what can go wrong with a whole engine |
 //! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
@@ -26,6 +27,7 @@
 
 pub mod buf;
 pub mod config;
+pub mod discovery;
 pub mod engine;
 pub mod error;
 mod handle;

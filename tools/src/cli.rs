@@ -49,12 +49,16 @@ pub enum Command {
     /// Make a key and a self-signed certificate.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
+    /// Find devices of the local network that announce themselves.
+    #[command(after_help = crate::discover::HELP)]
+    Discover(crate::discover::DiscoverArgs),
 }
 
 const SEND_HELP: &str = "\
 Examples:
   trunkline send 127.0.0.1:7470 report.pdf photo.jpg
   trunkline send media.example.org movie.mkv --pin 3f0c…91
+  trunkline send discover:study notes.txt       to a receiver that announces itself by that name
 
 The receiver prints its fingerprint when it starts. Without --pin the sender asks once whether it
 is the right one, remembers the answer in the known-peers file, and refuses another one later.
@@ -66,6 +70,7 @@ const RECV_HELP: &str = "\
 Examples:
   trunkline recv --dir inbox
   trunkline recv --dir inbox --listen '[::]:7470' --allow 3f0c…91 --max-bytes 20G
+  trunkline recv --dir inbox --listen 0.0.0.0:7470 --announce=study
 
 Serves one sender after another until interrupted. Files never replace others and never leave the
 folder; a file has its final name only when it is whole and its SHA-256 agrees.
@@ -140,7 +145,8 @@ impl LinkChoice {
 /// Options of `send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// Receiver: HOST, HOST:PORT or [IPV6]:PORT. All addresses of a name are tried at once.
+    /// Receiver: HOST, HOST:PORT, [IPV6]:PORT, or discover:NAME for one of the local network that
+    /// announces itself. All addresses of a name are tried at once.
     #[arg(value_name = "ADDRESS")]
     pub to: String,
     /// Files to send; each arrives under its own name.
@@ -183,6 +189,8 @@ pub struct RecvArgs {
     /// Have every file on the disk, not only handed to the system, before it counts as stored.
     #[arg(long)]
     pub sync: bool,
+    #[command(flatten)]
+    pub announce: crate::announce::AnnounceArgs,
     #[command(flatten)]
     pub common: TransferArgs,
 }
@@ -371,7 +379,7 @@ pub fn byte_count(text: &str) -> Result<u64, String> {
 }
 
 /// Seconds, fractions allowed, from a tenth of a second to a day.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let value: f64 = text.trim_end_matches('s').parse().map_err(|_| "expected seconds")?;
     if (0.1..=86_400.0).contains(&value) {
         Ok(Duration::from_secs_f64(value))
@@ -460,6 +468,11 @@ mod tests {
             vec!["bench", "--rounds", "0"],
             vec!["bench", "--busy-poll=0"],
             vec!["recv", "--once", "--keep"],
+            vec!["recv", "--announce-id", "x"],
+            vec!["recv", "--announce", "--announce-hidden"],
+            vec!["recv", "--announce", "--announce-type", "toaster"],
+            vec!["discover", "--watch", "--timeout", "3"],
+            vec!["discover", "-4", "-6"],
         ] {
             let args = [&["trunkline"], bad.as_slice()].concat();
             assert!(Cli::try_parse_from(&args).is_err(), "{args:?} was taken");

@@ -1,8 +1,10 @@
 //! The command-line tool of Trunkline: moves files, measures, makes keys.
 
 mod address;
+mod announce;
 mod bench;
 mod cli;
+mod discover;
 mod engine;
 mod exit;
 mod home;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Recv(args) => Ok(recv::run(args)),
         Command::Bench(args) => bench::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Discover(args) => discover::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

@@ -1,6 +1,7 @@
 //! The protocol of Trunkline without input or output: no sockets, no clock, no threads, no unsafe.
 //!
 //! Layers, arrows one way:
+//! `rendezvous → wire`,
 //! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod manager;
 pub mod payload;
 pub mod place;
 pub mod recovery;
+pub mod rendezvous;
 pub mod status;
 pub mod time;
 pub mod wheel;

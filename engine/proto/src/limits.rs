@@ -122,3 +122,47 @@ const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
 const _: () =
     assert!(CLIENT_FIRST_CHANNEL < HOST_FIRST_CHANNEL && HOST_FIRST_CHANNEL < TRANSPORT_CHANNEL);
+
+/// Version of the presence messages.
+pub const PRESENCE_VERSION: u8 = 1;
+/// Least bytes of a PresenceRequest: it is padded, so that no answer is larger than its question.
+pub const MIN_PRESENCE_REQUEST: usize = 256;
+/// Most bytes of a PresenceRequest.
+pub const MAX_PRESENCE_REQUEST: usize = 512;
+/// Most bytes of a PresenceResponse.
+pub const MAX_PRESENCE_RESPONSE: usize = 256;
+/// Longest name of a device in bytes of UTF-8.
+pub const MAX_PRESENCE_NAME: usize = 63;
+/// Longest name of a service in bytes.
+pub const MAX_PRESENCE_SERVICE: usize = 63;
+/// Longest device id in bytes.
+pub const MAX_DEVICE_ID: usize = 64;
+/// Devices that a presence client knows at once; others are counted and not shown.
+pub const MAX_PRESENCE_DEVICES: usize = 1024;
+/// Devices that one source address may claim to be.
+pub const MAX_DEVICES_PER_SOURCE: usize = 64;
+/// Addresses kept of one device.
+pub const MAX_DEVICE_ADDRESSES: usize = 8;
+/// Hosts that a presence client asks by address.
+pub const MAX_PRESENCE_TARGETS: usize = 64;
+/// Questions to one destination that can still be answered.
+pub const MAX_OPEN_QUESTIONS: usize = 8;
+/// Devices that a presence client is told to overlook.
+pub const MAX_PRESENCE_IGNORED: usize = 16;
+/// Clients with which a presence host has sessions; the one heard longest ago makes room.
+pub const MAX_PRESENCE_SESSIONS: usize = 1024;
+/// Source addresses whose rate a presence host keeps.
+pub const MAX_PRESENCE_SOURCES: usize = 1024;
+/// Answers of a presence host that wait for their moment.
+pub const MAX_PENDING_ANSWERS: usize = 128;
+/// Clients that a presence host tells when it leaves.
+pub const MAX_FAREWELLS: usize = 64;
+
+// A question is answered once, and once more when the host leaves.
+const _: () = assert!(
+    2 * MAX_PRESENCE_RESPONSE < AMPLIFICATION_FACTOR as usize * MIN_PRESENCE_REQUEST
+        && MAX_PRESENCE_RESPONSE <= MIN_PRESENCE_REQUEST
+);
+const _: () =
+    assert!(MAX_PRESENCE_REQUEST < MIN_PACKET && MIN_PRESENCE_REQUEST <= MAX_PRESENCE_REQUEST);
+const _: () = assert!(MAX_FAREWELLS <= MAX_PENDING_ANSWERS);

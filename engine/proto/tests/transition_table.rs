@@ -1,8 +1,11 @@
 //! The tables of states, checked exhaustively and printed to `docs/states.md`: the statuses of a
-//! connection here, the states of its handshake in `transition_table/handshake.rs`.
+//! connection here, the states of its handshake and of presence in `transition_table/`.
 
 #[path = "transition_table/handshake.rs"]
 mod handshake;
+
+#[path = "transition_table/presence.rs"]
+mod presence;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -339,6 +342,7 @@ fn document() -> String {
     }
     out.push_str("    Dead --> [*]\n```\n");
     handshake::print(&mut out);
+    presence::print(&mut out);
     out
 }
 

@@ -1,0 +1,3 @@
+//! How peers find each other before there is a connection.
+
+pub mod presence;
