@@ -22,6 +22,7 @@ pub mod manager;
 pub mod payload;
 pub mod place;
 pub mod recovery;
+pub mod rendezvous;
 pub mod status;
 pub mod time;
 pub mod wheel;

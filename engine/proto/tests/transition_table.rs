@@ -1,4 +1,8 @@
-//! The table of connection statuses, checked exhaustively and printed to `docs/states.md`.
+//! The table of connection statuses, checked exhaustively, and printed to `docs/states.md` together
+//! with that of pairings.
+
+#[path = "transition_table/pairing.rs"]
+mod pairing;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -334,6 +338,7 @@ fn document() -> String {
         }
     }
     out.push_str("    Dead --> [*]\n```\n");
+    out.push_str(&pairing::document());
     out
 }
 
