@@ -118,6 +118,8 @@ struct Partner {
     rejected: Option<Reject>,
     heard: Option<Instant>,
     inactive: bool,
+    /// It made itself our partner.
+    adopted: bool,
     /// When anything was last sent to it.
     last_sent: Option<Instant>,
     /// Our send count when it was assigned: older pings were for another life of this pairing.
@@ -251,7 +253,8 @@ impl Pairing {
             self.untold = None;
             self.client = client;
             if let Some(partner) = &mut self.partner {
-                *partner = Partner::new(partner.id.clone(), self.sent);
+                let adopted = partner.adopted;
+                *partner = Partner { adopted, ..Partner::new(partner.id.clone(), self.sent) };
             }
         } else if let Some(partner) = &mut self.partner
             && partner.rejected.take().is_some()
@@ -464,6 +467,7 @@ impl Partner {
             rejected: None,
             heard: None,
             inactive: false,
+            adopted: false,
             last_sent: None,
             sent_before: sent,
             received: 0,
@@ -599,7 +603,7 @@ impl Pairing {
 
     fn adopt(&mut self, now: Instant, event: &EventRef<'_>) {
         let Ok(id) = ClientId::new(event.from) else { return };
-        self.partner = Some(Partner::new(id.clone(), self.sent));
+        self.partner = Some(Partner { adopted: true, ..Partner::new(id.clone(), self.sent) });
         self.hear(now);
         self.out.push_back(Output::Notice(Notice::Partner(Some(id))));
     }
@@ -613,8 +617,13 @@ impl Pairing {
         let reason = Reject::from_wire(event.subtype);
         partner.rejected = Some(reason);
         partner.heard = None;
-        let partner = partner.id.clone();
-        self.out.push_back(Output::Notice(Notice::Rejected { partner, reason }));
+        let (id, adopted) = (partner.id.clone(), partner.adopted);
+        self.out.push_back(Output::Notice(Notice::Rejected { partner: id, reason }));
+        if adopted {
+            // Nobody here asked for it: the next controller is welcome.
+            self.drop_partner();
+            self.out.push_back(Output::Notice(Notice::Partner(None)));
+        }
     }
 
     fn reject(&mut self, event: &EventRef<'_>, reason: Reject) {

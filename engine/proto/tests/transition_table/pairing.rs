@@ -46,7 +46,7 @@ fn effect(reaction: Reaction) -> String {
     }
 }
 
-fn condition(rule: &StateRule) -> String {
+fn condition(rule: StateRule) -> String {
     let mut parts = Vec::new();
     match rule.active {
         Some(false) => parts.push("not active, or no client id"),
@@ -131,7 +131,7 @@ pub fn document() -> String {
          decides.\n\n| when | state |\n| --- | --- |\n",
     );
     for rule in STATE_RULES {
-        let _ = writeln!(out, "| {} | {} |", condition(&rule), rule.state);
+        let _ = writeln!(out, "| {} | {} |", condition(rule), rule.state);
     }
     out.push_str(
         "\n| state | active | connected | paired | meaning |\n| --- | --- | --- | --- | --- |\n",

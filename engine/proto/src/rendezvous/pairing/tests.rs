@@ -88,7 +88,7 @@ impl Side {
             self.log.push(output.clone());
             match output {
                 Output::Connect { client, token, role } => {
-                    self.connects.push((client, token, role))
+                    self.connects.push((client, token, role));
                 }
                 Output::Disconnect => self.disconnects += 1,
                 Output::Send(event) => self.sent.push(event),

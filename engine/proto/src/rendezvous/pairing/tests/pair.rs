@@ -369,3 +369,25 @@ fn a_responder_outside_ready_to_pair_ignores_pings() {
     side.call(|p, now| p.connection_aborted(now, Abort::NotAuthorized));
     deaf(&mut side, ReadyToConnect);
 }
+
+/// A responder that a controller has taken and then rejects is free for the next one.
+#[test]
+fn an_adopted_partner_that_rejects_is_dropped() {
+    let mut side = Side::connected(Responder, "me");
+    side.hear(EventType::Ping, "c1");
+    side.clear();
+    reject(&mut side, Reject::NotPaired);
+    assert_eq!((side.state(), side.pairing.partner()), (ReadyToPair, None));
+    let (partner, reason) = (client("c1"), Reject::NotPaired);
+    assert!(side.notices.contains(&Notice::Rejected { partner, reason }));
+    assert!(side.notices.contains(&Notice::Partner(None)));
+    side.seconds(60);
+    assert!(side.sent.is_empty());
+    side.hear(EventType::Ping, "c2");
+    assert_eq!(side.to(), [(EventType::Ping, "c2")]);
+    // One that it was given stays.
+    let mut side = Side::searching(Responder, "me", "you");
+    reject(&mut side, Reject::AssignedToOther);
+    side.hear(EventType::Ping, "c2");
+    assert_eq!(side.pairing.partner(), Some(&client("you")));
+}
