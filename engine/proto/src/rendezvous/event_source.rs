@@ -99,6 +99,11 @@ impl<K: Copy + Eq + Hash, R: Router<K>> EventSource<K, R> {
         self.keys = keys;
     }
 
+    /// The router.
+    pub const fn router_mut(&mut self) -> &mut R {
+        &mut self.router
+    }
+
     /// Counters.
     pub const fn stats(&self) -> &SourceStats {
         &self.stats
