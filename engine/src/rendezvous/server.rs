@@ -9,6 +9,7 @@ use crate::handle::{Channel, Conn, ListenerId};
 use crate::handler::{Context, Handler};
 use crate::stats::EngineStats;
 use crossbeam::channel::{Sender, bounded};
+use crossbeam::queue::SegQueue;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -54,6 +55,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub struct EventSourceServer {
     engine: Arc<Engine<SourceHandler>>,
+    listeners: SegQueue<ListenerId>,
 }
 
 impl EventSourceServer {
@@ -79,7 +81,7 @@ impl EventSourceServer {
         })?;
         let engine = Arc::new(engine);
         table.started(&engine);
-        Ok(Self { engine })
+        Ok(Self { engine, listeners: SegQueue::new() })
     }
 
     /// Accepts clients at an address, on all shards. Can be called for several addresses.
@@ -87,7 +89,9 @@ impl EventSourceServer {
     /// # Errors
     /// As [`Engine::listen`].
     pub fn listen(&self, config: &ListenConfig) -> Result<Listener, EngineError> {
-        self.engine.listen(config)
+        let listener = self.engine.listen(config)?;
+        self.listeners.push(listener.id);
+        Ok(listener)
     }
 
     /// Accepts no more clients there; those that are connected stay.
@@ -143,6 +147,10 @@ impl EventSourceServer {
     /// Ends the server: every client is told that it may come back (to this server when it is
     /// started again, or to another), and gets at most `linger` to take what it was sent.
     pub fn shutdown(&self, linger: std::time::Duration) -> ShutdownReport {
+        // Nobody who comes back at once is let in by the one that ends.
+        while let Some(id) = self.listeners.pop() {
+            self.engine.unlisten(id, false);
+        }
         self.engine.shutdown(linger)
     }
 }
