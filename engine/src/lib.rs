@@ -12,6 +12,7 @@
 //! | [`handler`] | the inline API |
 //! | [`queue`] | the queued API, written as a handler |
 //! | [`discovery`] | presence: finds devices of the local network, and announces this one |
+//! | [`rendezvous`] | pairing over an event source, and the event source itself |
 //! | [`config`], [`error`] | settings, and what can go wrong with a whole engine |
 //! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
@@ -35,6 +36,7 @@ pub mod handler;
 pub mod hw;
 pub mod io;
 pub mod queue;
+pub mod rendezvous;
 mod retained;
 mod security;
 mod shard;

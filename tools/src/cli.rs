@@ -8,6 +8,8 @@ use trunkline::{ConnectLink, Links, PeerId};
 
 /// Port that `recv` listens on and `send` tries when none is given.
 pub const DEFAULT_PORT: u16 = 7470;
+/// Port of an event source.
+pub const EVENT_SOURCE_PORT: u16 = 7472;
 /// Port of a bench server.
 pub const BENCH_PORT: u16 = 7471;
 
@@ -20,7 +22,8 @@ Exit codes:
   4    no connection, or the connection was lost
   130  interrupted";
 
-/// Encrypted, multiplexed connections over UDP or TLS: move files, measure the machine, make keys.
+/// Encrypted, multiplexed connections over UDP or TLS: move files, measure the machine, make keys,
+/// bring clients together.
 #[derive(Debug, Parser)]
 #[command(name = "trunkline", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -52,6 +55,12 @@ pub enum Command {
     /// Find devices of the local network that announce themselves.
     #[command(after_help = crate::discover::HELP)]
     Discover(crate::discover::DiscoverArgs),
+    /// Run an event source: the server over which clients find each other and pair.
+    #[command(after_help = crate::event_source::HELP)]
+    EventSource(crate::event_source::EventSourceArgs),
+    /// Mint and inspect the access tokens of an event source, and make its keys.
+    #[command(after_help = crate::token::HELP)]
+    Token(crate::token::TokenArgs),
 }
 
 const SEND_HELP: &str = "\

@@ -111,6 +111,19 @@ pub const MAX_PEER_CONNECTION_IDS: usize = 4;
 /// Path challenges outstanding and answers queued at once.
 pub const MAX_PATH_CHALLENGES: usize = 4;
 
+/// Longest body of an event, in bytes.
+pub const MAX_EVENT_BODY: usize = 8 * 1024;
+/// Longest name of a client or an application, in bytes.
+pub const MAX_CLIENT_ID: usize = 64;
+/// Longest event on the wire, in bytes: the body, two names, and what stands around them.
+pub const MAX_EVENT: usize = MAX_EVENT_BODY + 512;
+/// Longest name of a token key, in bytes.
+pub const MAX_TOKEN_KEY_ID: usize = 32;
+/// Longest access token, in characters.
+pub const MAX_ACCESS_TOKEN: usize = 512;
+/// Keys of access tokens known at once.
+pub const MAX_TOKEN_KEYS: usize = 64;
+
 const _: () = assert!(FRAME_OVERHEAD == 10);
 const _: () = assert!(PACKET_OVERHEAD == 29);
 const _: () = assert!(
@@ -118,6 +131,9 @@ const _: () = assert!(
 );
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
 const _: () = assert!(MAX_CREDENTIAL_AUDIENCE <= u8::MAX as usize);
+const _: () = assert!(MAX_EVENT_BODY + 2 * (MAX_CLIENT_ID + 2) + 64 <= MAX_EVENT);
+// An access token goes into a credential together with a client id and a role.
+const _: () = assert!(MAX_ACCESS_TOKEN + MAX_CLIENT_ID + 16 <= MAX_CREDENTIAL);
 const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
 const _: () =

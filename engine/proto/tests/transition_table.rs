@@ -1,8 +1,11 @@
 //! The tables of states, checked exhaustively and printed to `docs/states.md`: the statuses of a
-//! connection here, the states of its handshake and of presence in `transition_table/`.
+//! connection here, the states of handshakes, presence and pairing in `transition_table/`.
 
 #[path = "transition_table/handshake.rs"]
 mod handshake;
+
+#[path = "transition_table/pairing.rs"]
+mod pairing;
 
 #[path = "transition_table/presence.rs"]
 mod presence;
@@ -343,6 +346,7 @@ fn document() -> String {
     out.push_str("    Dead --> [*]\n```\n");
     handshake::print(&mut out);
     presence::print(&mut out);
+    out.push_str(&pairing::document());
     out
 }
 

@@ -6,6 +6,7 @@ use crate::time::{Duration, Instant};
 
 /// CLOSE being sent.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(crate) struct Closing {
     pub(crate) reason: CloseReason,
     /// Data that arrived was thrown away because the application was gone.
@@ -97,3 +98,6 @@ impl Closing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
