@@ -134,7 +134,7 @@ impl Mux {
             }
             State::Requested => {
                 let limit = 2 * u64::from(channel.recv.window) + self.config.early_data;
-                if !self.early.hold_known(frame.channel, pn, limit, frame) {
+                if !self.early.hold_known(frame.channel, pn, (limit, u64::MAX), frame) {
                     self.stats.stale_frames += 1;
                 }
                 Ok(())
@@ -188,10 +188,17 @@ impl Mux {
     /// A datagram of a channel that the application has not answered yet.
     pub(super) fn hold_datagram(&mut self, pn: u64, frame: &RawFrame<'_>) {
         let eof = frame.datagram().is_eof();
-        let limit = if eof { u64::MAX / 2 } else { self.config.early_data };
+        let limits = if eof {
+            (u64::MAX / 2, u64::MAX)
+        } else {
+            (self.config.early_data, self.config.early_data + self.config.datagram_reassembly)
+        };
         let held = self.early.known(frame.channel);
+        if eof && core::mem::replace(&mut held.has_eof, true) {
+            return;
+        }
         let overflow = held.overflow;
-        if !self.early.hold_known(frame.channel, pn, limit, frame) {
+        if !self.early.hold_known(frame.channel, pn, limits, frame) {
             self.stats.datagrams_not_delivered += 1;
             self.early.known(frame.channel).overflow = overflow;
         }

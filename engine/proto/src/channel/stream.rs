@@ -10,7 +10,7 @@ use crate::config::ChannelKind;
 use crate::error::{PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
-use crate::limits::{CONTROL_CHANNEL, FRAME_EXTRA_LEN, STREAM_RECORD};
+use crate::limits::{CONTROL_CHANNEL, FRAME_EXTRA_LEN, STREAM_PAYLOAD};
 use crate::time::Instant;
 use crate::wire::frame::RawFrame;
 use crate::wire::link_message::LinkMessage;
@@ -56,7 +56,7 @@ impl Mux {
         self.framing = framing;
         if framing.is_stream() {
             self.control.raise_limit(u64::MAX);
-            self.set_packet_payload(STREAM_RECORD);
+            self.set_packet_payload(STREAM_PAYLOAD);
         }
     }
 
@@ -80,7 +80,9 @@ impl Mux {
     /// Whether the peer must not be read from until the application, or the peer itself, has taken
     /// something.
     pub fn is_choked(&self) -> bool {
-        self.control_is_choked() || self.held.app >= self.config.channel_window_max
+        let held = self.held.app + self.budget.orphaned();
+        self.control_is_choked()
+            || (self.framing.is_plain() && held >= self.config.channel_window_max)
     }
 
     /// A whole frame with a body: CONTROL, or a piece of a datagram.
@@ -288,15 +290,34 @@ impl Mux {
     }
 
     /// The peer asks for an id that exists. If both sides have asked for it at once, both requests
-    /// are declined; otherwise the peer is confused, and an EOF would end the channel that exists.
-    pub(super) fn plain_request_for_used(&mut self, slot: u32) -> Result<(), PeerMisbehaved> {
+    /// are declined, by one EOF from each side; otherwise the peer is confused, and an EOF would end
+    /// the channel that exists.
+    pub(super) fn plain_request_for_used<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        slot: u32,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
         let channel = self.table.at(slot);
-        if channel.state != State::Requested {
-            return Err(PeerMisbehaved::Control("channel is in use"));
-        }
         let id = channel.id;
+        match channel.state {
+            State::Requested => self.plain_declined(conn, slot, sink),
+            // Ours is over, and the EOF that says so is still to be written.
+            State::Closing => {}
+            _ => return Err(PeerMisbehaved::Control("channel is in use")),
+        }
         self.control.declined.push_back(id);
         Ok(())
+    }
+
+    /// Our EOF waited until what was held for an accepted channel was delivered: it ends the peer's
+    /// direction, too.
+    pub(super) fn plain_finish(&mut self, key: ChannelKey) {
+        let Some(channel) = self.table.get(key) else { return };
+        if channel.has(flag::FIN) && !channel.any(flag::SEND_DONE | flag::RESET) {
+            channel.set(flag::FIN_PENDING);
+            self.activate(key.slot);
+        }
     }
 }
 

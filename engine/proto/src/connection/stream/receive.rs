@@ -83,6 +83,10 @@ impl Connection {
             });
         }
         if let Some(link) = &mut self.stream {
+            if tls.is_closed_by_peer() && link.ended.is_none() {
+                // Nothing counts behind it, and not everybody who waits for ours ends its direction.
+                link.ended = Some(Ok(()));
+            }
             link.tls = Some(tls);
         }
         if let Err(e) = result {
