@@ -7,7 +7,7 @@ use crate::config::{ChannelKind, ChannelOptions};
 use crate::error::{PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, ChannelRequest, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
-use crate::limits::{CONTROL_CHANNEL, TRANSPORT_CHANNEL};
+use crate::limits::{CONTROL_CHANNEL, MAX_STREAM_OFFSET, TRANSPORT_CHANNEL};
 use crate::time::Instant;
 use crate::wire::control::{ChannelRequestMessage, RequestOptions};
 
@@ -86,6 +86,9 @@ impl Mux {
         channel.kind = o.kind;
         channel.since = since;
         channel.send_limit = self.framing.first_limit(o.window);
+        if self.framing.is_plain() {
+            channel.recv.limit = MAX_STREAM_OFFSET;
+        }
         channel.name = (!request.name.is_empty()).then(|| request.name.into());
         if o.latest {
             channel.set(flag::LATEST);

@@ -272,8 +272,9 @@ pub(crate) fn alert_reason(alert: AlertDescription) -> CloseReason {
         A::NoApplicationProtocol => (Reason::VERSION, "the peer does not speak this protocol"),
         A::ProtocolVersion => (Reason::VERSION, "the peer does not speak TLS 1.3"),
         A::CertificateRequired => (Reason::AUTHENTICATION, "the peer wants a certificate"),
-        A::AccessDenied => (Reason::AUTHENTICATION, "the peer denies access"),
-        A::BadCertificate
+        // Access denied: the verifier does not know the key.
+        A::AccessDenied
+        | A::BadCertificate
         | A::UnsupportedCertificate
         | A::CertificateRevoked
         | A::CertificateExpired

@@ -16,6 +16,7 @@ pub mod link;
 pub mod node;
 pub mod pair;
 pub mod pattern;
+pub mod raw;
 pub mod rng;
 pub mod scenario;
 pub mod seeds;

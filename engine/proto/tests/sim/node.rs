@@ -418,7 +418,8 @@ impl Node {
         let local = self.local_time(now);
         let Some(c) = self.app.conns.get_mut(&conn).filter(|c| !c.ended()) else { return };
         let chan = c.chan_mut(channel);
-        if chan.end.is_some() || chan.stopped.is_some() {
+        let over = self.app.plain && chan.stop_sent;
+        if over || chan.end.is_some() || chan.stopped.is_some() {
             return;
         }
         let Some(pump) = chan.pump.as_mut().filter(|p| !p.done) else { return };
@@ -556,10 +557,15 @@ impl Node {
 
     fn take(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) {
         let manual = self.config.connection.manual_credit;
+        let plain = self.app.plain;
         let Some(c) = self.app.conns.get_mut(&conn).filter(|c| !c.ended()) else { return };
         let chan = c.chan_mut(channel);
         let bytes = std::mem::take(&mut chan.unconsumed);
         if chan.end.is_some() {
+            if manual && bytes > 0 {
+                let taken = self.call(now, |ep, _, _| ep.consume_ended(conn, bytes));
+                taken.unwrap_or_else(|e| panic!("{}: consume: {e}", self.name));
+            }
             return;
         }
         let got = if chan.options.kind == ChannelKind::Bytes {
@@ -571,7 +577,11 @@ impl Node {
         if let Some((_, code)) = stop.filter(|_| !chan.eof && chan.reset.is_none()) {
             chan.stop_sent = true;
             let stopped = self.call(now, |ep, now, _| ep.stop_channel(now, conn, channel, code));
-            stopped.unwrap_or_else(|e| panic!("{}: stop: {e}", self.name));
+            if let Err(e) = stopped {
+                // On a plain link an end of ours may have been sent, which ends both directions.
+                assert!(plain, "{}: stop: {e}", self.name);
+                self.app.conn_mut(conn).chan_mut(channel).stop_sent = false;
+            }
         }
         if manual && bytes > 0 {
             let chan = self.app.conn_mut(conn).chan_mut(channel);

@@ -88,6 +88,8 @@ pub(crate) struct StreamLink {
     handed: u64,
     close_sent: bool,
     notified: bool,
+    /// TLS has failed: what comes cannot be read any more.
+    failed: bool,
     /// The peer's direction has ended: cleanly, or with this text.
     ended: Option<Result<(), String>>,
 }
@@ -173,6 +175,7 @@ impl Connection {
             handed: 0,
             close_sent: false,
             notified: false,
+            failed: false,
             ended: None,
         }));
         conn
@@ -243,6 +246,8 @@ impl Connection {
             self.request_authentication();
             return;
         }
+        // A plain peer need never say anything again.
+        (self.timers.connected, self.timers.keep_alive) = (None, None);
         let limits = TransportParams { early_data: 0, ..self.stream_params() };
         self.mux.set_peer(&limits);
         match self.role {
@@ -471,13 +476,15 @@ impl Connection {
     /// What the stream needs when everything written was sent.
     pub(crate) fn stream_needs(&self) -> StreamNeeds {
         let Some(link) = &self.stream else { return StreamNeeds::Close };
-        let broken = matches!(link.ended, Some(Err(_)));
-        if broken || (link.ended.is_some() && link.notified && !self.stream_owes()) {
-            StreamNeeds::Close
-        } else if link.notified && !self.stream_owes() {
-            StreamNeeds::Shutdown
-        } else {
-            StreamNeeds::Nothing
+        let said_all = link.notified && !self.stream_owes();
+        // A peer that does not end its direction in time is not waited for.
+        let given_up = self.closing.as_ref().is_some_and(|c| c.is_settled() && !c.acknowledged);
+        match &link.ended {
+            Some(Err(_)) => StreamNeeds::Close,
+            Some(Ok(())) if said_all => StreamNeeds::Close,
+            None if said_all && given_up => StreamNeeds::Close,
+            None if said_all => StreamNeeds::Shutdown,
+            _ => StreamNeeds::Nothing,
         }
     }
 

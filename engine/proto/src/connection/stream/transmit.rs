@@ -145,16 +145,18 @@ impl Connection {
     /// Whether nothing is left to say: close_notify ends our direction.
     fn notify_is_due(&mut self) -> bool {
         let plain = self.is_plain();
+        let Some(link) = &self.stream else { return false };
         let over = match self.status {
-            Status::ClosedByPeer | Status::ProblemDetectedLocally | Status::Dead => true,
-            Status::FinWait => {
-                plain || self.closing.as_ref().is_none_or(|c| c.acknowledged || !c.due)
+            Status::ClosedByPeer | Status::Dead => true,
+            // CLOSE is out, and its acknowledgement still has to be read. Before TLS stands, and on a
+            // plain link, there is nothing to wait for.
+            Status::ProblemDetectedLocally | Status::FinWait => {
+                let settled = self.closing.as_ref().is_none_or(|c| c.is_settled());
+                plain || !link.up || settled || link.ended.is_some()
             }
             _ => false,
         };
-        let Some(link) = &self.stream else { return false };
-        // Before TLS stands there is nobody who could be told more.
-        let due = (over || (!link.up && self.status == Status::FinWait)) && !link.notified;
+        let due = over && !link.notified;
         if due
             && plain
             && let Some(closing) = &mut self.closing
