@@ -26,6 +26,17 @@ impl Deferred {
         self.events.is_empty()
     }
 
+    /// The application has closed a connection: what its channels had to tell is of no interest.
+    pub(crate) fn forget_channels(&mut self, conn: ConnHandle) {
+        self.events.retain(|event| match event {
+            Event::Status(..) => true,
+            Event::Ready(of, _)
+            | Event::Closed(of, ..)
+            | Event::Writable(of, _)
+            | Event::Receipt(of, ..) => *of != conn,
+        });
+    }
+
     /// Tells everything to `sink`, in order.
     pub(crate) fn replay<S: Sink>(&mut self, sink: &mut S) {
         for event in self.events.drain(..) {

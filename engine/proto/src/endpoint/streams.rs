@@ -195,6 +195,13 @@ impl Endpoint {
         Some(result)
     }
 
+    /// Tells what came up in calls without a sink: it happened before what follows.
+    fn replay<S: Sink>(&mut self, sink: &mut S) {
+        if !self.deferred.is_empty() {
+            self.deferred.replay(sink);
+        }
+    }
+
     /// Takes bytes of the stream of `conn`, in order. A batch ends with [`Endpoint::end_batch`].
     pub fn stream_receive<S: Sink>(
         &mut self,
@@ -203,14 +210,13 @@ impl Endpoint {
         bytes: &[u8],
         sink: &mut S,
     ) {
-        if !self.deferred.is_empty() {
-            self.deferred.replay(sink);
-        }
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_receive(now, bytes, sink));
     }
 
     /// The peer's direction of the TCP connection has ended.
     pub fn stream_finished<S: Sink>(&mut self, now: Instant, conn: ConnHandle, sink: &mut S) {
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_finished(now, sink));
     }
 
@@ -222,6 +228,7 @@ impl Endpoint {
         text: &str,
         sink: &mut S,
     ) {
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_failed(now, text, sink));
     }
 

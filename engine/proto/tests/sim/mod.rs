@@ -25,7 +25,7 @@ pub mod tls;
 pub mod world;
 
 pub use flow::{End, Flow, Size};
-pub use node::{NodeConfig, OnIncoming, OnRequest, Over};
+pub use node::{NodeConfig, OnIncoming, OnRequest, Over, on_both_links};
 pub use pair::Pair;
 pub use world::{NodeId, Packet, Verdict, World};
 

@@ -7,6 +7,7 @@ use super::pattern;
 use super::rng::Rng;
 use super::tls;
 use super::world::{NodeId, Packet};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
@@ -35,6 +36,37 @@ pub enum Over {
     Datagrams,
     Stream,
     PlainStream,
+}
+
+thread_local! {
+    /// What clients connect over unless they say otherwise.
+    static USUAL: Cell<Over> = const { Cell::new(Over::Datagrams) };
+}
+
+/// Whether a case of both links runs over the stream now.
+pub fn is_repeated_over_a_stream() -> bool {
+    USUAL.get() == Over::Stream
+}
+
+/// Says over which link a case failed.
+struct Tried(Over);
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        USUAL.set(Over::Datagrams);
+        if std::thread::panicking() {
+            eprintln!("over {:?}", self.0);
+        }
+    }
+}
+
+/// Runs a case over datagrams and over a native stream: what it promises holds on both.
+pub fn on_both_links(case: impl Fn(Over)) {
+    for over in [Over::Datagrams, Over::Stream] {
+        let _tried = Tried(over);
+        USUAL.set(over);
+        case(over);
+    }
 }
 
 /// How a node is made.
@@ -68,7 +100,7 @@ impl NodeConfig {
     /// A client with the usual identity.
     pub fn client() -> Self {
         Self {
-            over: Over::Datagrams,
+            over: USUAL.get(),
             listen: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,

@@ -37,6 +37,10 @@ impl Pair {
     pub fn apart(seed: u64, client: NodeConfig, host: NodeConfig) -> Self {
         let mut w = World::new(seed);
         let plain = client.over == Over::PlainStream;
+        if super::node::is_repeated_over_a_stream() {
+            // What is expected of times holds on both links.
+            (w.tcp.delay, w.tcp.jitter) = (w.link.delay, w.link.jitter);
+        }
         w.add("client", client);
         w.add("host", host);
         for node in &mut w.nodes {

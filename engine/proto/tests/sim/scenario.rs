@@ -265,7 +265,7 @@ impl Scenario {
         alloc::reset_peaks();
         pair.w.max_steps = MAX_STEPS;
         pair.link(|link| *link = self.link.clone());
-        pair.w.tcp.delay = self.link.delay;
+        (pair.w.tcp.delay, pair.w.tcp.jitter) = (self.link.delay, self.link.delay);
         pair.w.tcp.window = rng.pick(&[2_000, 20_000, 200_000]);
         pair.w.tcp.longest = rng.pick(&[1, 100, 5_000, 70_000]).max(20);
         for node in [CLIENT, HOST] {
