@@ -6,6 +6,9 @@ use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::status::Status;
 
+/// Events for which room is kept.
+const KEPT: usize = 16;
+
 #[derive(Debug)]
 enum Event {
     Status(ConnHandle, Status, Status, Option<CloseReason>),
@@ -50,6 +53,7 @@ impl Deferred {
                 Event::Receipt(conn, channel, token) => sink.receipt(conn, channel, token),
             }
         }
+        self.events.shrink_to(KEPT);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod sim;
 
+use sim::alloc;
 use sim::pair::{CLIENT, HOST, Pair};
 use sim::raw::{Raw, Setup, Told, frame, request};
 use sim::tls;
@@ -179,6 +180,31 @@ fn a_client_learns_why_its_certificate_is_not_enough() {
         assert_eq!(reason.reason, Reason::AUTHENTICATION, "{reason}");
         assert!(reason.text.starts_with("the peer wants a certificate"), "{reason}");
         pair.w.drain(secs(10));
+    }
+}
+
+#[test]
+fn a_second_connection_resumes_the_session_of_the_first() {
+    for kind in [Over::Stream, Over::PlainStream] {
+        let mut host = NodeConfig::host();
+        host.client_auth = ClientAuth::Required(Trust::Pins(vec![tls::client_peer_id()]));
+        let mut pair = Pair::apart(12, over(kind), host);
+        let config = pair.client().client_config();
+        for resumed in [false, true, true] {
+            pair.start_with(&config);
+            pair.await_connected();
+            for node in [CLIENT, HOST] {
+                let info = pair.w.nodes[node].endpoint.info(pair.handle(node)).expect("known");
+                assert_eq!(info.resumed, resumed);
+                let peer = [tls::host_id().peer_id(), tls::client_peer_id()][node];
+                assert_eq!(info.peer, Some(peer), "who it is stays known");
+                assert_eq!(info.plain, kind == Over::PlainStream);
+            }
+            pair.w.run_for(ms(200));
+            pair.close(CLIENT, None);
+            pair.w.run_for(secs(1));
+        }
+        pair.finish();
     }
 }
 
@@ -659,6 +685,44 @@ fn a_peer_that_never_tells_what_it_took_is_remembered_within_bounds() {
     assert_eq!(raw.endpoint.status(raw.conn), Status::Connected);
 }
 
+#[test]
+fn datagrams_of_channels_that_nobody_answers_are_bounded_in_all() {
+    for setup in [Setup::native(), Setup::default()] {
+        let owner = 5;
+        let paying = alloc::As::owner(owner);
+        let mut raw = if setup.options.plain {
+            let mut raw = Raw::client(&setup);
+            raw.pump();
+            raw
+        } else {
+            up(&setup)
+        };
+        raw.accepts_channels = false;
+        let before = alloc::live(owner);
+        for id in 1..400u16 {
+            let [high, low] = id.to_be_bytes();
+            // ["d", id, false, {kind: 2}]
+            let body =
+                [0x94, 0xa1, b'd', 0xcd, high, low, 0xc2, 0x81, 0xa4, b'k', b'i', b'n', b'd', 2];
+            raw.queue(&frame(0, &body));
+            for n in 0..10u32 {
+                let header = [&n.to_be_bytes()[..], &[0, 1]].concat();
+                raw.queue(&frame(id, &[header.as_slice(), &[7; 10_000]].concat()));
+            }
+            // An end that is repeated is held once.
+            for _ in 0..20 {
+                raw.queue(&frame(id, b""));
+            }
+            raw.pump();
+        }
+        let held = alloc::live(owner) - before;
+        drop(paying);
+        assert_eq!(raw.log.requests().len(), 399);
+        assert!(held < 6 << 20, "{held} bytes");
+        assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
+    }
+}
+
 // ---- asking
 
 #[test]
@@ -794,6 +858,28 @@ fn a_close_of_ours_waits_for_its_acknowledgement() {
         let Some(Told::Dead(report)) = raw.log.events.last() else { panic!("not dead") };
         assert_eq!(report.peer_knows, knows);
     }
+}
+
+#[test]
+fn a_peer_that_does_not_take_leave_is_not_waited_for() {
+    let mut raw = up(&Setup::native());
+    raw.frame(0xffff, b"");
+    assert_eq!(raw.end().0, Status::ProblemDetectedLocally);
+    raw.run(ms(4_900));
+    assert!(!raw.notified && !raw.closed);
+    raw.run(ms(200));
+    assert!(raw.notified && raw.closed, "the socket is kept as long as the handle");
+    assert_eq!(raw.endpoint.status(raw.conn), Status::ProblemDetectedLocally);
+}
+
+#[test]
+fn the_last_words_of_a_peer_that_broke_the_protocol_are_heard() {
+    let mut raw = up(&Setup::native());
+    raw.frame(0xffff, b"and a body");
+    raw.send(&message(LinkMessage::CloseAck));
+    raw.app(|ep, now, conn| ep.close(now, conn, 1_000, "", None)).expect("close");
+    let Some(Told::Dead(report)) = raw.log.events.last() else { panic!("not dead") };
+    assert!(report.peer_knows);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Frames of the channels into TLS records.
 
 use crate::connection::Connection;
-use crate::event::Sink;
+use crate::event::{NullSink, Sink};
 use crate::limits::{
     CONTROL_CHANNEL, FRAME_HEADER_LEN, MAX_STREAM_RECORDS, STREAM_PAYLOAD, STREAM_RECORD,
 };
@@ -30,7 +30,11 @@ impl Connection {
             && let Some(handed) = self.stream.as_ref().map(|link| link.handed)
         {
             // Nothing on the wire says more than that TCP has what was written last.
-            changed = self.stream_acked(now, handed, sink);
+            changed = if self.status.is_open_to_application() {
+                self.stream_acked(now, handed, sink)
+            } else {
+                self.stream_acked(now, handed, &mut NullSink)
+            };
         }
         let Some(mut tls) = self.stream.as_mut().and_then(|link| link.tls.take()) else {
             return (0, changed);
