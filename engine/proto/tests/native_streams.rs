@@ -9,7 +9,7 @@ use sim::raw::{Raw, Setup, Told, frame, request};
 use sim::tls;
 use sim::{End, Flow, NodeConfig, OnRequest, Over, Size, ms, secs};
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
-use trunkline_proto::endpoint::{SendOptions, StreamOptions};
+use trunkline_proto::endpoint::{Endpoint, SendOptions, StreamOptions};
 use trunkline_proto::error::Reason;
 use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, Trust};
@@ -68,13 +68,13 @@ fn up_as_client(setup: &Setup) -> Raw {
 /// The CLOSE among what the peer got.
 fn close_of(raw: &mut Raw) -> Option<(Reason, String)> {
     let frames = raw.frames();
-    let closes = frames.iter().filter(|f| f.0 == 0).filter_map(|f| match parse(&f.1) {
+    let mut closes = frames.iter().filter(|f| f.0 == 0).filter_map(|f| match parse(&f.1) {
         Ok(ControlMessage::Link(LinkMessage::Close { reason, text, .. })) => {
             Some((reason, text.to_owned()))
         }
         _ => None,
     });
-    closes.last()
+    closes.next_back()
 }
 
 fn over(over: Over) -> NodeConfig {
@@ -95,7 +95,7 @@ fn the_order_of_the_first_messages() {
     assert_eq!(raw.log.events, [], "the application hears of a peer that has not asked");
     raw.send(&authentication(b"ticket"));
     assert_eq!(raw.log.events, [Told::Incoming(b"ticket".to_vec())]);
-    raw.app(|ep, now, conn| ep.accept(now, conn)).expect("accept");
+    raw.app(Endpoint::accept).expect("accept");
     let frames = raw.frames();
     let accepted = frames.iter().any(|f| {
         matches!(parse(&f.1), Ok(ControlMessage::AuthenticationResponse { accepted: true, .. }))
@@ -420,7 +420,7 @@ fn messages_that_come_twice_or_out_of_order() {
             "control message: position lies beyond what was sent",
         ),
         (
-            [frame(0, &request("a", 1, false)), frame(1, &[0; 30_000])].concat(),
+            [frame(0, &request("a", 1, false)), frame(1, &vec![0; 30_000])].concat(),
             "exceeded credit of early data",
         ),
     ];
@@ -707,7 +707,7 @@ fn datagrams_of_channels_that_nobody_answers_are_bounded_in_all() {
             raw.queue(&frame(0, &body));
             for n in 0..10u32 {
                 let header = [&n.to_be_bytes()[..], &[0, 1]].concat();
-                raw.queue(&frame(id, &[header.as_slice(), &[7; 10_000]].concat()));
+                raw.queue(&frame(id, &[header.as_slice(), &vec![7; 10_000]].concat()));
             }
             // An end that is repeated is held once.
             for _ in 0..20 {
@@ -750,7 +750,7 @@ fn a_check_is_answered_by_the_position_behind_the_ping() {
         let mut raw = up(&Setup::native());
         raw.run(ms(500));
         let sent = raw.total;
-        raw.app(|ep, now, conn| ep.check(now, conn)).expect("check");
+        raw.app(Endpoint::check).expect("check");
         let frames = raw.frames();
         assert_eq!(frames.len(), 1);
         assert_eq!(parse(&frames[0].1), Ok(ControlMessage::Link(LinkMessage::Ping)));
@@ -1010,7 +1010,7 @@ fn a_long_transfer_leaves_no_memory_behind() {
 
 #[test]
 fn random_frames_never_panic() {
-    for seed in 0..300 {
+    sim::seeds::run("native_streams", "random_frames_never_panic", 0, 300, |seed| {
         let mut rng = sim::rng::Rng::new(seed).fork(5);
         let client = rng.chance(5_000);
         let mut raw =
@@ -1074,39 +1074,45 @@ fn random_frames_never_panic() {
         });
         raw.run(secs(20));
         assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
-    }
+    });
 }
 
 #[test]
 fn damaged_ciphertext_ends_the_connection_and_nothing_else() {
-    for seed in 0..200 {
-        let mut rng = sim::rng::Rng::new(seed).fork(6);
-        let setup = if seed % 2 == 0 { Setup::native() } else { Setup::default() };
-        let mut raw = Raw::client(&setup);
-        let mut noise = vec![0; rng.between(1, 40_000) as usize];
-        rng.fill(&mut noise);
-        match rng.below(3) {
-            0 => raw.inject(&noise),
-            1 => {
-                raw.pump();
-                // The head of a record of application data.
-                noise[0] = 23;
-                raw.inject(&noise);
+    sim::seeds::run(
+        "native_streams",
+        "damaged_ciphertext_ends_the_connection_and_nothing_else",
+        0,
+        200,
+        |seed| {
+            let mut rng = sim::rng::Rng::new(seed).fork(6);
+            let setup = if seed % 2 == 0 { Setup::native() } else { Setup::default() };
+            let mut raw = Raw::client(&setup);
+            let mut noise = vec![0; rng.between(1, 40_000) as usize];
+            rng.fill(&mut noise);
+            match rng.below(3) {
+                0 => raw.inject(&noise),
+                1 => {
+                    raw.pump();
+                    // The head of a record of application data.
+                    noise[0] = 23;
+                    raw.inject(&noise);
+                }
+                _ => {
+                    raw.pump();
+                    raw.send(&parameters());
+                    raw.damage(rng.u64());
+                    raw.send(&authentication(b""));
+                }
             }
-            _ => {
-                raw.pump();
-                raw.send(&parameters());
-                raw.damage(rng.u64());
-                raw.send(&authentication(b""));
-            }
-        }
-        raw.run(secs(20));
-        raw.app(|ep, now, conn| {
-            let _ = ep.close(now, conn, 1_000, "", None);
-        });
-        raw.run(secs(20));
-        assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
-    }
+            raw.run(secs(20));
+            raw.app(|ep, now, conn| {
+                let _ = ep.close(now, conn, 1_000, "", None);
+            });
+            raw.run(secs(20));
+            assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
+        },
+    );
 }
 
 #[test]

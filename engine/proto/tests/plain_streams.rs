@@ -186,8 +186,8 @@ fn data_goes_both_ways_at_once_on_many_channels() {
 fn the_longest_frame_and_a_frame_for_nobody() {
     let mut raw = up(&Setup::default());
     raw.frame(0, &request("a", 1, false));
-    raw.frame(1, &[3; 65_535]);
-    raw.frame(77, &[4; 40_000]);
+    raw.frame(1, &vec![3; 65_535]);
+    raw.frame(77, &vec![4; 40_000]);
     raw.frame(77, b"");
     raw.frame(0xffff, &[5; 10]);
     raw.frame(1, &[6; 10]);
@@ -202,12 +202,12 @@ fn a_key_update_in_the_middle() {
         raw.frame(0, &request("a", 1, false));
         let key = raw.log.requests()[0].0;
         for round in 0..20u8 {
-            raw.frame(1, &[round; 20_000]);
+            raw.frame(1, &vec![round; 20_000]);
             match &mut raw.tls {
                 rustls::Connection::Client(tls) => tls.refresh_traffic_keys().expect("keys"),
                 rustls::Connection::Server(tls) => tls.refresh_traffic_keys().expect("keys"),
             }
-            send(&mut raw, key, &[round; 20_000]);
+            send(&mut raw, key, &vec![round; 20_000]);
         }
         assert_eq!(raw.log.bytes(key).len(), 400_000);
         let sent: usize = raw.frames().iter().filter(|f| f.0 == 1).map(|f| f.1.len()).sum();
@@ -266,7 +266,7 @@ fn what_the_peer_does_not_want_any_more_is_no_clean_end() {
     raw.reads = false;
     // More than the socket takes.
     for _ in 0..20 {
-        send(&mut raw, key, &[1; 30_000]);
+        send(&mut raw, key, &vec![1; 30_000]);
     }
     raw.frame(1, b"");
     assert_eq!(raw.log.end(key), Some(&ChannelEnd::Reset { code: 1_000, by_peer: true }));
@@ -543,14 +543,14 @@ fn before_the_connection_is_accepted_little_is_read_and_nothing_is_lost() {
     raw.pump();
     raw.queue(&frame(0, &request("a", 1, false)));
     for i in 0..40u8 {
-        raw.queue(&frame(1, &[i; 50_000]));
+        raw.queue(&frame(1, &vec![i; 50_000]));
     }
     raw.pump();
     assert!(raw.unread() > 1_900_000, "{} bytes were not read", raw.unread());
     assert_eq!(raw.log.requests(), []);
     raw.run(secs(5));
     raw.accepts = true;
-    raw.app(|ep, now, conn| ep.accept(now, conn)).expect("accept");
+    raw.app(Endpoint::accept).expect("accept");
     let key = raw.log.requests()[0].0;
     let expected: Vec<u8> = (0..40).flat_map(|i| vec![i; 50_000]).collect();
     assert!(raw.log.bytes(key) == expected);
@@ -596,7 +596,7 @@ fn data_of_a_channel_that_nobody_has_accepted_is_bounded() {
     raw.chunk = 10_000;
     raw.queue(&frame(0, &request("a", 1, false)));
     for i in 0..40u8 {
-        raw.queue(&frame(1, &[i; 50_000]));
+        raw.queue(&frame(1, &vec![i; 50_000]));
     }
     raw.pump();
     let read = 2_000_000 - raw.unread() as u64;
@@ -618,7 +618,7 @@ fn a_decline_lets_the_link_go_on() {
     raw.chunk = 10_000;
     raw.queue(&frame(0, &request("a", 1, false)));
     for i in 0..40u8 {
-        raw.queue(&frame(1, &[i; 50_000]));
+        raw.queue(&frame(1, &vec![i; 50_000]));
     }
     raw.queue(&frame(0, &request("b", 2, false)));
     raw.pump();
@@ -640,7 +640,7 @@ fn an_application_that_does_not_take_its_bytes_stops_the_link() {
     raw.chunk = 10_000;
     raw.queue(&frame(0, &request("a", 1, false)));
     for i in 0..40u8 {
-        raw.queue(&frame(1, &[i; 50_000]));
+        raw.queue(&frame(1, &vec![i; 50_000]));
     }
     raw.pump();
     let key = raw.log.requests()[0].0;
@@ -670,7 +670,7 @@ fn bytes_of_channels_that_ended_still_count_until_they_are_taken() {
     raw.chunk = 10_000;
     for _ in 0..100 {
         raw.queue(&frame(0, &request("a", 1, false)));
-        raw.queue(&frame(1, &[1; 30_000]));
+        raw.queue(&frame(1, &vec![1; 30_000]));
         raw.queue(&frame(1, b""));
     }
     raw.pump();
@@ -811,7 +811,7 @@ fn linger_delivers_everything_then_close_notify_and_fin() {
         assert_eq!(raw.endpoint.status(raw.conn), Status::None);
         assert!(!raw.fin, "it ended before everything was sent");
         // What comes in meanwhile is read and dropped.
-        raw.frame(1, &[9; 50_000]);
+        raw.frame(1, &vec![9; 50_000]);
         raw.frame(0, &request("late", 2, false));
         assert_eq!(raw.unread(), 0);
         raw.reads = true;
@@ -836,7 +836,7 @@ fn linger_has_its_limit_and_the_report_says_what_tcp_took() {
     let key = raw.log.requests()[0].0;
     raw.reads = false;
     for _ in 0..20 {
-        send(&mut raw, key, &[1; 50_000]);
+        send(&mut raw, key, &vec![1; 50_000]);
     }
     close(&mut raw, Some(secs(3)));
     raw.run(secs(20));
@@ -855,7 +855,7 @@ fn a_peer_that_ends_while_we_linger_ends_the_linger() {
         let key = raw.log.requests()[0].0;
         raw.reads = false;
         for _ in 0..20 {
-            send(&mut raw, key, &[1; 50_000]);
+            send(&mut raw, key, &vec![1; 50_000]);
         }
         close(&mut raw, Some(secs(30)));
         match how {
@@ -878,7 +878,7 @@ fn without_linger_the_queue_is_dropped_at_a_frame() {
     let key = raw.log.requests()[0].0;
     raw.reads = false;
     for _ in 0..20 {
-        send(&mut raw, key, &[1; 50_000]);
+        send(&mut raw, key, &vec![1; 50_000]);
     }
     close(&mut raw, None);
     raw.reads = true;
@@ -908,7 +908,7 @@ fn there_is_no_liveness_timeout_and_no_check() {
     raw.run(secs(100_000));
     assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
     assert_eq!(raw.got, b"", "keep-alives on a link that knows none");
-    let refused = raw.app(|ep, now, conn| ep.check(now, conn));
+    let refused = raw.app(Endpoint::check);
     let why = "a plain link has no way to ask the peer";
     assert_eq!(refused, Err(ApiError::NoConnection(why)));
     raw.app(|ep, now, _| ep.network_changed(now));
@@ -960,37 +960,43 @@ fn malformed_requests_end_the_connection_with_an_error_that_names_the_field() {
 
 #[test]
 fn random_plaintext_never_panics_and_holds_little() {
-    for seed in 0..300 {
-        let mut rng = sim::rng::Rng::new(seed);
-        let mut raw = Raw::client(&Setup::default().with(|c| c.manual_credit = seed % 2 == 0));
-        raw.chunk = rng.between(1, 20_000) as usize;
-        raw.accepts = rng.chance(8_000);
-        raw.pump();
-        for _ in 0..rng.below(60) {
-            let mut body = vec![0; rng.below(300) as usize];
-            rng.fill(&mut body);
-            match rng.below(6) {
-                0 => raw.queue(&body),
-                1 => raw.frame(rng.below(5) as u16, &body),
-                2 => raw.frame(0, &body),
-                _ => {
-                    let id = rng.below(6) as u16;
-                    let mut good = request("x", id, rng.chance(3_000));
-                    if rng.chance(3_000) {
-                        let at = rng.below(good.len() as u64) as usize;
-                        good[at] ^= 1 << rng.below(8);
+    sim::seeds::run(
+        "plain_streams",
+        "random_plaintext_never_panics_and_holds_little",
+        0,
+        300,
+        |seed| {
+            let mut rng = sim::rng::Rng::new(seed);
+            let mut raw = Raw::client(&Setup::default().with(|c| c.manual_credit = seed % 2 == 0));
+            raw.chunk = rng.between(1, 20_000) as usize;
+            raw.accepts = rng.chance(8_000);
+            raw.pump();
+            for _ in 0..rng.below(60) {
+                let mut body = vec![0; rng.below(300) as usize];
+                rng.fill(&mut body);
+                match rng.below(6) {
+                    0 => raw.queue(&body),
+                    1 => raw.frame(rng.below(5) as u16, &body),
+                    2 => raw.frame(0, &body),
+                    _ => {
+                        let id = rng.below(6) as u16;
+                        let mut good = request("x", id, rng.chance(3_000));
+                        if rng.chance(3_000) {
+                            let at = rng.below(good.len() as u64) as usize;
+                            good[at] ^= 1 << rng.below(8);
+                        }
+                        raw.frame(0, &good);
+                        raw.frame(id, &body);
                     }
-                    raw.frame(0, &good);
-                    raw.frame(id, &body);
                 }
             }
-        }
-        raw.finish(rng.chance(5_000));
-        raw.run(secs(20));
-        raw.app(|ep, now, conn| {
-            let _ = ep.close(now, conn, 1_000, "", None);
-        });
-        raw.run(secs(20));
-        assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
-    }
+            raw.finish(rng.chance(5_000));
+            raw.run(secs(20));
+            raw.app(|ep, now, conn| {
+                let _ = ep.close(now, conn, 1_000, "", None);
+            });
+            raw.run(secs(20));
+            assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
+        },
+    );
 }

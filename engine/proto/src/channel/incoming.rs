@@ -4,7 +4,7 @@ use super::datagram::is_newer;
 use super::early::Early;
 use super::mux::Mux;
 use super::recv::{Deliver, NO_END, RecvContext};
-use super::stream::Holding;
+use super::stream::ChannelHolding;
 use super::table::{State, flag};
 use crate::config::ChannelKind;
 use crate::error::PeerMisbehaved;
@@ -414,7 +414,7 @@ impl Mux {
     /// Drops what is buffered of the peer's direction and takes its credit back.
     pub(super) fn drop_incoming(&mut self, slot: u32) {
         if self.framing.is_plain() {
-            self.holds(slot, Holding::default());
+            self.holds(slot, ChannelHolding::NONE);
         }
         let Self { table, pool, budget, reassembly, .. } = self;
         let channel = table.at(slot);

@@ -15,13 +15,25 @@ use crate::time::Instant;
 use crate::wire::frame::RawFrame;
 use crate::wire::link_message::LinkMessage;
 
-/// Bytes that a channel, or all of a plain link, have received and that take memory.
+/// Bytes that all channels of a plain link have received and that take memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holding {
     /// The application has to do something: answer the request, or take them.
     pub app: u64,
     /// Parts of messages whose rest has not come.
     pub partial: u64,
+}
+
+/// The same of one channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ChannelHolding {
+    app: u32,
+    partial: u32,
+}
+
+impl ChannelHolding {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { app: 0, partial: 0 };
 }
 
 /// How the frames of a channel are taken.
@@ -245,13 +257,14 @@ impl Mux {
         let waits = channel.state == State::Offered || channel.has(flag::READY_PENDING);
         let (app, partial) = if waits { (buffered, 0) } else { (0, buffered) };
         let app = app + recv.unconsumed;
-        self.holds(slot, Holding { app, partial });
+        let most = |n: u64| n.min(u32::MAX.into()) as u32;
+        self.holds(slot, ChannelHolding { app: most(app), partial: most(partial) });
     }
 
-    pub(super) fn holds(&mut self, slot: u32, now: Holding) {
-        let before = core::mem::replace(&mut self.table.at(slot).holding, now);
-        self.held.app = self.held.app - before.app + now.app;
-        self.held.partial = self.held.partial - before.partial + now.partial;
+    pub(super) fn holds(&mut self, slot: u32, now: ChannelHolding) {
+        let before = core::mem::replace(&mut self.table.at(slot).held, now);
+        self.held.app = self.held.app - u64::from(before.app) + u64::from(now.app);
+        self.held.partial = self.held.partial - u64::from(before.partial) + u64::from(now.partial);
     }
 
     /// Ends a channel of ours with an EOF, whatever was still to come or to go.

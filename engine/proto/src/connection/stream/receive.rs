@@ -52,9 +52,12 @@ impl Connection {
         let mut rest = bytes;
         // What was decrypted before reading stopped comes first.
         let mut first = true;
+        let mut drained = false;
         loop {
             if self.stream_is_blocked() {
-                if let Some(link) = &mut self.stream {
+                if let Some(link) = &mut self.stream
+                    && !(drained && rest.is_empty())
+                {
                     link.paused = true;
                     link.held.extend_from_slice(rest);
                 }
@@ -65,7 +68,7 @@ impl Connection {
                     break;
                 }
                 match tls.read(&mut rest) {
-                    Ok(true) => {}
+                    Ok(true) => drained = false,
                     Ok(false) => break,
                     Err(error) => {
                         if let Some(link) = &mut self.stream {
@@ -82,12 +85,12 @@ impl Connection {
                     }
                 }
             }
-            first = false;
+            (first, drained) = (false, true);
             tls.plaintext(|bytes| {
                 if self.status.is_open_to_application() {
-                    self.take_plaintext(now, bytes, sink)
+                    self.take_plaintext(now, bytes, sink);
                 } else {
-                    self.take_plaintext(now, bytes, &mut NullSink)
+                    self.take_plaintext(now, bytes, &mut NullSink);
                 }
             });
         }
