@@ -6,9 +6,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `race` | a stream that is tried beside the datagram link |
 //! | `receive` | TLS records in, frames to the channels |
 //! | `transmit` | frames of the channels into TLS records |
 
+mod race;
 mod receive;
 mod transmit;
 
@@ -20,7 +22,7 @@ use crate::endpoint::{ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 use crate::event::Sink;
 use crate::handshake::StreamTls;
-use crate::handshake::tls::close_reason;
+use crate::handshake::tls::{alert_reason, close_reason};
 use crate::ids::{ConnHandle, Role};
 use crate::limits::FRAME_HEADER_LEN;
 use crate::status::{Status, Trigger};
@@ -88,8 +90,12 @@ pub(crate) struct StreamLink {
     rtt: Duration,
     rtt_min: Duration,
     bytes_sent: u64,
+    /// What was written before this position was handed over for sending.
+    handed: u64,
     close_sent: bool,
     notified: bool,
+    /// TLS has failed: what comes cannot be read any more.
+    failed: bool,
     /// The peer's direction has ended: cleanly, or with this text.
     ended: Option<Result<(), String>>,
 }
@@ -100,6 +106,64 @@ struct Body {
     channel: u16,
     shape: FrameShape,
     missing: usize,
+}
+
+impl StreamLink {
+    /// Whether a frame has begun to arrive and not ended.
+    const fn is_inside_frame(&self) -> bool {
+        self.head_len > 0 || self.body.is_some()
+    }
+}
+
+impl core::fmt::Debug for StreamLink {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("StreamLink")
+            .field("up", &self.up)
+            .field("read", &self.read)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a stream connection starts with.
+pub(crate) struct StreamSide {
+    pub(crate) tls: StreamTls,
+    pub(crate) plain: bool,
+    pub(crate) credential: Vec<u8>,
+    pub(crate) on_hold: bool,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<IpAddr>,
+    /// Number of the socket it came through; without meaning for a client.
+    pub(crate) socket: u16,
+}
+
+impl Connection {
+    /// A connection over a stream: the client's from before the TCP connection stands, the host's
+    /// from when it was accepted.
+    pub(crate) fn stream(
+        now: Instant,
+        handle: ConnHandle,
+        role: Role,
+        config: Arc<ConnectionConfig>,
+        side: StreamSide,
+        shared: &mut Shared,
+    ) -> Self {
+        let path = Path::new(side.socket, side.remote, side.local, true);
+        let mut conn = Self::new(now, handle, role, config, path, None, shared);
+        if role == Role::Client {
+            let framing = if side.plain { Framing::Plain } else { Framing::Stream };
+            conn.mux.set_framing(framing);
+        }
+        conn.stream = Some(StreamLink::new(side, false));
+        conn
+    }
+}
+
+impl StreamLink {
+    /// Whether a frame has begun to arrive and not ended.
+    const fn is_inside_frame(&self) -> bool {
+        self.head_len > 0 || self.body.is_some()
+    }
 }
 
 impl core::fmt::Debug for StreamLink {
@@ -180,8 +244,10 @@ impl StreamLink {
             rtt: Duration::ZERO,
             rtt_min: Duration::ZERO,
             bytes_sent: 0,
+            handed: 0,
             close_sent: false,
             notified: false,
+            failed: false,
             ended: None,
         })
     }
@@ -196,6 +262,16 @@ impl Connection {
     /// Whether it has a stream, be it one that is only tried.
     pub(crate) const fn has_stream(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Client: the host answers before it was asked.
+    pub(super) fn is_on_hold(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| link.on_hold)
+    }
+
+    /// The peer's transport parameters are still to come, and come first.
+    pub(super) fn awaits_parameters(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| !link.has_params)
     }
 
     /// Whether its stream is a plain one.
@@ -215,38 +291,6 @@ impl Connection {
         if !link.racing {
             self.path = Path::new(self.path.socket, remote, local, true);
         }
-    }
-
-    // ---- the race with the datagram link
-
-    /// Whether both links are still tried.
-    pub(super) fn is_racing(&self) -> bool {
-        self.stream.as_ref().is_some_and(|link| link.racing)
-    }
-
-    /// The stream is out of the race. Whether there was one.
-    pub(super) fn lose_stream(&mut self) -> bool {
-        let racing = self.is_racing();
-        if racing {
-            self.stream = None;
-            self.stream_lost = true;
-        }
-        racing
-    }
-
-    /// The datagram link is out of the race. Whether there was one.
-    pub(super) fn lose_datagrams(&mut self) -> bool {
-        let Some(link) = self.stream.as_mut().filter(|link| link.racing) else { return false };
-        link.racing = false;
-        self.path = Path::new(0, link.remote, link.local, true);
-        self.handshake = None;
-        self.mux.set_framing(Framing::Stream);
-        true
-    }
-
-    /// Once, when a stream was given up and its socket is to be closed.
-    pub(crate) const fn take_stream_lost(&mut self) -> bool {
-        core::mem::replace(&mut self.stream_lost, false)
     }
 
     /// Whether what is sent reaches the peer: keys exist.
@@ -277,6 +321,10 @@ impl Connection {
         }
         self.lose_datagrams();
         if let Some(text) = refusal {
+            // Who does not speak the native protocol is told nothing in it.
+            if !native {
+                self.mux.set_framing(Framing::Plain);
+            }
             return self.fail(now, CloseReason::new(Reason::VERSION, text), sink);
         }
         self.mux.set_framing(if native { Framing::Stream } else { Framing::Plain });
@@ -295,6 +343,8 @@ impl Connection {
             self.request_authentication();
             return;
         }
+        // A plain peer need never say anything again.
+        (self.timers.connected, self.timers.keep_alive) = (None, None);
         let limits = TransportParams { early_data: 0, ..self.stream_params() };
         self.mux.set_peer(&limits);
         match self.role {
@@ -369,41 +419,43 @@ impl Connection {
     /// Acts on the end of the peer's direction, once everything before it was taken.
     fn after_stream_end<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         let plain = self.is_plain();
-        let Some(link) = &mut self.stream else { return };
+        let Some(link) = &self.stream else { return };
         let (Some(end), true) = (&link.ended, !link.paused) else { return };
         if link.racing {
             self.lose_stream();
             return;
         }
-        let clean = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
-        let reason = match (end, link.up) {
-            (Err(text), false) => CloseReason::new(Reason::LOCAL_NETWORK, text),
-            (Err(text), true) => CloseReason::new(Reason::RESET, text),
-            (Ok(()), _) if plain && clean => CloseReason::new(Reason::APP, ""),
-            (Ok(()), _) if clean => {
-                CloseReason::new(Reason::RESET, "the stream ended without a close")
+        let notified = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
+        let (code, text) = match end {
+            Err(text) if link.up => (Reason::RESET, text.as_str()),
+            Err(text) => (Reason::LOCAL_NETWORK, text.as_str()),
+            Ok(()) if !link.up => (Reason::RESET, "the stream ended in the handshake"),
+            Ok(()) if !notified => (Reason::RESET, "the stream ended without close_notify"),
+            Ok(()) if link.is_inside_frame() => {
+                (Reason::PROTOCOL, "the stream ended inside a frame")
             }
-            (Ok(()), _) => CloseReason::new(Reason::RESET, "the stream ended without close_notify"),
+            Ok(()) if plain => (Reason::APP, ""),
+            Ok(()) => (Reason::RESET, "the stream ended without a close"),
         };
-        let told_all = link.notified;
+        // On a plain link that is how one closes.
+        let closed = plain && code == Reason::APP;
+        let knows = plain && link.notified && end.is_ok();
+        let reason = CloseReason::new(code, text);
         match self.status {
-            Status::Connecting | Status::FindingRoute | Status::Connected if plain && clean => {
-                self.peer_closed(now, reason, sink);
-            }
-            Status::Connecting | Status::FindingRoute | Status::Connected => {
-                self.fail(now, reason, sink);
+            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger => {
+                if closed {
+                    self.peer_closed(now, reason, sink);
+                } else {
+                    self.fail(now, reason, sink);
+                }
             }
             Status::FinWait => {
                 if let Some(closing) = &mut self.closing
-                    && told_all
-                    && plain
+                    && knows
                 {
                     closing.on_acknowledged();
                 }
                 self.apply(Trigger::PeerClosed, None, sink);
-            }
-            Status::Linger => {
-                self.apply(Trigger::Problem, Some(&reason), sink);
             }
             _ => {}
         }
@@ -413,12 +465,11 @@ impl Connection {
         if self.lose_stream() {
             return;
         }
-        let reason = close_reason(error, None);
-        if let rustls::Error::AlertReceived(_) = error {
-            // The peer ended it, and says so in its own words.
-            return self.peer_closed(now, reason, sink);
+        if let rustls::Error::AlertReceived(alert) = error {
+            // The peer ended it, and says why.
+            return self.peer_closed(now, alert_reason(*alert), sink);
         }
-        self.fail(now, reason, sink);
+        self.fail(now, close_reason(error, None), sink);
     }
 
     /// What the peer says of the link itself.
@@ -471,7 +522,7 @@ impl Connection {
     ) -> Result<(), PeerMisbehaved> {
         let Some(link) = &mut self.stream else { return Ok(()) };
         if position > link.written {
-            return Err(PeerMisbehaved::OptimisticAck);
+            return Err(PeerMisbehaved::Control("position lies beyond what was sent"));
         }
         if let Some((at, sent)) = link.ping
             && at <= position
@@ -494,16 +545,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Everything before `position` is off our hands.
-    pub(super) fn stream_acked<S: Sink>(&mut self, now: Instant, position: u64, sink: &mut S) {
+    /// Everything before `position` is off our hands; whether that says anything new.
+    pub(super) fn stream_acked<S: Sink>(
+        &mut self,
+        now: Instant,
+        position: u64,
+        sink: &mut S,
+    ) -> bool {
         let Self { stream, mux, handle, .. } = self;
-        let Some(link) = stream else { return };
+        let Some(link) = stream else { return false };
+        let before = link.records.len();
         while let Some((end, record)) = link.records.front()
             && *end <= position
         {
             mux.on_acked(now, *handle, record, sink);
             link.records.pop_front();
         }
+        link.records.len() < before
     }
 
     // ---- what the shard asks
@@ -519,19 +577,21 @@ impl Connection {
     fn stream_is_blocked(&self) -> bool {
         let undecided =
             self.is_plain() && self.authentication == Authentication::AwaitingApplication;
-        undecided || (self.mux.is_choked() && self.is_transferring())
+        (undecided || self.mux.is_choked()) && self.is_transferring()
     }
 
     /// What the stream needs when everything written was sent.
     pub(crate) fn stream_needs(&self) -> StreamNeeds {
         let Some(link) = &self.stream else { return StreamNeeds::Close };
-        let broken = matches!(link.ended, Some(Err(_)));
-        if broken || (link.ended.is_some() && link.notified && !self.stream_owes()) {
-            StreamNeeds::Close
-        } else if link.notified && !self.stream_owes() {
-            StreamNeeds::Shutdown
-        } else {
-            StreamNeeds::Nothing
+        let said_all = link.notified && !self.stream_owes();
+        // A peer that does not end its direction in time is not waited for.
+        let given_up = self.closing.as_ref().is_some_and(|c| c.is_settled() && !c.acknowledged);
+        match &link.ended {
+            Some(Err(_)) => StreamNeeds::Close,
+            Some(Ok(())) if said_all => StreamNeeds::Close,
+            None if said_all && given_up => StreamNeeds::Close,
+            None if said_all => StreamNeeds::Shutdown,
+            _ => StreamNeeds::Nothing,
         }
     }
 
@@ -556,6 +616,15 @@ impl Connection {
             && super::timers::take_due(&mut link.consumed_at, now)
         {
             link.consumed_now = true;
+        }
+    }
+
+    /// Memory kept for the next burst is given back.
+    pub(super) fn shrink_stream(&mut self) {
+        let Some(link) = &mut self.stream else { return };
+        link.whole.shrink_to_fit();
+        if link.records.is_empty() {
+            link.records = VecDeque::new();
         }
     }
 
