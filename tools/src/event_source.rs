@@ -152,6 +152,7 @@ fn announce(
     fingerprint: &str,
     driver: &str,
 ) -> Result<(), Failure> {
+    use std::fmt::Write as _;
     let addresses: Vec<Value> = listeners
         .iter()
         .map(|(link, listener)| {
@@ -161,10 +162,10 @@ fn announce(
     let mut text = format!("fingerprint {fingerprint}\n");
     for (link, listener) in listeners {
         let (addr, link) = (listener.local_addr, link.name());
-        text.push_str(&format!("listening on {addr} ({link}, {driver})\n"));
+        let _ = writeln!(text, "listening on {addr} ({link}, {driver})");
     }
     if let Some(addr) = metrics {
-        text.push_str(&format!("metrics at http://{addr}/metrics\n"));
+        let _ = writeln!(text, "metrics at http://{addr}/metrics");
     }
     let fields = json!({
         "listen": addresses, "fingerprint": fingerprint, "driver": driver,

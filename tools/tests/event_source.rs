@@ -298,13 +298,13 @@ fn crowd(pairs: usize, patience: Duration) {
          to pair them; then {:.0} events a second for {:.1}% of a processor; clients: {:.1}% of a \
          processor, {:.1} MiB",
         took.as_secs_f64(),
-        paired.rss_bytes as f64 / 1048576.0,
+        paired.rss_bytes as f64 / 1_048_576.0,
         paired.rss_bytes.saturating_sub(empty.rss_bytes) as f64 / 1024.0 / clients as f64,
         paired.cpu.saturating_sub(empty.cpu).as_secs_f64(),
         events as f64 / steady.as_secs_f64(),
-        (after.cpu - paired.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
-        (ours.cpu - ours_before.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
-        ours.rss_bytes as f64 / 1048576.0,
+        after.cpu.saturating_sub(paired.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
+        ours.cpu.saturating_sub(ours_before.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
+        ours.rss_bytes as f64 / 1_048_576.0,
     );
     assert_eq!(crowd.lost(), 0, "nobody lost its partner or its connection");
     assert_eq!(server.metric("clients"), clients as u64);
@@ -315,6 +315,22 @@ fn crowd(pairs: usize, patience: Duration) {
     assert!(pairs < 1_000 || a_client < 64 << 10, "{a_client} bytes of memory a client");
     assert_eq!(server.metric("events_dropped_total{reason=\"overflowed\"}"), 0);
     assert!(server.child.try_wait().unwrap().is_none());
+    // A restart under all of them.
+    let addr = server.addr.to_string();
+    let begun = Instant::now();
+    let (code, ended, _) = server.stop();
+    assert_eq!((code, &ended["all_taken"]), (0, &true.into()), "{ended}");
+    let stopped = begun.elapsed();
+    crowd.wait_for(0, patience);
+    let again = Server::start(&home, &addr, &["--config", &config, "--log-format", "text"]);
+    let back = crowd.wait(patience);
+    println!(
+        "restart: ended in {:.1} s, all of them back {:.1} s after the start of the next one",
+        stopped.as_secs_f64(),
+        back.as_secs_f64(),
+    );
+    assert_eq!(again.metric("clients"), clients as u64);
+    assert_eq!(again.metric("clients_aborted_total{reason=\"released_by_other\"}"), 0);
 }
 
 #[test]

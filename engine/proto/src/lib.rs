@@ -3,6 +3,7 @@
 //! Layers, arrows one way:
 //! `rendezvous → wire`,
 //! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
+//! Beside them, over any connection's channels: `rendezvous → {limits, time, error}`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]

@@ -7,6 +7,56 @@
 //! | a server | [`EventSourceServer`] |
 //!
 //! The machines themselves are in `trunkline_proto::rendezvous`, and know no engine.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime, UNIX_EPOCH};
+//! use trunkline::rendezvous::*;
+//! use trunkline::{ConnectConfig, EngineConfig, Identity, ListenConfig, Trust};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+//! let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+//! let identity = Identity::from_pem(cert.as_bytes(), key.as_bytes())?;
+//! let trust = Trust::Pins(vec![identity.peer_id()]);
+//! let mut keys = KeyRing::new();
+//! keys.add("k1", b"a secret that nobody else may know")?;
+//!
+//! let config = EngineConfig { connection: connection_config(), ..EngineConfig::default() };
+//! let server = EventSourceServer::start(config, &SourceConfig::default(), &keys)?;
+//! let addr = server.listen(&ListenConfig::new("127.0.0.1:0".parse()?, identity))?.local_addr;
+//!
+//! let client = |name: &str, role| -> Result<PairingClient, Box<dyn std::error::Error>> {
+//!     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+//!     let grant = Grant {
+//!         app: AppId::new("chess")?,
+//!         clients: ClientPattern::new(name)?,
+//!         roles: RoleSet::only(role),
+//!         expires_s: now + 3600,
+//!     };
+//!     let source = ConnectConfig::new(addr, trust.clone());
+//!     let client = PairingClient::start(PairingClientConfig::new(source, role))?;
+//!     client.assign_client_id(Some(ClientId::new(name)?))?;
+//!     client.assign_access_token(Some(keys.mint("k1", &grant)?))?;
+//!     client.set_active(true)?;
+//!     Ok(client)
+//! };
+//! let bob = client("bob", PairingRole::Responder)?;
+//! let alice = client("alice", PairingRole::Controller)?;
+//! alice.assign_partner(Some(ClientId::new("bob")?))?;
+//! // A buffered event waits until there is a partner; that `bob` is there is said by the state.
+//! while alice.state()? != PairingState::Interacting {
+//!     alice.recv(Duration::from_millis(100));
+//! }
+//! alice.send(1, b"e2e4", true)?;
+//! loop {
+//!     match bob.recv(Duration::from_secs(10)).expect("an event") {
+//!         Notice::Event { body, .. } if *body == *b"e2e4" => break,
+//!         _ => {}
+//!     }
+//! }
+//! alice.shutdown();
+//! # Ok(()) }
+//! ```
 
 mod client;
 mod server;

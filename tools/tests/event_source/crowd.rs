@@ -48,13 +48,18 @@ impl Crowd {
 
     /// Waits until all of them interact.
     pub fn wait(&self, patience: Duration) -> Duration {
+        self.wait_for(self.clients, patience)
+    }
+
+    /// Waits until so many of them interact.
+    pub fn wait_for(&self, wanted: usize, patience: Duration) -> Duration {
         let start = Instant::now();
         loop {
             let interacting = self.counts.interacting.load(Ordering::Relaxed);
-            if interacting == self.clients {
+            if interacting == wanted {
                 return start.elapsed();
             }
-            assert!(start.elapsed() < patience, "{interacting} of {} interact", self.clients);
+            assert!(start.elapsed() < patience, "{interacting} of {wanted} interact");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -81,7 +86,8 @@ impl Clients {
         if at == self.wanted {
             return;
         }
-        let role = if at % 2 == 0 { PairingRole::Controller } else { PairingRole::Responder };
+        let role =
+            if at.is_multiple_of(2) { PairingRole::Controller } else { PairingRole::Responder };
         let config = SessionConfig {
             source: self.source.clone(),
             role,

@@ -160,62 +160,6 @@ impl Connection {
 }
 
 impl StreamLink {
-    /// Whether a frame has begun to arrive and not ended.
-    const fn is_inside_frame(&self) -> bool {
-        self.head_len > 0 || self.body.is_some()
-    }
-}
-
-impl core::fmt::Debug for StreamLink {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("StreamLink")
-            .field("up", &self.up)
-            .field("read", &self.read)
-            .field("written", &self.written)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a stream connection starts with.
-pub(crate) struct StreamSide {
-    pub(crate) tls: StreamTls,
-    pub(crate) plain: bool,
-    pub(crate) credential: Vec<u8>,
-    pub(crate) on_hold: bool,
-    pub(crate) remote: SocketAddr,
-    pub(crate) local: Option<IpAddr>,
-    /// Number of the socket it came through; without meaning for a client.
-    pub(crate) socket: u16,
-}
-
-impl Connection {
-    /// A connection over a stream: the client's from before the TCP connection stands, the host's
-    /// from when it was accepted.
-    pub(crate) fn stream(
-        now: Instant,
-        handle: ConnHandle,
-        role: Role,
-        config: Arc<ConnectionConfig>,
-        side: StreamSide,
-        shared: &mut Shared,
-    ) -> Self {
-        let path = Path::new(side.socket, side.remote, side.local, true);
-        let mut conn = Self::new(now, handle, role, config, path, None, shared);
-        if role == Role::Client {
-            let framing = if side.plain { Framing::Plain } else { Framing::Stream };
-            conn.mux.set_framing(framing);
-        }
-        conn.stream = Some(StreamLink::new(side, false));
-        conn
-    }
-
-    /// Client: tries a stream beside the datagram link, which has begun.
-    pub(crate) fn race(&mut self, side: StreamSide) {
-        self.stream = Some(StreamLink::new(side, true));
-    }
-}
-
-impl StreamLink {
     fn new(side: StreamSide, racing: bool) -> Box<Self> {
         Box::new(Self {
             tls: Some(Box::new(side.tls)),

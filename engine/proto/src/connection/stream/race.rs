@@ -5,6 +5,11 @@ use crate::channel::Framing;
 use crate::connection::{Connection, Path};
 
 impl Connection {
+    /// Client: tries a stream beside the datagram link, which has begun.
+    pub(crate) fn race(&mut self, side: StreamSide) {
+        self.stream = Some(StreamLink::new(side, true));
+    }
+
     /// Whether both links are still tried.
     pub(super) fn is_racing(&self) -> bool {
         self.stream.as_ref().is_some_and(|link| link.racing)
