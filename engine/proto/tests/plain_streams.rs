@@ -456,6 +456,7 @@ fn an_id_is_free_when_our_eof_was_written() {
         assert!(n > 0);
         raw.deliver(&buf[..n]);
         raw.frame(0, &request("again", id, false));
+        assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected), "{:?}", raw.log.events);
         assert_eq!(raw.frames(), [(id, vec![]), (0, request("again", id, true))]);
         let end = if given_up { ChannelEnd::TimedOut } else { ChannelEnd::Finished };
         assert_eq!(raw.log.end(key), Some(&end));
