@@ -770,6 +770,22 @@ fn a_check_is_answered_by_the_position_behind_the_ping() {
 }
 
 #[test]
+fn several_messages_in_one_frame_and_one_in_several() {
+    let mut raw = up(&Setup::native());
+    raw.frame(0, &request("a", 1, false));
+    // What acknowledges the answer stands in front of another request, which is cut.
+    let consumed = message(LinkMessage::Consumed { position: raw.total });
+    let second = request("b", 2, false);
+    raw.frame(0, &[&consumed[4..], &second[..3]].concat());
+    raw.frame(0, &second[3..]);
+    let consumed = message(LinkMessage::Consumed { position: raw.total });
+    raw.frame(0, &[&consumed[4..], &request("c", 3, false), &request("d", 4, false)].concat());
+    assert_eq!(raw.log.requests().len(), 4);
+    raw.run(ms(100));
+    assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
+}
+
+#[test]
 fn receipts_come_when_the_peer_has_taken_the_bytes() {
     let mut raw = up_as_client(&Setup::native());
     let options = ChannelOptions { no_delay: true, ..ChannelOptions::default() };
@@ -968,7 +984,7 @@ type Script = fn(&mut Pair);
 /// Statuses and reason of each side.
 type Story = [(Vec<Status>, Option<Reason>); 2];
 
-fn story(kind: Over, before: fn(&mut Pair), script: Script) -> Story {
+fn story(kind: Over, before: Script, script: Script) -> Story {
     let mut pair = Pair::apart(13, over(kind), NodeConfig::host());
     before(&mut pair);
     pair.start();
@@ -985,11 +1001,11 @@ fn story(kind: Over, before: fn(&mut Pair), script: Script) -> Story {
 
 #[test]
 fn statuses_and_reasons_are_those_of_the_datagram_link() {
-    let open: fn(&mut Pair) = |_| {};
-    let ignore: fn(&mut Pair) = |p| p.host().policy.incoming = sim::OnIncoming::Ignore;
-    let reject: fn(&mut Pair) =
+    let open: Script = |_| {};
+    let ignore: Script = |p| p.host().policy.incoming = sim::OnIncoming::Ignore;
+    let reject: Script =
         |p| p.host().policy.incoming = sim::OnIncoming::Reject(1_600, String::new());
-    let scripts: [(&str, fn(&mut Pair), Script); 9] = [
+    let scripts: [(&str, Script, Script); 9] = [
         ("the client closes", open, |p| p.close(CLIENT, None)),
         ("the host closes", open, |p| p.close(HOST, None)),
         ("the client lingers", open, |p| {
