@@ -250,7 +250,9 @@ impl Mux {
                 self.activate_transport(key.slot);
             }
         }
-        self.control.renew();
+        if !self.framing.is_stream() {
+            self.control.renew();
+        }
     }
 
     /// A frame of CONTROL.

@@ -32,6 +32,7 @@ impl Mux {
         }
         if let Some(slot) = self.table.slot_of(id)
             && plain
+            && !self.plain_is_over(slot)
         {
             return self.plain_request_for_used(conn, slot, sink);
         }

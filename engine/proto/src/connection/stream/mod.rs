@@ -96,6 +96,8 @@ pub(crate) struct StreamLink {
     notified: bool,
     /// TLS has failed: what comes cannot be read any more.
     failed: bool,
+    /// The TCP connection is no more: nothing comes and nothing goes.
+    broken: bool,
     /// The peer's direction has ended: cleanly, or with this text.
     ended: Option<Result<(), String>>,
 }
@@ -192,6 +194,7 @@ impl StreamLink {
             close_sent: false,
             notified: false,
             failed: false,
+            broken: false,
             ended: None,
         })
     }
@@ -344,6 +347,7 @@ impl Connection {
     /// The TCP connection could not be made, or broke.
     pub(crate) fn stream_failed<S: Sink>(&mut self, now: Instant, text: &str, sink: &mut S) {
         let Some(link) = &mut self.stream else { return };
+        link.broken = true;
         if link.ended.is_none() {
             link.ended = Some(Err(text.to_owned()));
         }
@@ -530,19 +534,19 @@ impl Connection {
         let said_all = link.notified && !self.stream_owes();
         // A peer that does not end its direction in time is not waited for.
         let given_up = self.closing.as_ref().is_some_and(|c| c.is_settled() && !c.acknowledged);
-        match &link.ended {
-            Some(Err(_)) => StreamNeeds::Close,
-            Some(Ok(())) if said_all => StreamNeeds::Close,
-            None if said_all && given_up => StreamNeeds::Close,
-            None if said_all => StreamNeeds::Shutdown,
-            _ => StreamNeeds::Nothing,
+        if link.broken || (said_all && (link.ended.is_some() || given_up)) {
+            StreamNeeds::Close
+        } else if said_all {
+            StreamNeeds::Shutdown
+        } else {
+            StreamNeeds::Nothing
         }
     }
 
     /// Whether something of the end is still to be written.
     pub(super) fn stream_owes(&self) -> bool {
         let Some(link) = &self.stream else { return false };
-        if matches!(link.ended, Some(Err(_))) {
+        if link.broken {
             return false;
         }
         let last_word = self.closing.as_ref().is_some_and(|c| c.due && !c.acknowledged);
