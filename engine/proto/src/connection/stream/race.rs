@@ -11,12 +11,12 @@ impl Connection {
     }
 
     /// Whether both links are still tried.
-    pub(super) fn is_racing(&self) -> bool {
+    pub(in crate::connection) fn is_racing(&self) -> bool {
         self.stream.as_ref().is_some_and(|link| link.racing)
     }
 
     /// The stream is out of the race. Whether there was one.
-    pub(super) fn lose_stream(&mut self) -> bool {
+    pub(in crate::connection) fn lose_stream(&mut self) -> bool {
         let racing = self.is_racing();
         if racing {
             self.stream = None;
@@ -26,7 +26,7 @@ impl Connection {
     }
 
     /// The datagram link is out of the race. Whether there was one.
-    pub(super) fn lose_datagrams(&mut self) -> bool {
+    pub(in crate::connection) fn lose_datagrams(&mut self) -> bool {
         let Some(link) = self.stream.as_mut().filter(|link| link.racing) else { return false };
         link.racing = false;
         self.path = Path::new(0, link.remote, link.local, true);
