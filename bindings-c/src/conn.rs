@@ -314,6 +314,7 @@ impl trunk_connect_config {
                     .to_vec(),
                 connection: trunk_connection_config::optional(self.connection)?,
                 reuse,
+                sec_handle: None,
             })
         }
     }

@@ -12,7 +12,7 @@ use trunkline_proto::error::ApiError;
 use trunkline_proto::limits;
 
 pub use trunkline_proto::endpoint::RetryPolicy;
-pub use trunkline_proto::manager::Reuse;
+pub use trunkline_proto::manager::{Reuse, SecHandle, SecurityCallback};
 
 /// Most shards of one engine: the shard number is one byte of a connection id.
 pub const MAX_SHARDS: usize = 256;
@@ -154,6 +154,13 @@ pub struct EngineConfig {
     /// Queued API: bytes that wait in one poll group before unreliable messages are dropped.
     /// 16 MiB.
     pub queue_group_bytes: usize,
+    /// How long a connection that a channel request or an association made by itself stays when no
+    /// channel is open and nothing moves; the peer has to agree that it is idle. `None` = until it
+    /// is closed. 180 s.
+    pub idle_hold: Option<Duration>,
+    /// Asked while connections are being made: may choose identity, trust and credential, and may
+    /// refuse.
+    pub security: Option<SecurityCallback>,
     /// Seed of everything random, for tests that repeat; `None` = unpredictable.
     pub dangerous_seed: Option<[u8; 32]>,
     /// Faults that are added to everything sent and received, for tests.
@@ -188,6 +195,8 @@ impl Default for EngineConfig {
             queue_channel_bytes: 1 << 20,
             queue_shard_bytes: 256 << 20,
             queue_group_bytes: 16 << 20,
+            idle_hold: Some(Duration::from_secs(180)),
+            security: None,
             dangerous_seed: None,
             fault: None,
         }
@@ -297,6 +306,8 @@ pub struct ConnectConfig {
     pub connection: Option<ConnectionConfig>,
     /// Whether an existing connection will do.
     pub reuse: Reuse,
+    /// Handed to [`EngineConfig::security`] while the connection is being made.
+    pub sec_handle: Option<SecHandle>,
 }
 
 impl ConnectConfig {
@@ -310,6 +321,7 @@ impl ConnectConfig {
             credential: Vec::new(),
             connection: None,
             reuse: Reuse::default(),
+            sec_handle: None,
         }
     }
 

@@ -12,13 +12,33 @@
 //!
 //! A handler must not block: its shard does nothing else meanwhile.
 
-use crate::handle::{Channel, Conn};
+use crate::handle::{Association, Channel, Conn, OpenRequest};
 use trunkline_proto::config::ChannelKind;
+use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+use trunkline_proto::manager::{AssociationEvent, RequestError, ReuseKey};
 use trunkline_proto::status::Status;
 
 pub use crate::shard::context::Context;
+
+/// A channel request that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The channel, open on both sides.
+    pub channel: Channel,
+    /// It was there before, or was asked for by somebody else: a unique name joined it.
+    pub joined: bool,
+}
+
+/// Why a handler does not go on with a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discontent {
+    /// What the peer learns, 1000–2999.
+    pub code: u32,
+    /// Words for people, cut at 127 bytes.
+    pub text: String,
+}
 
 /// What the application does about what happens on one shard. All calls are made by the shard's
 /// thread, one at a time.
@@ -117,6 +137,43 @@ pub trait Handler: Send + 'static {
 
     /// The connectivity check asked for with [`Context::check`] was answered.
     fn on_check_answered(&mut self, cx: &mut Context<'_>, conn: Conn) {}
+
+    /// A connection was begun for a channel request or an association, which needed one. It is
+    /// freed by itself when it ends; [`Context::connect`] to the same peer makes it the caller's.
+    fn on_connection_begun(&mut self, cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {}
+
+    /// The answer to [`Context::request_channel`]. Exactly one for each.
+    fn on_request_done(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: OpenRequest,
+        outcome: Result<Opened, &RequestError>,
+    ) {
+    }
+
+    /// Something happened to an association.
+    fn on_association(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        event: &AssociationEvent,
+    ) {
+    }
+
+    /// A message came over an association, whose connection has this security. Who is not content
+    /// returns an error: the connection is ended with its code and text.
+    ///
+    /// # Errors
+    /// [`Discontent`].
+    fn on_association_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        message: &[u8],
+        info: &SecInfo,
+    ) -> Result<(), Discontent> {
+        Ok(())
+    }
 
     /// Another thread posted this.
     fn on_command(&mut self, cx: &mut Context<'_>, command: Self::Command) {}

@@ -55,6 +55,17 @@ impl Role {
     }
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Link {
+    /// Packets of our own in UDP datagrams.
+    #[default]
+    Datagram = 0,
+    /// TLS over TCP.
+    Stream = 1,
+}
+
 /// Who a peer is: SHA-256 of its subject public key info.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 32]);

@@ -10,10 +10,10 @@ use super::event::Event;
 use super::group::{Groups, Writer};
 use super::link::ShardLink;
 use super::waiting::{Spare, Waiting};
-use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler};
 use crate::retained::{Credit, Pool, Retained};
+use crate::security::Chosen;
 use crate::shard::shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -206,10 +206,16 @@ impl QueueHandler {
         }
     }
 
-    pub(super) fn connect(&mut self, cx: &mut Context<'_>, conn: Conn, config: &ConnectConfig) {
+    pub(super) fn connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        chosen: &Chosen,
+        mine: bool,
+    ) {
         let handle = conn.handle();
         self.begin_conn(handle.slot, handle.generation);
-        match cx.connect(config) {
+        match cx.begin_chosen(chosen, mine) {
             Ok(real) => self.map_conn(handle.slot, real),
             Err(error) => {
                 let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());

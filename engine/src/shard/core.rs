@@ -12,15 +12,16 @@ use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::retained::BlockPool;
+use crate::security::{Chosen, choose};
 use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig};
+use trunkline_proto::endpoint::{Endpoint, ListenerConfig};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
-use trunkline_proto::manager::Manager;
+use trunkline_proto::manager::{Manager, ManagerConfig, Target};
 use trunkline_proto::time::{Duration, Instant};
 
 /// What a shard must tell when its connections have ended.
@@ -56,7 +57,7 @@ pub(crate) struct Core {
     pub ending: Option<Ending>,
     /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
     accepted_at: Vec<u16>,
-    manager: Manager,
+    pub manager: Manager,
 }
 
 const NO_SOCKET: u16 = u16::MAX;
@@ -82,7 +83,10 @@ impl Core {
             loop_time: Durations::new(),
             ending: None,
             accepted_at: Vec::new(),
-            manager: Manager::default(),
+            manager: Manager::new(ManagerConfig {
+                hold: config.idle_hold.map(Into::into),
+                security: config.security.clone(),
+            }),
             shared,
         })
     }
@@ -97,12 +101,20 @@ impl Core {
     }
 
     pub(crate) fn connect(&mut self, config: &ConnectConfig) -> Result<ConnHandle, ApiError> {
-        config.validate()?;
+        let target = self.target(&choose(&self.shared, config)?)?;
+        let connected = self.manager.connect(self.now, &mut self.endpoint, target)?;
+        if !connected.reused {
+            self.counters.connections_opened.add(1);
+        }
+        Ok(connected.conn)
+    }
+
+    /// Where a connect leads.
+    pub(crate) fn target(&mut self, chosen: &Chosen) -> Result<Target, ApiError> {
         if self.ending.is_some() {
             return Err(ApiError::NoConnection("the engine is shutting down"));
         }
-        let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
-        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
+        let Chosen { config, client, .. } = chosen;
         let family = Family::of(&config.remotes);
         let buffer_bytes = self.shared.config.socket_buffer_bytes;
         let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
@@ -118,24 +130,8 @@ impl Core {
             }
             Err(e) => return Err(no_socket(&e)),
         };
-        let client = ClientConfig {
-            tls,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            connection: config.connection.clone(),
-        };
-        let connected = self.manager.connect(
-            self.now,
-            &mut self.endpoint,
-            socket,
-            &remotes,
-            &client,
-            config.reuse,
-        )?;
-        if !connected.reused {
-            self.counters.connections_opened.add(1);
-        }
-        Ok(connected.conn)
+        let (reuse, handle) = (config.reuse, config.sec_handle);
+        Ok(Target { reuse, handle, ..Target::new(socket, remotes, client.clone()) })
     }
 
     fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {
@@ -277,7 +273,6 @@ impl Core {
             self.accepted_at[conn.slot as usize] = NO_SOCKET;
             self.sockets.forget_accepted(socket);
         }
-        self.manager.forget(conn);
         if let Some(ending) = &mut self.ending {
             ending.end.connections.push((name, report.clone()));
         }

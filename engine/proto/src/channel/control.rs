@@ -308,6 +308,13 @@ impl Mux {
                 self.control.message = Some(AuthMessage::Response { accepted, reason, text });
                 Ok(())
             }
+            ControlMessage::Activity(_) if !self.ready => {
+                Err(PeerMisbehaved::Unexpected("Activity before authentication"))
+            }
+            ControlMessage::Activity(activity) => {
+                sink.activity(conn, activity);
+                Ok(())
+            }
             ControlMessage::Unknown => Ok(()),
         }
     }

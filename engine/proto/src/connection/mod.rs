@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod sec_info;
 #[cfg(test)]
 mod test_support;
 mod timers;
@@ -22,6 +23,7 @@ use crate::crypto::{DataKeys, ReplayWindow};
 use crate::endpoint::{ConnInfo, ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
+use crate::handshake::LocalSecurity;
 use crate::ids::{ConnHandle, Role};
 use crate::limits::{PACKET_OVERHEAD, whole_blocks};
 use crate::place::Place;
@@ -38,6 +40,8 @@ use ids::IdSet;
 use path::Migration;
 pub(crate) use path::Path;
 pub(crate) use receive::Taken;
+use sec_info::Decision;
+pub use sec_info::{AuthMethod, Party, SecInfo, SecInfoError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use timers::Timers;
@@ -136,6 +140,12 @@ pub(crate) struct Connection {
     handshake: Option<Box<Handshaking>>,
     authentication: Authentication,
     peer: Option<Box<PeerInfo>>,
+    /// What our TLS settings say of this connection's security.
+    security: Arc<LocalSecurity>,
+    /// The credential that was shown, as a digest.
+    credential: Option<Box<[u8; 32]>>,
+    /// Client: whether somebody decides what becomes of the connection once the host is proven.
+    decision: Decision,
     pending: Pending,
     closing: Option<Box<Closing>>,
     timers: Timers,

@@ -48,4 +48,5 @@ pub use outcome::{
 };
 pub use retry::{write_refusal, write_retry, write_version_list};
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
+pub(crate) use trust::LocalSecurity;
 pub use trust::{ClientAuth, Trust};

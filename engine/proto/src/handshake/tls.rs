@@ -4,7 +4,7 @@
 //! memory, so that a second connection resumes; nothing is ever sent as 0-RTT.
 
 use super::identity::{Identity, security};
-use super::trust::{ClientAuth, Trust};
+use super::trust::{ClientAuth, LocalSecurity, Trust};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::limits::ALPN;
 use core::fmt;
@@ -31,6 +31,7 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     identity: Option<Identity>,
+    security: Arc<LocalSecurity>,
     fingerprint: TlsFingerprint,
 }
 
@@ -39,6 +40,7 @@ pub struct ClientTls {
 pub struct HostTls {
     config: Arc<ServerConfig>,
     identity: Identity,
+    security: Arc<LocalSecurity>,
 }
 
 /// Tells apart settings of clients that must not share a connection: two values are equal when
@@ -56,24 +58,7 @@ impl TlsFingerprint {
     pub fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(&identity.map_or([0; 32], |i| i.peer_id().0));
-        match trust {
-            Trust::Roots(roots) => {
-                hash.update(b"roots");
-                for root in roots {
-                    hash.update(&(root.len() as u64).to_be_bytes());
-                    hash.update(root);
-                }
-            }
-            Trust::Pins(pins) => {
-                hash.update(b"pins");
-                let mut pins = pins.clone();
-                pins.sort_unstable();
-                for pin in pins {
-                    hash.update(&pin.0);
-                }
-            }
-            Trust::DangerousAny => hash.update(b"any"),
-        }
+        trust.digest_into(&mut hash);
         let mut out = [0; 32];
         out.copy_from_slice(hash.finish().as_ref());
         Self(out)
@@ -108,7 +93,13 @@ impl ClientTls {
             config.key_log = log;
         }
         let fingerprint = TlsFingerprint::new(identity.as_ref(), trust);
-        Ok(Self { config: Arc::new(config), identity, fingerprint })
+        let security = Arc::new(trust.local_security(identity.as_ref().map(Identity::peer_id)));
+        Ok(Self { config: Arc::new(config), identity, security, fingerprint })
+    }
+
+    /// What is known of the security of its connections before they are made.
+    pub(crate) fn security(&self) -> &Arc<LocalSecurity> {
+        &self.security
     }
 
     /// What must be equal for two connects to share a connection.
@@ -162,7 +153,13 @@ impl HostTls {
         if let Some(log) = key_log {
             config.key_log = log;
         }
-        Ok(Self { config: Arc::new(config), identity })
+        let security = Arc::new(client_auth.local_security(identity.peer_id()));
+        Ok(Self { config: Arc::new(config), identity, security })
+    }
+
+    /// What is known of the security of its connections before they are made.
+    pub(crate) fn security(&self) -> &Arc<LocalSecurity> {
+        &self.security
     }
 
     /// The identity presented to clients.
@@ -215,6 +212,11 @@ pub(super) fn initial_keys(first_destination_id: &[u8], side: Side) -> Option<qu
 /// What both sides of the connection can compute and nobody else.
 pub(super) fn exporter(tls: &quic::Connection) -> Result<[u8; 32], Error> {
     tls.export_keying_material([0; 32], EXPORTER_LABEL, None)
+}
+
+/// The number of a cipher suite in the registry of RFC 8446 §B.4; 0 when none is agreed on.
+pub(super) fn suite_number(tls: &quic::Connection) -> u16 {
+    tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()))
 }
 
 /// The name of a cipher suite, as RFC 8446 §B.4 writes it.

@@ -25,6 +25,23 @@ use rmp::encode::{
 const AUTHENTICATION_REQUEST: u64 = 1;
 /// Type of an AuthenticationResponse.
 const AUTHENTICATION_RESPONSE: u64 = 2;
+/// Type of an Activity message.
+const ACTIVITY: u64 = 16;
+
+/// How much the sender of an Activity message still wants of the connection. A later message
+/// replaces an earlier one; before the first it is [`Activity::Active`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Activity {
+    /// It uses it, or may do so any time.
+    #[default]
+    Active = 0,
+    /// No channel is open and nothing has moved for its hold time.
+    Idle = 1,
+    /// Idle, it knows that the receiver of this message is idle too, and starts nothing on the
+    /// connection before the receiver says that it is active again.
+    Retiring = 2,
+}
 
 /// One message of the CONTROL channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +62,8 @@ pub enum ControlMessage<'a> {
         /// Words for people, at most [`MAX_REASON_TEXT`] bytes.
         text: &'a str,
     },
+    /// How much the sender still wants of the connection.
+    Activity(Activity),
     /// A type that we do not know; ignored.
     Unknown,
 }
@@ -219,6 +238,7 @@ pub fn parse(value: &[u8]) -> Result<ControlMessage<'_>, PeerMisbehaved> {
         Some(marker) if is_int(marker) => match read_int::<u64, _>(&mut d.rd) {
             Ok(AUTHENTICATION_REQUEST) => d.authentication_request(count),
             Ok(AUTHENTICATION_RESPONSE) => d.authentication_response(count),
+            Ok(ACTIVITY) => d.activity(count),
             _ => Ok(ControlMessage::Unknown),
         },
         _ => Err(bad("message starts with neither a name nor a type")),
@@ -421,6 +441,20 @@ impl<'a> Decoder<'a> {
     }
 }
 
+impl Decoder<'_> {
+    fn activity<'a>(&mut self, count: u32) -> Result<ControlMessage<'a>, PeerMisbehaved> {
+        if count < 2 {
+            return Err(bad("Activity has fewer than 2 elements"));
+        }
+        let level = match self.uint(0..=2, "activity is not 0, 1 or 2")? {
+            0 => Activity::Active,
+            1 => Activity::Idle,
+            _ => Activity::Retiring,
+        };
+        Ok(ControlMessage::Activity(level))
+    }
+}
+
 /// Appends to a vector, which never fails: the results of `rmp` are dropped here, once.
 struct Encoder<'v>(&'v mut Vec<u8>);
 
@@ -515,4 +549,12 @@ pub fn encode_authentication_response(
     e.bool(accepted);
     e.uint(reason.0.into());
     e.str(cut(text, MAX_REASON_TEXT));
+}
+
+/// Appends an Activity message.
+pub fn encode_activity(out: &mut Vec<u8>, activity: Activity) {
+    let mut e = Encoder(out);
+    e.array(2);
+    e.uint(ACTIVITY);
+    e.uint(activity as u64);
 }
