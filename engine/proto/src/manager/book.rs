@@ -53,7 +53,7 @@ impl Record {
         self.over.is_none()
             && self
                 .hold
-                .is_none_or(|h| !matches!(h.state, HoldState::Retiring | HoldState::Closing))
+                .is_none_or(|h| !matches!(h.state(), HoldState::Retiring | HoldState::Closing))
     }
 }
 

@@ -34,6 +34,7 @@
 //!
 //! | file | what it has |
 //! | --- | --- |
+//! | `config` | settings |
 //! | `key` | what makes two connects the same |
 //! | `book` | which connections there are |
 //! | `requests` | channels asked for by name |
@@ -45,6 +46,7 @@
 
 mod associations;
 mod book;
+mod config;
 mod hold;
 mod key;
 mod notice;
@@ -54,7 +56,7 @@ mod sending;
 mod state;
 mod watch;
 
-pub use associations::AssociationConfig;
+pub use config::{AssociationConfig, ManagerConfig};
 pub use hold::{HoldState, HoldTrigger};
 pub use key::{Reuse, ReuseKey, Target};
 pub use notice::{
@@ -76,7 +78,7 @@ use crate::time::{Duration, Instant};
 use crate::wire::control::Activity;
 use associations::Associations;
 use book::{Book, Record};
-use hold::HoldState as Held;
+use hold::{HoldState as Held, Step};
 use requests::Requests;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,23 +87,6 @@ use std::sync::Arc;
 const IDLE_LINGER: Duration = Duration::from_secs(5);
 /// Words of the close of an idle connection.
 const IDLE_TEXT: &str = "idle";
-
-/// Settings of a manager.
-#[derive(Clone, Debug)]
-pub struct ManagerConfig {
-    /// How long a connection that the manager made stays when no channel is open and nothing moves;
-    /// `None` = until the application closes it. The peer has to agree: see
-    /// [`Manager::hold`]. 180 s.
-    pub hold: Option<Duration>,
-    /// Asked while connections are being made.
-    pub security: Option<SecurityCallback>,
-}
-
-impl Default for ManagerConfig {
-    fn default() -> Self {
-        Self { hold: Some(Duration::from_secs(180)), security: None }
-    }
-}
 
 /// What a connect came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +225,7 @@ impl Manager {
 
     /// How much a connection is wanted; `None` when its hold time is not looked after.
     pub fn hold_state(&self, conn: ConnHandle) -> Option<HoldState> {
-        self.book.get(conn).and_then(|r| r.hold).map(|h| h.state)
+        self.book.get(conn).and_then(|r| r.hold).map(|h| h.state())
     }
 
     /// Connections that the manager has to do with.
@@ -304,13 +289,13 @@ impl Manager {
             Seen::Connected(conn) => self.open_waiting(now, endpoint, conn, sink),
             Seen::Ended(conn) => self.ended.push(conn),
             Seen::Activity(conn, activity) => {
-                let new = self.book.with_hold(conn, |hold| hold.heard(now, activity)).flatten();
-                self.held(now, endpoint, conn, new, sink);
+                let step = self.book.with_hold(conn, |hold| hold.heard(now, activity));
+                self.held(now, endpoint, conn, step, sink);
             }
             Seen::Moved(conn) => self.moved(now, endpoint, conn, sink),
             Seen::ChannelClosed(conn) => {
                 self.book.with_hold(conn, |hold| {
-                    if hold.state == HoldState::Active {
+                    if hold.state() == HoldState::Active {
                         hold.moved(now);
                     }
                 });
@@ -355,13 +340,8 @@ impl Manager {
         conn: ConnHandle,
         sink: &mut S,
     ) {
-        let new = self.book.with_hold(conn, |hold| {
-            if hold.state == Held::Active {
-                hold.moved(now);
-            }
-            hold.apply(now, HoldTrigger::Moved)
-        });
-        self.held(now, endpoint, conn, new.flatten(), sink);
+        let step = self.book.with_hold(conn, |hold| hold.woken(now));
+        self.held(now, endpoint, conn, step, sink);
     }
 
     /// The hold time of a connection may be over.
@@ -375,8 +355,8 @@ impl Manager {
         let busy = endpoint.status(conn) != Status::Connected || self.requests.has_any(conn);
         let open = busy || self.has_channels(endpoint, conn);
         let moved_at = endpoint.moved_at(conn);
-        let new = self.book.with_hold(conn, |hold| hold.look(now, moved_at, open));
-        self.held(now, endpoint, conn, new.flatten(), sink);
+        let step = self.book.with_hold(conn, |hold| hold.look(now, moved_at, open));
+        self.held(now, endpoint, conn, step, sink);
     }
 
     /// Whether channels are open besides those of associations.
@@ -391,23 +371,21 @@ impl Manager {
         now: Instant,
         endpoint: &mut Endpoint,
         conn: ConnHandle,
-        new: Option<HoldState>,
+        step: Option<Step>,
         sink: &mut S,
     ) {
-        let Some(new) = new else { return };
-        if let Some(activity) = new.says() {
+        let Some(step) = step else { return };
+        if let Some(activity) = step.say {
             let _ = endpoint.send_activity(conn, activity);
         }
+        let Some(new) = step.entered else { return };
         match new {
             Held::Active => self.associations.each_of(conn, |a| a.wake(sink)),
             Held::Idle | Held::Retiring => self.associations.each_of(conn, |a| a.rest(sink)),
             Held::Closing if self.has_channels(endpoint, conn) => {
                 // The application has opened one behind our back: the connection is in use after
                 // all. What the peer started meanwhile is not known here, so it is told.
-                self.book.with_hold(conn, |hold| {
-                    hold.state = Held::Active;
-                    hold.moved(now);
-                });
+                self.book.with_hold(conn, |hold| hold.revive(now));
                 let _ = endpoint.send_activity(conn, Activity::Active);
                 self.associations.each_of(conn, |a| a.wake(sink));
             }

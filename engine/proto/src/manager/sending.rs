@@ -1,6 +1,7 @@
 //! Making associations, and what they send (behaviours §5).
 
-use super::associations::{AssociationConfig, Offer, Queued};
+use super::associations::{Offer, Queued};
+use super::config::AssociationConfig;
 use super::hold::HoldState;
 use super::key::{Reuse, Target};
 use super::notice::{AssociationEnd, AssociationId, DeliveryError, ManagerSink, Notice};
@@ -339,7 +340,7 @@ impl Manager {
     ) {
         let Some(association) = self.associations.get(id) else { return };
         let Some((conn, channel)) = association.at else { return };
-        let hold = self.book.get(conn).and_then(|r| r.hold).map(|h| h.state);
+        let hold = self.book.get(conn).and_then(|r| r.hold).map(|h| h.state());
         let resting = hold.is_some_and(|s| s != HoldState::Active);
         let stands = matches!(association.state, State::Connected | State::Closing);
         if resting || !stands || association.finished {

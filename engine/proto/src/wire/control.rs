@@ -30,17 +30,24 @@ const ACTIVITY: u64 = 16;
 
 /// How much the sender of an Activity message still wants of the connection. A later message
 /// replaces an earlier one; before the first it is [`Activity::Active`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activity {
     /// It uses it, or may do so any time.
     #[default]
-    Active = 0,
+    Active,
     /// No channel is open and nothing has moved for its hold time.
-    Idle = 1,
+    Idle {
+        /// Counts the times at which the sender became idle.
+        count: u32,
+    },
     /// Idle, it knows that the receiver of this message is idle too, and starts nothing on the
     /// connection before the receiver says that it is active again.
-    Retiring = 2,
+    Retiring {
+        /// As in Idle.
+        count: u32,
+        /// The count of the receiver's message that this answers.
+        answers: u32,
+    },
 }
 
 /// One message of the CONTROL channel.
@@ -446,10 +453,21 @@ impl Decoder<'_> {
         if count < 2 {
             return Err(bad("Activity has fewer than 2 elements"));
         }
-        let level = match self.uint(0..=2, "activity is not 0, 1 or 2")? {
-            0 => Activity::Active,
-            1 => Activity::Idle,
-            _ => Activity::Retiring,
+        let level = self.uint(0..=2, "activity is not 0, 1 or 2")?;
+        if u64::from(count) < level + 2 {
+            return Err(bad("Activity has fewer elements than its level needs"));
+        }
+        let mut number = |why| self.uint(0..=u64::from(u32::MAX), why).map(|n| n as u32);
+        let level = if level == 0 {
+            Activity::Active
+        } else {
+            let count = number("count is not an unsigned 32-bit integer")?;
+            if level == 1 {
+                Activity::Idle { count }
+            } else {
+                let answers = number("answers is not an unsigned 32-bit integer")?;
+                Activity::Retiring { count, answers }
+            }
         };
         Ok(ControlMessage::Activity(level))
     }
@@ -553,8 +571,16 @@ pub fn encode_authentication_response(
 
 /// Appends an Activity message.
 pub fn encode_activity(out: &mut Vec<u8>, activity: Activity) {
+    let (level, numbers): (u64, &[u32]) = match activity {
+        Activity::Active => (0, &[]),
+        Activity::Idle { count } => (1, &[count]),
+        Activity::Retiring { count, answers } => (2, &[count, answers]),
+    };
     let mut e = Encoder(out);
-    e.array(2);
+    e.array(2 + numbers.len() as u32);
     e.uint(ACTIVITY);
-    e.uint(activity as u64);
+    e.uint(level);
+    for number in numbers {
+        e.uint((*number).into());
+    }
 }

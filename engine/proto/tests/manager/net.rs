@@ -19,6 +19,7 @@ use trunkline_proto::manager::{
 };
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
+use trunkline_proto::wire::control::Activity;
 
 pub type NodeId = usize;
 /// A node that connects.
@@ -39,6 +40,7 @@ pub enum Told {
     Message(ConnHandle, ChannelKey, Vec<u8>),
     Eof(ConnHandle, ChannelKey),
     Security(ConnHandle, SecInfo),
+    Activity(ConnHandle, Activity),
     Notice(Notice),
 }
 
@@ -123,6 +125,9 @@ impl Sink for Log {
     }
     fn eof(&mut self, conn: ConnHandle, channel: ChannelKey) {
         self.push(Told::Eof(conn, channel));
+    }
+    fn activity(&mut self, conn: ConnHandle, activity: Activity) {
+        self.push(Told::Activity(conn, activity));
     }
     fn security(&mut self, conn: ConnHandle, info: &SecInfo) {
         self.push(Told::Security(conn, *info));
