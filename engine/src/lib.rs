@@ -45,7 +45,7 @@ pub use error::{EngineError, Full};
 pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
 pub use handler::{Context, Discontent, Handler, Opened};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
-pub use queue::{Event, Message, PollGroup, QueuedEngine, Received};
+pub use queue::{Event, Message, PollGroup, QueuedEngine, Received, SendSecurity};
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};
 pub use shard::drive::AnyDriver;

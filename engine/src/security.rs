@@ -57,7 +57,7 @@ impl ClientTlsCache {
 }
 
 /// A connect with what the security callback chose for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chosen {
     /// As it was asked for, but for what was chosen.
     pub config: ConnectConfig,

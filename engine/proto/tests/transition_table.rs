@@ -1,5 +1,8 @@
 //! The table of connection statuses, checked exhaustively and printed to `docs/states.md`.
 
+#[path = "states/manager.rs"]
+mod manager;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -334,6 +337,7 @@ fn document() -> String {
         }
     }
     out.push_str("    Dead --> [*]\n```\n");
+    out.push_str(&manager::document());
     out
 }
 

@@ -139,7 +139,7 @@ impl QueuedEngine {
         matches!(self.status(conn), Status::Connecting | Status::FindingRoute | Status::Connected)
     }
 
-    fn call_conn(
+    pub(super) fn call_conn(
         &self,
         conn: Conn,
         call: impl FnOnce(&mut Context<'_>, Conn) + Send + 'static,

@@ -15,6 +15,7 @@
 //! | file | what it has |
 //! | --- | --- |
 //! | `connections`, `channels`, `sending` | the calls of the application |
+//! | `managed` | channel requests and associations, both halves |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
@@ -31,6 +32,7 @@ mod group;
 mod handler;
 mod link;
 mod local;
+mod managed;
 mod memory;
 mod outgoing;
 mod sending;
@@ -39,6 +41,7 @@ mod waiting;
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
+pub use managed::SendSecurity;
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
@@ -56,7 +59,7 @@ use link::ShardLink;
 use local::{LocalRunner, Parts};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
@@ -70,6 +73,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Connections that a connect can share.
+type Reusable = Mutex<BTreeMap<ReuseKey, Conn>>;
+
 enum Runner {
     Threads(Engine<QueueHandler>),
     Local(Box<LocalRunner>),
@@ -81,7 +87,8 @@ struct Inner {
     groups: Arc<Groups>,
     default_group: PollGroup,
     /// Connections that a connect can share.
-    reusable: Mutex<BTreeMap<ReuseKey, Conn>>,
+    reusable: Arc<Reusable>,
+    next_number: AtomicU64,
     next_shard: AtomicUsize,
     runner: Runner,
 }
@@ -149,9 +156,10 @@ impl QueuedEngine {
         let links = Arc::new(links);
         let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
         let groups = Arc::new(Groups::new(group.clone()));
+        let reusable = Arc::<Reusable>::default();
         let handler = |shard: u8| {
             let link = links[usize::from(shard)].clone();
-            QueueHandler::new(shared.clone(), link, groups.clone())
+            QueueHandler::new(shared.clone(), link, groups.clone(), reusable.clone())
         };
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
@@ -163,7 +171,8 @@ impl QueuedEngine {
         let inner = Inner {
             groups,
             default_group: group,
-            reusable: Mutex::new(BTreeMap::new()),
+            reusable,
+            next_number: AtomicU64::new(1),
             next_shard: AtomicUsize::new(0),
             shared,
             links,

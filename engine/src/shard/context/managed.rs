@@ -4,7 +4,7 @@ use super::Context;
 use crate::config::ConnectConfig;
 use crate::handle::{Association, Channel, Conn, OpenRequest};
 use crate::security::{Chosen, choose};
-use trunkline_proto::config::ChannelOptions;
+use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ConnHandle, PeerId};
@@ -143,6 +143,23 @@ impl Context<'_> {
         let core = &mut *self.core;
         let id = core.manager.associate(core.now, &mut core.endpoint, target, config)?;
         Ok(Association::new(core.shard, id))
+    }
+
+    pub(crate) fn associate_chosen(
+        &mut self,
+        chosen: &Chosen,
+        config: AssociationConfig,
+    ) -> Result<Association, ApiError> {
+        let target = self.core.target(chosen)?;
+        let core = &mut *self.core;
+        let id = core.manager.associate(core.now, &mut core.endpoint, target, config)?;
+        Ok(Association::new(core.shard, id))
+    }
+
+    /// What a channel carries.
+    pub(crate) fn channel_kind(&self, channel: Channel) -> Option<ChannelKind> {
+        let handle = self.core.own(channel.conn()).ok()?;
+        self.core.endpoint.channel_info(handle, channel.key()).map(|info| info.kind)
     }
 
     /// An association that waits for `peer`, or for anybody, to ask for a channel of its name;
