@@ -10,6 +10,68 @@
 //! filled whenever they arrived in order; they are valid for the call. [`Context::retain`] keeps
 //! them.
 //!
+//! # Channels by name, and associations
+//! [`Context::request_channel`] asks for a channel and for the connection that it needs in one call,
+//! and shares connections; [`Context::associate`] makes a message association that queues, connects,
+//! rests and ends by itself. See `docs/manager.md`.
+//!
+//! ```no_run
+//! use trunkline::{
+//!     Association, AssociationConfig, AssociationEvent, ChannelOptions, ConnectConfig, Context,
+//!     Discontent, Handler, OpenRequest, Opened, RequestError, SecInfo, Security,
+//! };
+//!
+//! struct App {
+//!     bob: ConnectConfig,
+//! }
+//!
+//! impl Handler for App {
+//!     type Command = ();
+//!
+//!     fn on_start(&mut self, cx: &mut Context<'_>) {
+//!         // Two files, one connection; each request gets exactly one answer.
+//!         for name in ["file://1", "file://2"] {
+//!             cx.request_channel(&self.bob, name, &ChannelOptions::default()).expect("settings");
+//!         }
+//!         // A message that waits for the connection; the token comes back with what became of it.
+//!         let signals = AssociationConfig::new("signals");
+//!         let hello = b"hello".to_vec();
+//!         cx.send_to(&self.bob, signals, hello, 1, Security::Local).expect("settings");
+//!     }
+//!
+//!     fn on_request_done(
+//!         &mut self,
+//!         cx: &mut Context<'_>,
+//!         _: OpenRequest,
+//!         outcome: Result<Opened, &RequestError>,
+//!     ) {
+//!         match outcome {
+//!             Ok(opened) => cx.send(opened.channel, b"contents").expect("room"),
+//!             Err(error) => eprintln!("no channel: {error}"),
+//!         }
+//!     }
+//!
+//!     fn on_association(&mut self, _: &mut Context<'_>, _: Association, event: &AssociationEvent) {
+//!         if let AssociationEvent::Undelivered { token, error } = event {
+//!             eprintln!("message {token}: {error}");
+//!         }
+//!     }
+//!
+//!     fn on_association_message(
+//!         &mut self,
+//!         _: &mut Context<'_>,
+//!         _: Association,
+//!         _message: &[u8],
+//!         info: &SecInfo,
+//!     ) -> Result<(), Discontent> {
+//!         match info.peer.identity {
+//!             Some(_) => Ok(()),
+//!             None => Err(Discontent { code: 1403, text: "who are you?".into() }),
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! A handler must not block: its shard does nothing else meanwhile.
 
 use crate::handle::{Association, Channel, Conn, OpenRequest};

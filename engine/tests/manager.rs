@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use trunkline::{
     ApiError, Association, AssociationConfig, AssociationEnd, AssociationEvent, AssociationState,
-    AuthMethod, Channel, ChannelKind, ChannelOptions, ChannelRequest, ClientAuth, CloseReason, Conn,
-    ConnectConfig, Context, DeliveryError, Discontent, DriverChoice, Engine, EngineConfig, Event,
-    Handler, Identity, Incoming, OpenRequest, Opened, QueuedEngine, Reason, Received, Refused,
-    RequestError, Reuse, SecHandle, SecInfo, Security, SecurityCallback, SecurityChoice,
+    AuthMethod, Channel, ChannelKind, ChannelOptions, ChannelRequest, ClientAuth, CloseReason,
+    Conn, ConnectConfig, Context, DeliveryError, Discontent, DriverChoice, Engine, EngineConfig,
+    Event, Handler, Identity, Incoming, OpenRequest, Opened, QueuedEngine, Reason, Received,
+    Refused, RequestError, Reuse, SecHandle, SecInfo, Security, SecurityCallback, SecurityChoice,
     SecurityStage, SendSecurity, Status, Trust,
 };
 
@@ -22,7 +22,6 @@ use trunkline::{
 #[derive(Debug)]
 enum Saw {
     Incoming(Vec<u8>),
-    Status(Status, Option<Reason>),
     Done(OpenRequest, Result<Opened, RequestError>),
     Association(Association, AssociationEvent),
     Message(Association, Vec<u8>, SecInfo),
@@ -55,15 +54,19 @@ impl Handler for Node {
         conn: Conn,
         _: Status,
         new: Status,
-        reason: Option<&CloseReason>,
+        _: Option<&CloseReason>,
     ) {
-        let _ = self.saw.send(Saw::Status(new, reason.map(|r| r.reason)));
         if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
             let _ = cx.close(conn, 1000, "", None);
         }
     }
 
-    fn on_channel_request(&mut self, cx: &mut Context<'_>, channel: Channel, r: &ChannelRequest<'_>) {
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        r: &ChannelRequest<'_>,
+    ) {
         let _ = self.saw.send(Saw::Request(r.name.to_owned()));
         if self.accept {
             cx.accept_channel(channel, &ChannelOptions::default()).unwrap();
@@ -198,10 +201,11 @@ fn one_connection_many_channels_by_one_call_each() {
         assert_eq!(host.engine.stats().connections(), 1);
         assert_eq!(client.engine.stats().total().connections_opened, 1);
         for _ in 0..10 {
-            host.until("data from inside", |saw| match saw {
-                Saw::Data(data) => Some(assert_eq!(data, b"from inside")),
+            let data = host.until("data from inside", |saw| match saw {
+                Saw::Data(data) => Some(data),
                 _ => None,
             });
+            assert_eq!(data, b"from inside");
         }
         // A cancelled one is answered once, as cancelled or as granted.
         let c = connect.clone();
@@ -330,20 +334,18 @@ fn associations_queue_connect_and_tell_the_security_of_each_message() {
         });
         assert_eq!(info.peer.identity, Some(me.peer_id()));
         assert_eq!(info.peer.method, AuthMethod::DangerousAny);
-        client.until("the receipt", |saw| match saw {
-            Saw::Association(a, AssociationEvent::Delivered { token: 7 }) => {
-                Some(assert_eq!(a, calling))
-            }
+        let told = client.until("the receipt", |saw| match saw {
+            Saw::Association(a, AssociationEvent::Delivered { token: 7 }) => Some(a),
             _ => None,
         });
+        assert_eq!(told, calling);
         let ours = client.run(move |cx| cx.association_info(calling)).unwrap();
         assert_eq!(ours.exporter(), info.exporter());
         // By SecInfo: the same security will do, and nothing else.
         let mut weaker = connect.clone();
         weaker.trust = Trust::DangerousAny;
-        let refused = client.run(move |cx| {
-            cx.send_to(&weaker, signals(), b"x".to_vec(), 8, Security::Info(&ours))
-        });
+        let refused = client
+            .run(move |cx| cx.send_to(&weaker, signals(), b"x".to_vec(), 8, Security::Info(&ours)));
         assert!(matches!(refused, Err(ApiError::NoConnection(_))), "{refused:?}");
         let same = client.run(move |cx| {
             cx.send_to(&connect, signals(), b"again".to_vec(), 9, Security::Info(&ours))
@@ -388,10 +390,7 @@ fn with_security(
     + Sync
     + 'static,
 ) -> EngineConfig {
-    EngineConfig {
-        security: Some(SecurityCallback::new(callback)),
-        ..config(DriverChoice::Mio)
-    }
+    EngineConfig { security: Some(SecurityCallback::new(callback)), ..config(DriverChoice::Mio) }
 }
 
 /// Behaviours §5, "security callback: … may choose identity, pins and credential", before anything is
@@ -416,16 +415,14 @@ fn security_callback_chooses_identity_pins_and_credential() {
         })
     });
     let auth = ClientAuth::Required(Trust::Pins(vec![me.peer_id()]));
-    let (client, host, connect) =
-        pair_with(client, config(DriverChoice::Mio), None, Some(auth));
+    let (client, host, connect) = pair_with(client, config(DriverChoice::Mio), None, Some(auth));
     *pins.lock().unwrap() = Some(connect.trust.clone());
     // The connect itself believes nobody that exists.
     let nobody = Trust::Pins(vec![identity().peer_id()]);
     let connect = ConnectConfig { trust: nobody, sec_handle: Some(SecHandle(5)), ..connect };
     let c = connect.clone();
-    let request = client
-        .run(move |cx| cx.request_channel(&c, "x", &ChannelOptions::default()))
-        .unwrap();
+    let request =
+        client.run(move |cx| cx.request_channel(&c, "x", &ChannelOptions::default())).unwrap();
     client.done(request).unwrap();
     let credential = host.until("the client", |saw| match saw {
         Saw::Incoming(credential) => Some(credential),
@@ -528,7 +525,9 @@ fn serve(host: &Arc<Queued>, stop: &Arc<AtomicU32>) -> std::thread::JoinHandle<(
                         if name == "signals" {
                             host.engine.accept_association(*channel, signals(), None).unwrap();
                         } else {
-                            host.engine.accept_channel(*channel, &ChannelOptions::default()).unwrap();
+                            host.engine
+                                .accept_channel(*channel, &ChannelOptions::default())
+                                .unwrap();
                         }
                     }
                     _ => host.got.lock().unwrap().push(received),
@@ -563,10 +562,11 @@ fn queued_requests_share_one_connection_and_are_answered_once() {
     let conn = channels.keys().next().unwrap().conn();
     assert!(channels.keys().all(|c| c.conn() == conn));
     for _ in 0..20 {
-        host.until("a message", |r| match r {
-            Received::Message(m) => Some(assert_eq!(&m.data[..], b"hello")),
+        let message = host.until("a message", |r| match r {
+            Received::Message(m) => Some(m.data.to_vec()),
             Received::Event(_) => None,
         });
+        assert_eq!(message, b"hello");
     }
     assert_eq!(host.engine.engine_stats().connections(), 1);
     // The application's own connect finds it, and it is its own from then on.
@@ -606,10 +606,11 @@ fn queued_requests_survive_the_end_of_their_connection() {
     host.engine.accept_channel(second, &ChannelOptions::default()).unwrap();
     let opened = client.done(request).unwrap();
     client.engine.send(opened.channel, b"over the second").unwrap();
-    host.until("data", |r| match r {
-        Received::Event(Event::Data { data, .. }) => Some(assert_eq!(&data[..], b"over the second")),
+    let data = host.until("data", |r| match r {
+        Received::Event(Event::Data { data, .. }) => Some(data.to_vec()),
         _ => None,
     });
+    assert_eq!(data, b"over the second");
 }
 
 /// The queued API: associations, their messages and their delivery.
@@ -647,7 +648,9 @@ fn queued_associations_deliver_and_tell() {
         Received::Event(Event::Association { association, channel: Some(channel), event }) => {
             let connected = |s: &AssociationState| *s == AssociationState::Connected;
             match event {
-                AssociationEvent::State { new, .. } if connected(new) => Some((*association, *channel)),
+                AssociationEvent::State { new, .. } if connected(new) => {
+                    Some((*association, *channel))
+                }
                 _ => None,
             }
         }
@@ -655,7 +658,9 @@ fn queued_associations_deliver_and_tell() {
     });
     assert_eq!(there, named, "messages come on the channel that was told");
     let info = host.engine.sec_info(there.conn()).unwrap();
-    host.engine.send_message(at_host, b"two".to_vec(), 2, SendSecurity::Info(Box::new(info))).unwrap();
+    host.engine
+        .send_message(at_host, b"two".to_vec(), 2, SendSecurity::Info(Box::new(info)))
+        .unwrap();
     let back = client.until("the answer", |r| match r {
         Received::Message(m) => Some(m.data.to_vec()),
         Received::Event(_) => None,
@@ -669,9 +674,9 @@ fn queued_associations_deliver_and_tell() {
     assert_eq!(outcome(4), Ok(()));
     client.engine.close_association(association).unwrap();
     let end = client.until("the end", |r| match r {
-        Received::Event(Event::Association { event: AssociationEvent::State { end, .. }, .. }) => {
-            end.clone()
-        }
+        Received::Event(Event::Association {
+            event: AssociationEvent::State { end, .. }, ..
+        }) => end.clone(),
         _ => None,
     });
     assert_eq!(end, AssociationEnd::Closed);

@@ -91,7 +91,9 @@ impl QueuedEngine {
             let conn = *conn;
             drop(reusable);
             // It may have been made for a channel request: from now on it is the caller's.
-            self.call_conn(conn, |cx, real| cx.keep(real))?;
+            self.call_conn(conn, |cx, real| {
+                cx.keep(real);
+            })?;
             return Ok(conn);
         }
         if chosen.config.reuse == Reuse::NeverNew {

@@ -12,6 +12,31 @@
 //! their [`Retained`](crate::Retained) is dropped, and their credit returns then; short ones are
 //! copied together and their credit returns when they are received.
 //!
+//! ```no_run
+//! use trunkline::{
+//!     AssociationConfig, ChannelOptions, ConnectConfig, Event, QueuedEngine, Received, SendSecurity,
+//! };
+//!
+//! # fn run(engine: &QueuedEngine, bob: &ConnectConfig) -> Result<(), trunkline::ApiError> {
+//! // A channel and the connection that it needs, shared with everybody who wants the same peer.
+//! let request = engine.request_channel(bob, "file://1", &ChannelOptions::default(), None)?;
+//! let association = engine.associate(bob, AssociationConfig::new("signals"), None)?;
+//! engine.send_message(association, b"hello".to_vec(), 1, SendSecurity::Local)?;
+//! let mut out = Vec::new();
+//! engine.poll_group().recv_many(&mut out, 64, None);
+//! for received in out {
+//!     match received {
+//!         Received::Event(Event::RequestDone { request: done, outcome }) if done == request => {
+//!             engine.send(outcome.expect("a channel").channel, b"contents")?;
+//!         }
+//!         Received::Event(Event::Association { event, .. }) => eprintln!("{event:?}"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | file | what it has |
 //! | --- | --- |
 //! | `connections`, `channels`, `sending` | the calls of the application |

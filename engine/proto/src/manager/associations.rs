@@ -18,6 +18,29 @@ use crate::payload::Payload;
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Whom an association waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listens {
+    /// It makes its connection itself, or has it.
+    No,
+    Anybody,
+    To(PeerId),
+}
+
+impl Listens {
+    fn at_all(self) -> bool {
+        self != Self::No
+    }
+
+    fn to(self, peer: Option<PeerId>) -> bool {
+        match self {
+            Self::No => false,
+            Self::Anybody => true,
+            Self::To(wanted) => peer == Some(wanted),
+        }
+    }
+}
+
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -35,8 +58,7 @@ pub(super) struct Association {
     pub(super) config: AssociationConfig,
     pub(super) state: State,
     pub(super) key: Option<ReuseKey>,
-    /// Listening: whom for; `None` in it = anybody.
-    listens: Option<Option<PeerId>>,
+    listens: Listens,
     pub(super) request: Option<RequestId>,
     /// Its channel, asked for or open.
     pub(super) at: Option<(ConnHandle, ChannelKey)>,
@@ -166,7 +188,7 @@ impl Associations {
         now: Instant,
         config: AssociationConfig,
         key: Option<ReuseKey>,
-        listens: Option<Option<PeerId>>,
+        listens: Listens,
     ) -> Result<AssociationId, ApiError> {
         config.validate()?;
         if self.live >= MAX_MANAGED {
@@ -183,7 +205,7 @@ impl Associations {
         if let Some(key) = key {
             self.by_key.insert((key, config.name.as_str().into()), id);
         }
-        let no_connection = listens.map(|_| now + config.no_connection);
+        let no_connection = listens.at_all().then(|| now + config.no_connection);
         entry.association = Some(Association {
             id,
             config,
@@ -204,7 +226,7 @@ impl Associations {
             timer: None,
         });
         self.live += 1;
-        if listens.is_some() {
+        if listens.at_all() {
             self.listening.push(id);
         }
         self.rearm(id);
@@ -289,7 +311,7 @@ impl Associations {
     pub(super) fn detach(&mut self, id: AssociationId) {
         let Some(association) = self.get(id) else { return };
         association.info = None;
-        let listens = association.listens.is_some();
+        let listens = association.listens.at_all();
         if let Some(at) = association.at.take() {
             self.by_channel.remove(&at);
         }
@@ -321,8 +343,7 @@ impl Associations {
     pub(super) fn taker(&self, name: &str, peer: Option<PeerId>) -> Option<AssociationId> {
         let fits = |id: &&AssociationId| {
             self.peek(**id).is_some_and(|association| {
-                association.config.name == name
-                    && association.listens.is_some_and(|l| l.is_none() || l == peer)
+                association.config.name == name && association.listens.to(peer)
             })
         };
         self.listening.iter().find(fits).copied()
@@ -545,7 +566,8 @@ impl Associations {
                 self.destroy(id, Trigger::NoConnection, AssociationEnd::NoConnection, sink);
                 continue;
             }
-            while let Some(first) = association.queue.pop_front_if(|q| q.expires <= now) {
+            while association.queue.front().is_some_and(|q| q.expires <= now) {
+                let Some(first) = association.queue.pop_front() else { break };
                 association.queued_bytes -= first.data.len();
                 association.undelivered(first.token, DeliveryError::Expired, sink);
             }

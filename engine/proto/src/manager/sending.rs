@@ -1,6 +1,6 @@
 //! Making associations, and what they send (behaviours §5).
 
-use super::associations::{Offer, Queued};
+use super::associations::{Listens, Offer, Queued};
 use super::config::AssociationConfig;
 use super::hold::HoldState;
 use super::key::{Reuse, Target};
@@ -63,7 +63,7 @@ impl Manager {
             return Ok(id);
         }
         let (name, options) = (config.name.clone(), config.options());
-        let id = self.associations.insert(now, config, Some(key), None)?;
+        let id = self.associations.insert(now, config, Some(key), Listens::No)?;
         let owner = Owner::Association(id);
         match self.request(now, endpoint, Arc::new(target), &name, &options, owner) {
             Ok(request) => {
@@ -100,7 +100,7 @@ impl Manager {
         peer: Option<PeerId>,
         config: AssociationConfig,
     ) -> Result<AssociationId, ApiError> {
-        self.associations.insert(now, config, None, Some(peer))
+        self.associations.insert(now, config, None, peer.map_or(Listens::Anybody, Listens::To))
     }
 
     /// Makes an association of a channel that a peer asks for, and accepts it.
@@ -123,7 +123,7 @@ impl Manager {
             return Err(ApiError::WrongChannel("an association needs one of messages"));
         }
         let hold = config.hold;
-        let id = self.associations.insert(now, config, None, None)?;
+        let id = self.associations.insert(now, config, None, Listens::No)?;
         if let Err(error) = endpoint.accept_channel(now, conn, channel, &options) {
             self.associations.remove(id);
             return Err(error);

@@ -70,7 +70,6 @@ pub fn told_of(net: &Net, node: usize, id: AssociationId, token: u64) -> bool {
     net.nodes[node].log.events(id).iter().any(|e| match e {
         AssociationEvent::Delivered { token: t }
         | AssociationEvent::Undelivered { token: t, .. } => *t == token,
-        AssociationEvent::State { .. } => false,
         _ => false,
     })
 }
@@ -418,7 +417,7 @@ fn connected_full_buffers_make_messages_wait() {
     assert!(big.validate().is_ok());
     let mut sent = 0u64;
     while sent < 60 {
-        if send(&mut net, CLIENT, calling, &[sent as u8; 20_000], sent).is_ok() {
+        if send(&mut net, CLIENT, calling, &vec![sent as u8; 20_000], sent).is_ok() {
             sent += 1;
         }
         net.run_for(ms(1));

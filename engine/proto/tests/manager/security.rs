@@ -71,7 +71,7 @@ fn sec_info_tells_what_is_known_of_a_connection() {
     assert!(when > before && when <= net.now);
     assert!(!at_client.resumed);
     let hidden = format!("{at_client:?}");
-    let hex: String = at_client.exporter().iter().map(|b| format!("{b:02x}")).collect();
+    let hex = trunkline_proto::ids::PeerId(*at_client.exporter()).to_string();
     assert!(!hidden.contains(&hex) && !hidden.contains("exporter"), "{hidden}");
 }
 
