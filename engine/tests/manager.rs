@@ -462,6 +462,42 @@ fn security_callback_refuses_at_both_moments() {
     }
 }
 
+/// A shutdown answers what is still asked for, and does not wait for it.
+#[test]
+fn a_shutdown_answers_the_requests_that_are_left() {
+    let identity = identity();
+    let (saw, seen) = channel();
+    let mut silent = Some(Silent);
+    let host = Engine::start(config(DriverChoice::Mio), |_| silent.take().unwrap()).unwrap();
+    let addr = host.listen(&listen(&identity)).unwrap().local_addr;
+    let mut node = Some(Node { saw, discontent: None, accept: true });
+    let engine = Engine::start(config(DriverChoice::Mio), |_| node.take().unwrap()).unwrap();
+    let client = Side { engine, seen };
+    let connect = connect(addr, &identity);
+    let request = client
+        .run(move |cx| cx.request_channel(&connect, "x", &ChannelOptions::default()))
+        .unwrap();
+    wait_until("the connection", || host.stats().connections() == 1);
+    let start = Instant::now();
+    let report = client.engine.shutdown(Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(report.connections.len(), 1);
+    let outcome = client.done(request);
+    let Err(RequestError::Connection(reason)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason.reason, Reason::SHUTDOWN);
+}
+
+/// Takes connections and never answers channel requests.
+struct Silent;
+
+impl Handler for Silent {
+    type Command = ();
+    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, _: &Incoming<'_>) {
+        cx.accept(conn).unwrap();
+    }
+    fn on_channel_request(&mut self, _: &mut Context<'_>, _: Channel, _: &ChannelRequest<'_>) {}
+}
+
 // ---- queued
 
 struct Queued {
@@ -572,6 +608,11 @@ fn queued_requests_share_one_connection_and_are_answered_once() {
     // The application's own connect finds it, and it is its own from then on.
     assert_eq!(client.engine.connect(&connect, None), Ok(conn));
     assert!(client.engine.sec_info(conn).unwrap().is_proven());
+    // A new one can be forced.
+    let fresh = ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() };
+    let forced = client.engine.request_channel(&fresh, "forced", &options, None).unwrap();
+    assert_ne!(client.done(forced).unwrap().channel.conn(), conn);
+    assert_eq!(host.engine.engine_stats().connections(), 2);
     let never = ConnectConfig { reuse: Reuse::NeverNew, trust: Trust::DangerousAny, ..connect };
     let refused = client.engine.request_channel(&never, "x", &options, None);
     assert!(matches!(refused, Err(ApiError::NoConnection(_))), "{refused:?}");

@@ -264,10 +264,15 @@ impl QueuedEngine {
     }
 
     /// The shard of a connection to share, or of one that is begun now.
-    fn shard_for(&self, chosen: &mut Chosen, group: u32) -> Result<u8, ApiError> {
+    fn shard_for(&self, chosen: &Chosen, group: u32) -> Result<u8, ApiError> {
+        if chosen.config.reuse == Reuse::ForceNew {
+            // The shard makes one, which nobody else can take first.
+            let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
+            return Ok((next % self.inner.links.len()) as u8);
+        }
         let mut reusable = lock(&self.inner.reusable);
         let known = reusable.get(&chosen.key).copied().filter(|conn| self.is_live(*conn));
-        if let Some(conn) = known.filter(|_| chosen.config.reuse != Reuse::ForceNew) {
+        if let Some(conn) = known {
             return Ok(conn.shard());
         }
         if chosen.config.reuse == Reuse::NeverNew {
@@ -275,8 +280,6 @@ impl QueuedEngine {
         }
         let conn = self.begin_connect(chosen.clone(), group, true)?;
         reusable.insert(chosen.key, conn);
-        // The one that was just begun will do.
-        chosen.config.reuse = Reuse::Allow;
         Ok(conn.shard())
     }
 
@@ -299,9 +302,9 @@ impl QueuedEngine {
             let why = "must be at most 1024 bytes";
             return Err(ApiError::InvalidArgument { field: "name", why });
         }
-        let mut chosen = choose(&self.inner.shared, connect)?;
+        let chosen = choose(&self.inner.shared, connect)?;
         let group = group.map_or(0, |g| g.index);
-        let shard = self.shard_for(&mut chosen, group)?;
+        let shard = self.shard_for(&chosen, group)?;
         let number = self.number(shard);
         let (name, options) = (name.to_owned(), *options);
         Self::call(&self.inner.links[usize::from(shard)], move |h, cx| {
@@ -344,9 +347,9 @@ impl QueuedEngine {
         group: Option<&PollGroup>,
     ) -> Result<u64, ApiError> {
         config.validate()?;
-        let mut chosen = choose(&self.inner.shared, connect)?;
+        let chosen = choose(&self.inner.shared, connect)?;
         let group = group.map_or(0, |g| g.index);
-        let shard = self.shard_for(&mut chosen, group)?;
+        let shard = self.shard_for(&chosen, group)?;
         let number = self.number(shard);
         self.on_shard(number, move |h, cx| match cx.associate_chosen(&chosen, config) {
             Ok(association) if h.managed.associations.contains_key(&association) => {

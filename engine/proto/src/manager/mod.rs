@@ -126,6 +126,8 @@ pub struct Manager {
     ended: Vec<ConnHandle>,
     /// What calls without a sink have to tell.
     owed: VecDeque<Notice>,
+    /// No further connection is begun.
+    stopped: bool,
 }
 
 impl Manager {
@@ -159,11 +161,20 @@ impl Manager {
     }
 
     /// A connection that the manager made belongs to the caller from now on: it is not freed by
-    /// itself when it ends.
+    /// itself when it ends, and not closed when it is idle unless somebody asked for that.
     pub fn keep(&mut self, conn: ConnHandle) {
         if let Some(record) = self.book.get_mut(conn) {
             record.mine = false;
+            if record.hold.is_some_and(|hold| !hold.explicit) {
+                self.book.hold_no_more(conn);
+            }
         }
+    }
+
+    /// No further connection is begun: the endpoint is about to end. Requests whose connections end
+    /// from now on fail with the reasons of those.
+    pub const fn stop(&mut self) {
+        self.stopped = true;
     }
 
     /// A connection that the caller made belongs to the manager from now on: it is freed when it
@@ -184,6 +195,9 @@ impl Manager {
         target: &Arc<Target>,
         mine: bool,
     ) -> Result<ConnHandle, ApiError> {
+        if self.stopped {
+            return Err(ApiError::NoConnection("the endpoint is about to end"));
+        }
         let conn = endpoint.connect(now, target.socket, &target.remotes, &target.config)?;
         if self.config.security.is_some() {
             endpoint.ask_security(conn)?;

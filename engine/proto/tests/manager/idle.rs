@@ -173,6 +173,28 @@ fn inactivity_the_hold_time_is_configurable() {
     }
 }
 
+/// A connection that the application took over is its own: it is not closed behind its back.
+#[test]
+fn inactivity_a_connection_of_the_application_is_left_alone() {
+    let mut net = Net::new(6);
+    let target = net.target(HOST);
+    let id = net.request(&target, "x", &ChannelOptions::default()).expect("request");
+    let opened = net.answer(id).expect("open");
+    let shared = net.call(CLIENT, |now, m, ep| m.connect(now, ep, target)).expect("connect");
+    assert_eq!((shared.conn, shared.reused), (opened.conn, true));
+    let host = net.at_host();
+    net.call(HOST, |now, m, _| m.hold(now, host, Some(secs(5))));
+    net.call(CLIENT, |now, _, ep| {
+        ep.reset_channel(now, opened.conn, opened.channel, 0).expect("reset");
+        ep.stop_channel(now, opened.conn, opened.channel, 0).expect("stop");
+    });
+    net.run_for(secs(400));
+    assert_eq!(net.status(CLIENT, opened.conn), Status::Connected);
+    net.call(CLIENT, |now, m, _| m.hold(now, opened.conn, Some(secs(5))));
+    net.run_for(secs(10));
+    assert_eq!(net.status(CLIENT, opened.conn), Status::None, "asked for");
+}
+
 /// While two idle sides agree on the end, one of them starts something: nothing is lost.
 #[test]
 fn inactivity_nothing_that_is_started_meanwhile_is_lost() {

@@ -477,6 +477,70 @@ fn size_thousands_of_requests_at_once_use_one_connection() {
     assert_eq!(net.incoming(HOST), 1);
 }
 
+/// "EOF: … before the accept is finished is remembered": whole content and EOF, then the accept.
+#[test]
+fn eof_before_the_accept_is_finished_is_remembered() {
+    seeded("requests::eof_before_the_accept_is_finished_is_remembered", 8, |seed| {
+        let mut net = Net::new(seed);
+        net.reorder = 2_000;
+        let target = net.target(HOST);
+        open(&mut net, &target, "first");
+        net.nodes[HOST].answer = Box::new(|_| Answer::Ignore);
+        let id = ask(&mut net, &target, "quick");
+        net.call(CLIENT, |now, m, ep| {
+            let (conn, channel) = m.early_channel(id).expect("asked for");
+            ep.send(now, conn, channel, b"all of it", SendOptions::default()).expect("send");
+            ep.finish_channel(now, conn, channel).expect("finish");
+        });
+        net.run_for(ms(500));
+        let asked = net.nodes[HOST].log.all().find_map(|t| match t {
+            Told::Request(conn, channel, name) if name == "quick" => Some((*conn, *channel)),
+            _ => None,
+        });
+        let (conn, channel) = asked.expect("asked for");
+        assert_eq!(
+            net.nodes[HOST].log.count(|t| *t == Told::Eof(conn, channel)),
+            0,
+            "not open yet"
+        );
+        net.call(HOST, |now, _, ep| ep.accept_channel(now, conn, channel, &bytes()))
+            .expect("accept");
+        net.run_for(ms(500));
+        let of_channel: Vec<_> = net.nodes[HOST]
+            .log
+            .all()
+            .filter(|t| match t {
+                Told::Data(c, k, _) | Told::Eof(c, k) => (*c, *k) == (conn, channel),
+                _ => false,
+            })
+            .cloned()
+            .collect();
+        let content = Told::Data(conn, channel, b"all of it".to_vec());
+        assert_eq!(of_channel, [content, Told::Eof(conn, channel)]);
+        assert!(net.answer(id).is_ok());
+    });
+}
+
+/// When the endpoint ends, requests fail; no connection is begun for them.
+#[test]
+fn a_request_is_not_asked_for_again_when_the_endpoint_ends() {
+    let mut net = Net::new(17);
+    net.nodes[HOST].answer = Box::new(|_| Answer::Ignore);
+    let target = net.target(HOST);
+    let id = ask(&mut net, &target, "x");
+    net.run_for(secs(1));
+    let reason = CloseReason::new(Reason::SHUTDOWN, "over");
+    net.call(CLIENT, |now, m, ep| {
+        m.stop();
+        ep.close_all(now, &reason, None);
+    });
+    assert_eq!(net.answer(id), Err(RequestError::Connection(reason)));
+    net.run_for(secs(20));
+    assert_eq!(net.incoming(HOST), 1);
+    assert!(net.request(&target, "y", &bytes()).is_err());
+    assert_eq!(net.nodes[CLIENT].endpoint.connections().count(), 0);
+}
+
 /// Arguments are checked before anything is begun.
 #[test]
 fn arguments_out_of_range_are_errors_and_begin_nothing() {
