@@ -195,6 +195,32 @@ fn inactivity_a_connection_of_the_application_is_left_alone() {
     assert_eq!(net.status(CLIENT, opened.conn), Status::None, "asked for");
 }
 
+/// A side that has said that it starts nothing keeps its word: what is asked for meanwhile goes over
+/// another connection.
+#[test]
+fn inactivity_a_retiring_side_starts_nothing_on_the_connection() {
+    let manager = ManagerConfig { hold: Some(secs(5)), ..ManagerConfig::default() };
+    let mut net = Net::with(7, Config { manager, ..Config::default() }, Config::default());
+    net.delay = ms(200);
+    let target = net.target(HOST);
+    let id = net.request(&target, "x", &ChannelOptions::default()).expect("request");
+    let first = net.answer(id).expect("open");
+    let host = net.at_host();
+    net.call(HOST, |now, m, _| m.hold(now, host, Some(secs(3))));
+    net.call(CLIENT, |now, _, ep| {
+        ep.reset_channel(now, first.conn, first.channel, 0).expect("reset");
+        ep.stop_channel(now, first.conn, first.channel, 0).expect("stop");
+    });
+    net.run_until("it retires", secs(20), |net| {
+        net.nodes[CLIENT].manager.hold_state(first.conn) == Some(HoldState::Retiring)
+    });
+    assert_eq!(net.status(CLIENT, first.conn), Status::Connected);
+    let id = net.request(&target, "y", &ChannelOptions::default()).expect("request");
+    let second = net.answer(id).expect("open");
+    assert_ne!(second.conn, first.conn);
+    assert_eq!(net.status(CLIENT, first.conn), Status::None, "closed as agreed");
+}
+
 /// While two idle sides agree on the end, one of them starts something: nothing is lost.
 #[test]
 fn inactivity_nothing_that_is_started_meanwhile_is_lost() {

@@ -114,11 +114,12 @@ fn sec_info_matches_the_same_security_and_nothing_weaker() {
     let weaker = of(&Trust::DangerousAny, b"ticket");
     let other = of(&pins(), b"another");
     let without = of(&pins(), b"");
+    let wider = of(&Trust::Pins(vec![tls::host_id().peer_id(), tls::client_peer_id()]), b"ticket");
     assert!(second.matches(&first) && first.matches(&second) && first.matches(&first));
     assert_ne!(first.exporter(), second.exporter());
     assert!(!second.is_same_connection(&first) && first.is_same_connection(&first));
     assert_ne!(first, second);
-    for unlike in [weaker, other, without] {
+    for unlike in [weaker, other, without, wider] {
         assert!(!unlike.matches(&first) && !first.matches(&unlike), "{unlike:?}");
     }
     // Somebody else with the same policy.
