@@ -316,6 +316,7 @@ impl trunk_connect_config {
                 connection: trunk_connection_config::optional(self.connection)?,
                 reuse,
                 link: ConnectLink::Datagram,
+                sec_handle: None,
             })
         }
     }

@@ -9,10 +9,11 @@ use std::str::FromStr;
 use std::time::Duration;
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::ConnectLink;
 use trunkline_proto::limits;
 
 pub use trunkline_proto::endpoint::RetryPolicy;
-pub use trunkline_proto::manager::Reuse;
+pub use trunkline_proto::manager::{Reuse, SecHandle, SecurityCallback};
 
 /// Most shards of one engine: the shard number is one byte of a connection id.
 pub const MAX_SHARDS: usize = 256;
@@ -154,6 +155,13 @@ pub struct EngineConfig {
     /// Queued API: bytes that wait in one poll group before unreliable messages are dropped.
     /// 16 MiB.
     pub queue_group_bytes: usize,
+    /// How long a connection that a channel request or an association made by itself stays when no
+    /// channel is open and nothing moves; the peer has to agree that it is idle. `None` = until it
+    /// is closed. 180 s.
+    pub idle_hold: Option<Duration>,
+    /// Asked while connections are being made: may choose identity, trust and credential, and may
+    /// refuse.
+    pub security: Option<SecurityCallback>,
     /// Seed of everything random, for tests that repeat; `None` = unpredictable.
     pub dangerous_seed: Option<[u8; 32]>,
     /// Faults that are added to everything sent and received, for tests.
@@ -188,6 +196,8 @@ impl Default for EngineConfig {
             queue_channel_bytes: 1 << 20,
             queue_shard_bytes: 256 << 20,
             queue_group_bytes: 16 << 20,
+            idle_hold: Some(Duration::from_secs(180)),
+            security: None,
             dangerous_seed: None,
             fault: None,
         }
@@ -287,21 +297,6 @@ impl Default for Links {
     }
 }
 
-/// What to connect over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectLink {
-    /// Packets in UDP datagrams.
-    #[default]
-    Datagram,
-    /// TLS over TCP.
-    Stream,
-    /// TLS over TCP, the plain protocol.
-    PlainStream,
-    /// UDP and TLS over TCP side by side: the first that proves the host is kept.
-    Auto,
-}
-
 /// Where and as whom to accept connections.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
@@ -354,6 +349,8 @@ pub struct ConnectConfig {
     pub reuse: Reuse,
     /// What to connect over.
     pub link: ConnectLink,
+    /// Handed to [`EngineConfig::security`] while the connection is being made.
+    pub sec_handle: Option<SecHandle>,
 }
 
 impl ConnectConfig {
@@ -368,6 +365,7 @@ impl ConnectConfig {
             connection: None,
             reuse: Reuse::default(),
             link: ConnectLink::default(),
+            sec_handle: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
+use trunkline_proto::manager::{AssociationId, RequestId};
 
 /// A connection. A stale handle is always an error, never another connection.
 ///
@@ -88,6 +89,51 @@ impl Channel {
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Channel({:?} {}.{})", self.conn, self.key.slot, self.key.life)
+    }
+}
+
+/// A channel that was asked for by name, with the connection that it needs. A stale one is always
+/// an error, never another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpenRequest {
+    shard: u8,
+    id: RequestId,
+}
+
+impl OpenRequest {
+    pub(crate) const fn new(shard: u8, id: RequestId) -> Self {
+        Self { shard, id }
+    }
+
+    /// The shard that owns it.
+    pub const fn shard(self) -> u8 {
+        self.shard
+    }
+
+    pub(crate) const fn id(self) -> RequestId {
+        self.id
+    }
+}
+
+/// A message association. A stale one is always an error, never another association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Association {
+    shard: u8,
+    id: AssociationId,
+}
+
+impl Association {
+    pub(crate) const fn new(shard: u8, id: AssociationId) -> Self {
+        Self { shard, id }
+    }
+
+    /// The shard that owns it.
+    pub const fn shard(self) -> u8 {
+        self.shard
+    }
+
+    pub(crate) const fn id(self) -> AssociationId {
+        self.id
     }
 }
 

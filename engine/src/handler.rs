@@ -10,15 +10,97 @@
 //! filled whenever they arrived in order; they are valid for the call. [`Context::retain`] keeps
 //! them.
 //!
+//! # Channels by name, and associations
+//! [`Context::request_channel`] asks for a channel and for the connection that it needs in one call,
+//! and shares connections; [`Context::associate`] makes a message association that queues, connects,
+//! rests and ends by itself. See `docs/manager.md`.
+//!
+//! ```no_run
+//! use trunkline::{
+//!     Association, AssociationConfig, AssociationEvent, ChannelOptions, ConnectConfig, Context,
+//!     Discontent, Handler, OpenRequest, Opened, RequestError, SecInfo, Security,
+//! };
+//!
+//! struct App {
+//!     bob: ConnectConfig,
+//! }
+//!
+//! impl Handler for App {
+//!     type Command = ();
+//!
+//!     fn on_start(&mut self, cx: &mut Context<'_>) {
+//!         // Two files, one connection; each request gets exactly one answer.
+//!         for name in ["file://1", "file://2"] {
+//!             cx.request_channel(&self.bob, name, &ChannelOptions::default()).expect("settings");
+//!         }
+//!         // A message that waits for the connection; the token comes back with what became of it.
+//!         let signals = AssociationConfig::new("signals");
+//!         let hello = b"hello".to_vec();
+//!         cx.send_to(&self.bob, signals, hello, 1, Security::Local).expect("settings");
+//!     }
+//!
+//!     fn on_request_done(
+//!         &mut self,
+//!         cx: &mut Context<'_>,
+//!         _: OpenRequest,
+//!         outcome: Result<Opened, &RequestError>,
+//!     ) {
+//!         match outcome {
+//!             Ok(opened) => cx.send(opened.channel, b"contents").expect("room"),
+//!             Err(error) => eprintln!("no channel: {error}"),
+//!         }
+//!     }
+//!
+//!     fn on_association(&mut self, _: &mut Context<'_>, _: Association, event: &AssociationEvent) {
+//!         if let AssociationEvent::Undelivered { token, error } = event {
+//!             eprintln!("message {token}: {error}");
+//!         }
+//!     }
+//!
+//!     fn on_association_message(
+//!         &mut self,
+//!         _: &mut Context<'_>,
+//!         _: Association,
+//!         _message: &[u8],
+//!         info: &SecInfo,
+//!     ) -> Result<(), Discontent> {
+//!         match info.peer.identity {
+//!             Some(_) => Ok(()),
+//!             None => Err(Discontent { code: 1403, text: "who are you?".into() }),
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! A handler must not block: its shard does nothing else meanwhile.
 
-use crate::handle::{Channel, Conn};
+use crate::handle::{Association, Channel, Conn, OpenRequest};
 use trunkline_proto::config::ChannelKind;
+use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+use trunkline_proto::manager::{AssociationEvent, RequestError, ReuseKey};
 use trunkline_proto::status::Status;
 
 pub use crate::shard::context::Context;
+
+/// A channel request that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The channel, open on both sides.
+    pub channel: Channel,
+    /// It was there before, or was asked for by somebody else: a unique name joined it.
+    pub joined: bool,
+}
+
+/// Why a handler does not go on with a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discontent {
+    /// What the peer learns, 1000–2999.
+    pub code: u32,
+    /// Words for people, cut at 127 bytes.
+    pub text: String,
+}
 
 /// What the application does about what happens on one shard. All calls are made by the shard's
 /// thread, one at a time.
@@ -117,6 +199,43 @@ pub trait Handler: Send + 'static {
 
     /// The connectivity check asked for with [`Context::check`] was answered.
     fn on_check_answered(&mut self, cx: &mut Context<'_>, conn: Conn) {}
+
+    /// A connection was begun for a channel request or an association, which needed one. It is
+    /// freed by itself when it ends; [`Context::connect`] to the same peer makes it the caller's.
+    fn on_connection_begun(&mut self, cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {}
+
+    /// The answer to [`Context::request_channel`]. Exactly one for each.
+    fn on_request_done(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: OpenRequest,
+        outcome: Result<Opened, &RequestError>,
+    ) {
+    }
+
+    /// Something happened to an association.
+    fn on_association(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        event: &AssociationEvent,
+    ) {
+    }
+
+    /// A message came over an association, whose connection has this security. Who is not content
+    /// returns an error: the connection is ended with its code and text.
+    ///
+    /// # Errors
+    /// [`Discontent`].
+    fn on_association_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        message: &[u8],
+        info: &SecInfo,
+    ) -> Result<(), Discontent> {
+        Ok(())
+    }
 
     /// Another thread posted this.
     fn on_command(&mut self, cx: &mut Context<'_>, command: Self::Command) {}

@@ -44,15 +44,14 @@ pub mod stats;
 pub mod sys;
 
 pub use config::{
-    ConnectConfig, ConnectLink, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy,
-    Reuse,
+    ConnectConfig, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy, Reuse,
 };
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};
-pub use handle::{Channel, Conn, ListenerId, TimerId};
-pub use handler::{Context, Handler};
+pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
+pub use handler::{Context, Discontent, Handler, Opened};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
-pub use queue::{Event, Message, PollGroup, QueuedEngine, Received};
+pub use queue::{Event, Message, PollGroup, QueuedEngine, Received, SendSecurity};
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};
 pub use shard::drive::AnyDriver;
@@ -60,6 +59,7 @@ pub use shard::local::{LocalHandle, LocalShard};
 
 pub use buf::{SendBuf, SendPool};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};
+pub use trunkline_proto::connection::{AuthMethod, Party, SecInfo, SecInfoError};
 pub use trunkline_proto::crypto::credential::{
     Credential, CredentialError, CredentialIssuer, CredentialVerifier, Grant,
 };
@@ -67,8 +67,13 @@ pub use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 pub use trunkline_proto::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 pub use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
 pub use trunkline_proto::handshake::{HandshakeFailure, HandshakeState};
-pub use trunkline_proto::ids::{Link, PeerId, Role};
+pub use trunkline_proto::ids::{ConnectLink, Link, PeerId, Role};
 pub use trunkline_proto::limits;
+pub use trunkline_proto::manager::{
+    AssociationConfig, AssociationEnd, AssociationEvent, AssociationState, DeliveryError,
+    HoldState, Refused, RequestError, ReuseKey, SecHandle, Security, SecurityCallback,
+    SecurityChoice, SecurityQuery, SecurityStage,
+};
 pub use trunkline_proto::payload::Payload;
 pub use trunkline_proto::status::Status;
 pub use trunkline_proto::time::{Duration, Instant};

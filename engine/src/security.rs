@@ -1,11 +1,17 @@
 //! Identities, trust, and the TLS settings made of them.
 
+use crate::config::ConnectConfig;
+use crate::shard::shared::Shared;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use trunkline_proto::connection::SecInfo;
+use trunkline_proto::endpoint::ClientConfig;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::handshake::{ClientTls, HostTls, TlsFingerprint};
+
+use trunkline_proto::manager::{Refused, ReuseKey, SecurityQuery, SecurityStage};
 
 pub use trunkline_proto::handshake::{ClientAuth, Identity, Trust};
 
@@ -47,6 +53,57 @@ impl ClientTlsCache {
         known.push((key, tls.clone()));
         Ok(tls)
     }
+}
+
+/// A connect with what the security callback chose for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    /// As it was asked for, but for what was chosen.
+    pub config: ConnectConfig,
+    /// What it comes to.
+    pub client: ClientConfig,
+    /// What it can share a connection with.
+    pub key: ReuseKey,
+}
+
+/// Asks the security callback before anything of a connect is sent.
+///
+/// # Errors
+/// Unusable settings; [`ApiError::Refused`].
+pub(crate) fn choose(shared: &Shared, config: &ConnectConfig) -> Result<Chosen, ApiError> {
+    config.validate()?;
+    let mut config = config.clone();
+    let mut client = client_of(shared, &config)?;
+    let mut handle = None;
+    if let Some(callback) = &shared.config.security {
+        handle = config.sec_handle;
+        let query = SecurityQuery {
+            handle,
+            stage: SecurityStage::Beginning,
+            info: &SecInfo::of_attempt(&client, config.link.link()),
+            remotes: &config.remotes,
+            server_name: &config.server_name,
+        };
+        let choice = callback.ask(&query).map_err(|Refused(text)| ApiError::Refused(text))?;
+        config.identity = choice.identity.or(config.identity);
+        config.trust = choice.trust.unwrap_or(config.trust);
+        config.credential = choice.credential.unwrap_or(config.credential);
+        config.validate()?;
+        client = client_of(shared, &config)?;
+    }
+    client.validate()?;
+    let key = ReuseKey::new(&config.remotes, &client, config.link).with_handle(handle);
+    Ok(Chosen { config, client, key })
+}
+
+fn client_of(shared: &Shared, config: &ConnectConfig) -> Result<ClientConfig, ApiError> {
+    let identity = config.identity.as_ref().or(shared.config.identity.as_ref());
+    Ok(ClientConfig {
+        tls: shared.clients.get(&config.trust, identity, shared.key_log.clone())?,
+        server_name: config.server_name.clone(),
+        credential: config.credential.clone(),
+        connection: config.connection.clone(),
+    })
 }
 
 /// Appends TLS secrets to a file in the format that protocol analysers read (SSLKEYLOGFILE).

@@ -46,6 +46,9 @@ pub enum ApiError {
     /// An unreliable message could not be sent now and was dropped, as its kind allows.
     #[error("unreliable message dropped: {0}")]
     Dropped(&'static str),
+    /// The security callback refused; nothing was begun.
+    #[error("authentication refused: {0}")]
+    Refused(String),
     /// Certificates, keys or TLS settings are unusable.
     #[error("security configuration: {0}")]
     Security(String),

@@ -6,10 +6,12 @@
 //! caller carries that out after the call: no re-entrancy.
 
 use crate::config::{ChannelKind, ChannelOptions};
+use crate::connection::SecInfo;
 use crate::crypto::{Credential, CredentialError, CredentialVerifier};
 use crate::error::CloseReason;
 use crate::ids::{ChannelKey, ConnHandle, PeerId};
 use crate::status::Status;
+use crate::wire::control::Activity;
 use std::net::SocketAddr;
 
 /// A host-side connection whose peer has proved itself; accept it, reject it, or let it time out.
@@ -156,6 +158,12 @@ pub trait Sink {
     fn credit_short(&mut self, conn: ConnHandle, channel: ChannelKey) {}
     /// The peer has acknowledged all of the message sent with this receipt token.
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {}
+    /// The peer says how much it still wants of the connection.
+    fn activity(&mut self, conn: ConnHandle, activity: Activity) {}
+    /// Client: the host has proved itself and waits for the AuthenticationRequest, which
+    /// [`Endpoint::answer_security`](crate::endpoint::Endpoint::answer_security) lets go. Told only
+    /// where [`Endpoint::ask_security`](crate::endpoint::Endpoint::ask_security) was called.
+    fn security(&mut self, conn: ConnHandle, info: &SecInfo) {}
     /// A connectivity check was answered.
     fn check_answered(&mut self, conn: ConnHandle) {}
 }

@@ -57,12 +57,39 @@ impl Role {
 
 /// What carries a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Link {
-    /// Packets in UDP datagrams.
+    /// Packets of our own in UDP datagrams.
     #[default]
-    Datagram,
+    Datagram = 0,
     /// TLS over TCP.
-    Stream,
+    Stream = 1,
+}
+
+/// What a client connects over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum ConnectLink {
+    /// Packets of our own in UDP datagrams.
+    #[default]
+    Datagram = 0,
+    /// TLS over TCP.
+    Stream = 1,
+    /// TLS over TCP, the plain protocol.
+    PlainStream = 2,
+    /// UDP and TLS over TCP side by side: the first that proves the host is kept.
+    Auto = 3,
+}
+
+impl ConnectLink {
+    /// What carries the connection; with [`Self::Auto`] before that is decided.
+    pub const fn link(self) -> Link {
+        match self {
+            Self::Datagram | Self::Auto => Link::Datagram,
+            Self::Stream | Self::PlainStream => Link::Stream,
+        }
+    }
 }
 
 /// Who a peer is: SHA-256 of its subject public key info.

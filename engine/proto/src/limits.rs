@@ -128,6 +128,12 @@ pub const MAX_ACCESS_TOKEN: usize = 512;
 /// Keys of access tokens known at once.
 pub const MAX_TOKEN_KEYS: usize = 64;
 
+/// Channel requests and associations of one manager at once, of each.
+pub const MAX_MANAGED: usize = 1 << 18;
+/// Bytes of one stored `SecInfo`.
+pub const MAX_SEC_INFO: usize = 16 + 6 * 32;
+
+const _: () = assert!(MAX_MANAGED >= 2 * MAX_CHANNELS as usize);
 const _: () = assert!(FRAME_OVERHEAD == 10);
 const _: () = assert!(PACKET_OVERHEAD == 29);
 const _: () = assert!(

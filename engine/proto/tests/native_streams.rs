@@ -370,7 +370,7 @@ fn the_hosts_application_hears_nothing_of_an_abandoned_client() {
     let config = pair.client().client_config();
     let conn = pair.w.call(CLIENT, |ep, now, _| {
         let options = StreamOptions { plain: false, on_hold: true };
-        ep.connect_stream(now, to, &config, options).expect("connect")
+        ep.connect_stream(now, &[to], &config, options).expect("connect")
     });
     // Another connection ends in the same moment: its events must not get lost.
     pair.c = pair.client().connect(now, &[to], &config);

@@ -16,7 +16,9 @@ use trunkline_proto::limits::{self, SHORT_HEADER_LEN, TAG_LEN, VERSION};
 use trunkline_proto::time::Duration;
 use trunkline_proto::wire::ack::{EcnCounts, write_ack};
 use trunkline_proto::wire::codec::{Reader, Writer};
-use trunkline_proto::wire::control::{self, ChannelRequestMessage, ControlMessage, RequestOptions};
+use trunkline_proto::wire::control::{
+    self, Activity, ChannelRequestMessage, ControlMessage, RequestOptions,
+};
 use trunkline_proto::wire::frame::{
     DatagramHeader, Frames, write_bare_header, write_datagram_header, write_stream_header,
 };
@@ -421,6 +423,16 @@ fn control(v: &Vector) -> Checked {
             let text = v.text("text")?;
             control::encode_authentication_response(&mut encoded, accepted, reason, text);
             ControlMessage::AuthenticationResponse { accepted, reason, text }
+        }
+        "Activity" => {
+            let number = |key| v.num(key);
+            let activity = match v.num::<u8>("level")? {
+                0 => Activity::Active,
+                1 => Activity::Idle { count: number("count")? },
+                _ => Activity::Retiring { count: number("count")?, answers: number("answers")? },
+            };
+            control::encode_activity(&mut encoded, activity);
+            ControlMessage::Activity(activity)
         }
         name => {
             parameters = if name == "Parameters" { v.bytes("parameters")? } else { Vec::new() };

@@ -1,8 +1,11 @@
 //! The tables of states, checked exhaustively and printed to `docs/states.md`: the statuses of a
-//! connection here, the states of handshakes, presence and pairing in `transition_table/`.
+//! connection here, the states of handshakes, presence, pairing and associations in `transition_table/`.
 
 #[path = "transition_table/handshake.rs"]
 mod handshake;
+
+#[path = "transition_table/manager.rs"]
+mod manager;
 
 #[path = "transition_table/pairing.rs"]
 mod pairing;
@@ -347,6 +350,7 @@ fn document() -> String {
     handshake::print(&mut out);
     presence::print(&mut out);
     out.push_str(&pairing::document());
+    out.push_str(&manager::document());
     out
 }
 

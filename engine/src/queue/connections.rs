@@ -7,11 +7,11 @@ use crate::engine::{Listener, listen_all, unlisten_all};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::handler::Context;
+use crate::security::{Chosen, choose};
 use crate::shard::control::Control;
 use std::sync::atomic::Ordering;
-use trunkline_proto::endpoint::{ClientConfig, ConnInfo, ConnStats};
+use trunkline_proto::endpoint::{ConnInfo, ConnStats};
 use trunkline_proto::error::ApiError;
-use trunkline_proto::manager::ReuseKey;
 use trunkline_proto::status::Status;
 
 impl QueuedEngine {
@@ -80,29 +80,26 @@ impl QueuedEngine {
         config: &ConnectConfig,
         group: Option<&PollGroup>,
     ) -> Result<Conn, ApiError> {
-        config.validate()?;
-        let shared = &self.inner.shared;
-        let identity = config.identity.as_ref().or(shared.config.identity.as_ref());
-        // Built here, where an error can be told; the shard finds it again.
-        let client = ClientConfig {
-            tls: shared.clients.get(&config.trust, identity, shared.key_log.clone())?,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            connection: None,
-        };
-        client.validate()?;
-        let key = ReuseKey::new(&config.remotes, &client);
+        // Decided here, where an error can be told.
+        let chosen = choose(&self.inner.shared, config)?;
+        let key = chosen.key;
         let mut reusable = lock(&self.inner.reusable);
-        if config.reuse != Reuse::ForceNew
+        if chosen.config.reuse != Reuse::ForceNew
             && let Some(conn) = reusable.get(&key)
             && self.is_live(*conn)
         {
-            return Ok(*conn);
+            let conn = *conn;
+            drop(reusable);
+            // It may have been made for a channel request: from now on it is the caller's.
+            self.call_conn(conn, |cx, real| {
+                cx.keep(real);
+            })?;
+            return Ok(conn);
         }
-        if config.reuse == Reuse::NeverNew {
+        if chosen.config.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
         }
-        let conn = self.begin_connect(config, group.map_or(0, |g| g.index))?;
+        let conn = self.begin_connect(chosen, group.map_or(0, |g| g.index), false)?;
         if reusable.len() >= 64 && reusable.len().is_power_of_two() {
             reusable.retain(|_, conn| self.is_live(*conn));
         }
@@ -110,7 +107,13 @@ impl QueuedEngine {
         Ok(conn)
     }
 
-    fn begin_connect(&self, config: &ConnectConfig, group: u32) -> Result<Conn, ApiError> {
+    /// Begins a connection; one that is `mine` is freed by the shard when it ends.
+    pub(super) fn begin_connect(
+        &self,
+        mut chosen: Chosen,
+        group: u32,
+        mine: bool,
+    ) -> Result<Conn, ApiError> {
         let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
         let link = &self.inner.links[next % self.inner.links.len()];
         let (index, life) = link.conns.take().ok_or(ApiError::LimitReached {
@@ -121,12 +124,12 @@ impl QueuedEngine {
             cell.begin(Status::Connecting, group);
         }
         let conn = link.conn_name(index, life);
-        let mut config = Box::new(config.clone());
-        config.reuse = Reuse::ForceNew;
-        if let Some(connection) = &mut config.connection {
+        chosen.config.reuse = Reuse::ForceNew;
+        if let Some(connection) = &mut chosen.client.connection {
             with_manual_credit(connection);
         }
-        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &config));
+        let chosen = Box::new(chosen);
+        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
         if let Err(error) = pushed {
             link.conns.give_back(index, life);
             return Err(error);
@@ -134,11 +137,11 @@ impl QueuedEngine {
         Ok(conn)
     }
 
-    fn is_live(&self, conn: Conn) -> bool {
+    pub(super) fn is_live(&self, conn: Conn) -> bool {
         matches!(self.status(conn), Status::Connecting | Status::FindingRoute | Status::Connected)
     }
 
-    fn call_conn(
+    pub(super) fn call_conn(
         &self,
         conn: Conn,
         call: impl FnOnce(&mut Context<'_>, Conn) + Send + 'static,

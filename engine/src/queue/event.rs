@@ -1,12 +1,14 @@
 //! What comes out of a poll group.
 
 use crate::handle::{Channel, Conn};
+use crate::handler::Opened;
 use crate::retained::Retained;
 use std::net::SocketAddr;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::error::{ApiError, CloseReason};
 use trunkline_proto::event::{ChannelEnd, CloseReport};
 use trunkline_proto::ids::PeerId;
+use trunkline_proto::manager::{AssociationEvent, RequestError};
 use trunkline_proto::status::Status;
 
 /// One message or event; in order for each connection.
@@ -135,6 +137,29 @@ pub enum Event {
         /// Why.
         error: ApiError,
     },
+    /// A connection was begun for a channel request or an association. It is freed by itself when it
+    /// ends.
+    ConnectionBegun {
+        /// The connection.
+        conn: Conn,
+    },
+    /// The answer to [`QueuedEngine::request_channel`](crate::QueuedEngine::request_channel). Exactly
+    /// one for each.
+    RequestDone {
+        /// What the call gave.
+        request: u64,
+        /// The channel, or why there is none.
+        outcome: Result<Opened, RequestError>,
+    },
+    /// Something happened to an association.
+    Association {
+        /// What the call gave.
+        association: u64,
+        /// Its channel, from Connected to Destroyed: messages that come on it are the association's.
+        channel: Option<Channel>,
+        /// What happened.
+        event: AssociationEvent,
+    },
     /// A connectivity check was answered.
     CheckAnswered {
         /// The connection.
@@ -161,6 +186,7 @@ impl Event {
     pub fn conn(&self) -> Option<Conn> {
         match self {
             Self::Status { conn, .. }
+            | Self::ConnectionBegun { conn }
             | Self::Incoming { conn, .. }
             | Self::CheckAnswered { conn }
             | Self::Dead { conn, .. } => Some(*conn),
@@ -174,6 +200,8 @@ impl Event {
             | Self::Writable { channel }
             | Self::Receipt { channel, .. }
             | Self::SendFailed { channel, .. } => Some(channel.conn()),
+            Self::RequestDone { outcome, .. } => outcome.as_ref().ok().map(|o| o.channel.conn()),
+            Self::Association { channel, .. } => channel.map(Channel::conn),
             Self::ShardFailed { .. } => None,
         }
     }

@@ -4,23 +4,26 @@
 //! The application's names of connections and channels are cells of the [`ShardLink`]; this is
 //! where they are matched with the endpoint's.
 
+use super::Reusable;
 use super::cells::{LOSSY, MESSAGES};
 use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
 use super::link::ShardLink;
+use super::managed::Managed;
 use super::waiting::{Spare, Waiting};
-use crate::config::ConnectConfig;
-use crate::handle::{Channel, Conn};
-use crate::handler::{Context, Handler};
+use crate::handle::{Association, Channel, Conn, OpenRequest};
+use crate::handler::{Context, Discontent, Handler, Opened};
 use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
+use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::ids::ChannelKey;
+use trunkline_proto::manager::{AssociationEvent, RequestError, ReuseKey};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::Duration;
 
@@ -32,13 +35,13 @@ const CREDITS: usize = 1024;
 
 /// A connection, by the index of its cell.
 #[derive(Default)]
-struct ConnSide {
+pub(super) struct ConnSide {
     life: u32,
-    real: Option<Conn>,
+    pub(super) real: Option<Conn>,
     /// Cells of its channels by the endpoint's slot.
     by_slot: Vec<u32>,
     /// The connect failed before there was a connection.
-    stillborn: Option<CloseReason>,
+    pub(super) stillborn: Option<CloseReason>,
 }
 
 /// A channel, by the index of its cell.
@@ -55,16 +58,18 @@ pub(super) struct ChannelSide {
 pub struct QueueHandler {
     shared: Arc<Shared>,
     pub(super) link: Arc<ShardLink>,
-    conns: Vec<ConnSide>,
+    pub(super) conns: Vec<ConnSide>,
     pub(super) channels: Vec<ChannelSide>,
     /// Cells of connections by the endpoint's slot, with its generation.
     by_slot: Vec<(u32, u32)>,
     /// The engine's poll groups, of which `writers` has those that were needed so far.
     groups: Arc<Groups>,
-    writers: Vec<Writer>,
+    pub(super) writers: Vec<Writer>,
     credits: Pool<Credit>,
     /// Memory for what waits.
     pub(super) spare: Spare,
+    /// Channel requests and associations.
+    pub(super) managed: Managed,
     /// The channel that the last message came on, and its cell.
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
@@ -86,9 +91,15 @@ fn at<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
 }
 
 impl QueueHandler {
-    pub(super) fn new(shared: Arc<Shared>, link: Arc<ShardLink>, groups: Arc<Groups>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        link: Arc<ShardLink>,
+        groups: Arc<Groups>,
+        reusable: Arc<Reusable>,
+    ) -> Self {
         Self {
             shared,
+            managed: Managed::new(reusable),
             link,
             conns: Vec::new(),
             channels: Vec::new(),
@@ -104,7 +115,7 @@ impl QueueHandler {
 
     // ---- names
 
-    fn conn_cell(&self, real: Conn) -> Option<u32> {
+    pub(super) fn conn_cell(&self, real: Conn) -> Option<u32> {
         let (cell, generation) = *self.by_slot.get(real.slot() as usize)?;
         (cell != NONE && generation == real.handle().generation).then_some(cell)
     }
@@ -139,7 +150,7 @@ impl QueueHandler {
 
     /// The application's name of the endpoint's channel.
     #[inline]
-    fn channel_name(&mut self, real: Channel) -> Option<Channel> {
+    pub(super) fn channel_name(&mut self, real: Channel) -> Option<Channel> {
         let cell = match self.last {
             Some((last, cell)) if last == real => cell,
             _ => {
@@ -162,7 +173,7 @@ impl QueueHandler {
     /// Where what happens to a connection is written. The group is read anew each time: what
     /// arrives after the application chose another one shows there.
     #[inline]
-    fn writer(&mut self, conn_cell: u32) -> Option<&mut Writer> {
+    pub(super) fn writer(&mut self, conn_cell: u32) -> Option<&mut Writer> {
         let group = self.link.conns.get(conn_cell)?.group.load(Ordering::Acquire) as usize;
         if group >= self.writers.len() {
             self.add_writers();
@@ -172,7 +183,7 @@ impl QueueHandler {
 
     /// Makes a writer for each group that has none.
     #[cold]
-    fn add_writers(&mut self) {
+    pub(super) fn add_writers(&mut self) {
         let new = self.groups.from(self.writers.len());
         self.writers.extend(new.into_iter().map(|group| Writer::new(group, self.link.clone())));
     }
@@ -191,11 +202,11 @@ impl QueueHandler {
 
     // ---- connections
 
-    fn begin_conn(&mut self, cell: u32, life: u32) {
+    pub(super) fn begin_conn(&mut self, cell: u32, life: u32) {
         *at(&mut self.conns, cell) = ConnSide { life, ..ConnSide::default() };
     }
 
-    fn map_conn(&mut self, cell: u32, real: Conn) {
+    pub(super) fn map_conn(&mut self, cell: u32, real: Conn) {
         let slot = real.slot() as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize(slot + 1, (NONE, 0));
@@ -203,30 +214,6 @@ impl QueueHandler {
         self.by_slot[slot] = (cell, real.handle().generation);
         if let Some(side) = self.conns.get_mut(cell as usize) {
             side.real = Some(real);
-        }
-    }
-
-    pub(super) fn connect(&mut self, cx: &mut Context<'_>, conn: Conn, config: &ConnectConfig) {
-        let handle = conn.handle();
-        self.begin_conn(handle.slot, handle.generation);
-        match cx.connect(config) {
-            Ok(real) => self.map_conn(handle.slot, real),
-            Err(error) => {
-                let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
-                if let Some(cell) = self.link.conns.get(handle.slot) {
-                    cell.set_status(Status::ProblemDetectedLocally);
-                }
-                if let Some(side) = self.conns.get_mut(handle.slot as usize) {
-                    side.stillborn = Some(reason.clone());
-                }
-                let event = Event::Status {
-                    conn,
-                    old: Status::Connecting,
-                    new: Status::ProblemDetectedLocally,
-                    reason: Some(reason),
-                };
-                self.emit(handle.slot, event);
-            }
         }
     }
 
@@ -286,7 +273,7 @@ impl QueueHandler {
 
     // ---- channels
 
-    fn begin_channel(
+    pub(super) fn begin_channel(
         &mut self,
         cx: &mut Context<'_>,
         (cell, life): (u32, u32),
@@ -349,7 +336,7 @@ impl QueueHandler {
     }
 
     /// Frees a channel; what still waited is lost with it.
-    fn end_channel(&mut self, cx: &mut Context<'_>, cell: u32) {
+    pub(super) fn end_channel(&mut self, cx: &mut Context<'_>, cell: u32) {
         let Some(side) = self.channels.get_mut(cell as usize) else { return };
         let mut side = std::mem::take(side);
         let lost = side.waiting.clear(&mut self.spare);
@@ -543,6 +530,41 @@ impl Handler for QueueHandler {
         {
             self.emit(cell, Event::CheckAnswered { conn });
         }
+    }
+
+    fn on_connection_begun(&mut self, _cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
+        self.connection_begun(conn, *key);
+    }
+
+    fn on_request_done(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: OpenRequest,
+        outcome: Result<Opened, &RequestError>,
+    ) {
+        self.request_done(cx, request, outcome);
+    }
+
+    fn on_association(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        event: &AssociationEvent,
+    ) {
+        self.association_event(cx, association, event);
+    }
+
+    fn on_association_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        association: Association,
+        message: &[u8],
+        _info: &SecInfo,
+    ) -> Result<(), Discontent> {
+        if let Some(channel) = cx.association_channel(association) {
+            self.on_message(cx, channel, ChannelKind::Messages, message);
+        }
+        Ok(())
     }
 
     #[inline]

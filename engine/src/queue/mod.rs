@@ -12,9 +12,35 @@
 //! their [`Retained`](crate::Retained) is dropped, and their credit returns then; short ones are
 //! copied together and their credit returns when they are received.
 //!
+//! ```no_run
+//! use trunkline::{
+//!     AssociationConfig, ChannelOptions, ConnectConfig, Event, QueuedEngine, Received, SendSecurity,
+//! };
+//!
+//! # fn run(engine: &QueuedEngine, bob: &ConnectConfig) -> Result<(), trunkline::ApiError> {
+//! // A channel and the connection that it needs, shared with everybody who wants the same peer.
+//! let request = engine.request_channel(bob, "file://1", &ChannelOptions::default(), None)?;
+//! let association = engine.associate(bob, AssociationConfig::new("signals"), None)?;
+//! engine.send_message(association, b"hello".to_vec(), 1, SendSecurity::Local)?;
+//! let mut out = Vec::new();
+//! engine.poll_group().recv_many(&mut out, 64, None);
+//! for received in out {
+//!     match received {
+//!         Received::Event(Event::RequestDone { request: done, outcome }) if done == request => {
+//!             engine.send(outcome.expect("a channel").channel, b"contents")?;
+//!         }
+//!         Received::Event(Event::Association { event, .. }) => eprintln!("{event:?}"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | file | what it has |
 //! | --- | --- |
 //! | `connections`, `channels`, `sending` | the calls of the application |
+//! | `managed` | channel requests and associations, both halves |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
@@ -31,6 +57,7 @@ mod group;
 mod handler;
 mod link;
 mod local;
+mod managed;
 mod memory;
 mod outgoing;
 mod sending;
@@ -39,6 +66,7 @@ mod waiting;
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
+pub use managed::SendSecurity;
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
@@ -56,7 +84,7 @@ use link::ShardLink;
 use local::{LocalRunner, Parts};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
@@ -70,6 +98,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Connections that a connect can share.
+type Reusable = Mutex<BTreeMap<ReuseKey, Conn>>;
+
 enum Runner {
     Threads(Engine<QueueHandler>),
     Local(Box<LocalRunner>),
@@ -81,7 +112,8 @@ struct Inner {
     groups: Arc<Groups>,
     default_group: PollGroup,
     /// Connections that a connect can share.
-    reusable: Mutex<BTreeMap<ReuseKey, Conn>>,
+    reusable: Arc<Reusable>,
+    next_number: AtomicU64,
     next_shard: AtomicUsize,
     runner: Runner,
 }
@@ -149,9 +181,10 @@ impl QueuedEngine {
         let links = Arc::new(links);
         let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
         let groups = Arc::new(Groups::new(group.clone()));
+        let reusable = Arc::<Reusable>::default();
         let handler = |shard: u8| {
             let link = links[usize::from(shard)].clone();
-            QueueHandler::new(shared.clone(), link, groups.clone())
+            QueueHandler::new(shared.clone(), link, groups.clone(), reusable.clone())
         };
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
@@ -163,7 +196,8 @@ impl QueuedEngine {
         let inner = Inner {
             groups,
             default_group: group,
-            reusable: Mutex::new(BTreeMap::new()),
+            reusable,
+            next_number: AtomicU64::new(1),
             next_shard: AtomicUsize::new(0),
             shared,
             links,

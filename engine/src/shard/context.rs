@@ -1,5 +1,7 @@
 //! What a handler can do: the shard's side of every call to it.
 
+mod managed;
+
 use super::control::{AddListener, listener_config};
 use super::core::Core;
 use super::streams::bind_links;

@@ -9,19 +9,20 @@ use super::sockets::{Family, Purpose, Sockets};
 use super::streams::Streams;
 use super::timers::AppTimers;
 use crate::buf::SendPool;
-use crate::config::{ConnectConfig, ConnectLink, mapped};
+use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::retained::BlockPool;
+use crate::security::{Chosen, choose};
 use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig, StreamOptions};
+use trunkline_proto::endpoint::{Endpoint, ListenerConfig};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
-use trunkline_proto::manager::Manager;
+use trunkline_proto::manager::{Manager, ManagerConfig, Target};
 use trunkline_proto::time::{Duration, Instant};
 
 /// What a shard must tell when its connections have ended.
@@ -58,7 +59,7 @@ pub(crate) struct Core {
     pub ending: Option<Ending>,
     /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
     accepted_at: Vec<u16>,
-    manager: Manager,
+    pub manager: Manager,
 }
 
 pub(super) const NO_SOCKET: u16 = u16::MAX;
@@ -85,7 +86,10 @@ impl Core {
             loop_time: Durations::new(),
             ending: None,
             accepted_at: Vec::new(),
-            manager: Manager::default(),
+            manager: Manager::new(ManagerConfig {
+                hold: config.idle_hold.map(Into::into),
+                security: config.security.clone(),
+            }),
             shared,
         })
     }
@@ -100,21 +104,20 @@ impl Core {
     }
 
     pub(crate) fn connect(&mut self, config: &ConnectConfig) -> Result<ConnHandle, ApiError> {
-        config.validate()?;
+        let target = self.target(&choose(&self.shared, config)?)?;
+        let connected = self.manager.connect(self.now, &mut self.endpoint, target)?;
+        if !connected.reused {
+            self.counters.connections_opened.add(1);
+        }
+        Ok(connected.conn)
+    }
+
+    /// Where a connect leads.
+    pub(crate) fn target(&mut self, chosen: &Chosen) -> Result<Target, ApiError> {
         if self.ending.is_some() {
             return Err(ApiError::NoConnection("the engine is shutting down"));
         }
-        let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
-        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
-        let client = ClientConfig {
-            tls,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            connection: config.connection.clone(),
-        };
-        if matches!(config.link, ConnectLink::Stream | ConnectLink::PlainStream) {
-            return self.connect_stream(config, &client);
-        }
+        let Chosen { config, client, .. } = chosen;
         let family = Family::of(&config.remotes);
         let buffer_bytes = self.shared.config.socket_buffer_bytes;
         let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
@@ -130,43 +133,8 @@ impl Core {
             }
             Err(e) => return Err(no_socket(&e)),
         };
-        let either = config.link == ConnectLink::Auto;
-        let (now, endpoint) = (self.now, &mut self.endpoint);
-        let connected = if either {
-            let (manager, first) = (&mut self.manager, config.remotes[0]);
-            manager.connect_either(now, endpoint, socket, &remotes, first, &client, config.reuse)?
-        } else {
-            self.manager.connect(now, endpoint, socket, &remotes, &client, config.reuse)?
-        };
-        if !connected.reused {
-            self.counters.connections_opened.add(1);
-            if either {
-                self.streams.connect(self.now, connected.conn, &config.remotes);
-            }
-        }
-        Ok(connected.conn)
-    }
-
-    fn connect_stream(
-        &mut self,
-        config: &ConnectConfig,
-        client: &ClientConfig,
-    ) -> Result<ConnHandle, ApiError> {
-        let plain = config.link == ConnectLink::PlainStream;
-        let options = StreamOptions { plain, on_hold: false };
-        let connected = self.manager.connect_stream(
-            self.now,
-            &mut self.endpoint,
-            &config.remotes,
-            client,
-            options,
-            config.reuse,
-        )?;
-        if !connected.reused {
-            self.counters.connections_opened.add(1);
-            self.streams.connect(self.now, connected.conn, &config.remotes);
-        }
-        Ok(connected.conn)
+        let (reuse, handle, link) = (config.reuse, config.sec_handle, config.link);
+        Ok(Target { reuse, handle, link, ..Target::new(socket, remotes, client.clone()) })
     }
 
     fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {
@@ -311,7 +279,6 @@ impl Core {
             self.accepted_at[conn.slot as usize] = NO_SOCKET;
             self.sockets.forget_accepted(socket);
         }
-        self.manager.forget(conn);
         if let Some(ending) = &mut self.ending {
             ending.end.connections.push((name, report.clone()));
         }
@@ -323,6 +290,7 @@ impl Core {
             return;
         }
         self.unlisten_all();
+        self.manager.stop();
         let fin_wait = self.shared.config.connection.fin_wait_timeout;
         self.ending = Some(Ending {
             deadline: self.now + linger + fin_wait + Duration::from_secs(1),

@@ -7,13 +7,14 @@
 use super::context::{Context, Source};
 use super::core::Core;
 use super::log::{Entry, EventLog, Place, Rare, Span};
-use crate::handle::{Channel, Conn};
-use crate::handler::Handler;
+use crate::handle::{Association, Channel, Conn, OpenRequest};
+use crate::handler::{Discontent, Handler, Opened};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trunkline_proto::error::{CloseReason, Reason};
 use trunkline_proto::event::{ChannelRequest, Incoming};
 use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::manager::{AssociationId, Notice};
 
 /// The handler, until it panics.
 pub(crate) struct HandlerSlot<H> {
@@ -123,6 +124,7 @@ impl<H: Handler> HandlerSlot<H> {
         // Its destructor may panic as well.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
         core.unlisten_all();
+        core.manager.stop();
         let reason = CloseReason::new(Reason::INTERNAL, "the application failed");
         core.endpoint.close_all(core.now, &reason, None);
     }
@@ -175,6 +177,11 @@ fn dispatch_common<H: Handler>(
             handler.on_data(&mut Context::new(core, source), channel, log.bytes(span, buffer));
         }
         Entry::Message { conn, channel, kind, span } => {
+            if let Some(id) = core.manager.association_of(conn, channel) {
+                let source = source_of(span, log, source);
+                association_message(core, handler, (id, conn), log.bytes(span, buffer), source);
+                return;
+            }
             let channel = name(core, conn, channel);
             let cx = &mut Context::new(core, source_of(span, log, source));
             handler.on_message(cx, channel, kind, log.bytes(span, buffer));
@@ -215,6 +222,55 @@ fn dispatch_common<H: Handler>(
     }
 }
 
+/// A message of an association, whose handler may refuse to go on with its connection.
+fn association_message<H: Handler>(
+    core: &mut Core,
+    handler: &mut H,
+    (id, conn): (AssociationId, ConnHandle),
+    message: &[u8],
+    source: Source<'_>,
+) {
+    let Some(info) = core.endpoint.sec_info(conn) else { return };
+    let association = Association::new(core.shard, id);
+    let cx = &mut Context::new(core, source);
+    let content = handler.on_association_message(cx, association, message, &info);
+    if let Err(Discontent { code, text }) = content {
+        tracing::debug!(?association, code, text, "the handler is not content");
+        // Already closed by the handler itself: that is as good.
+        let _ = core.endpoint.close(core.now, conn, code, &text, None);
+    }
+}
+
+/// Something of the manager's own.
+fn dispatch_notice<H: Handler>(core: &mut Core, handler: Option<&mut H>, notice: &Notice) {
+    if let Notice::Begun { .. } = notice {
+        core.counters.connections_opened.add(1);
+    }
+    let Some(handler) = handler else { return };
+    let shard = core.shard;
+    let cx = &mut Context::new(core, Source::NONE);
+    match notice {
+        Notice::Begun { conn, key } => {
+            handler.on_connection_begun(cx, Conn::new(shard, *conn), key);
+        }
+        Notice::Request { request, outcome } => {
+            let request = OpenRequest::new(shard, *request);
+            match outcome {
+                Ok(opened) => {
+                    let channel = Channel::new(Conn::new(shard, opened.conn), opened.channel);
+                    let opened = Opened { channel, joined: opened.joined };
+                    handler.on_request_done(cx, request, Ok(opened));
+                }
+                Err(error) => handler.on_request_done(cx, request, Err(error)),
+            }
+        }
+        Notice::Association { association, event } => {
+            handler.on_association(cx, Association::new(shard, *association), event);
+        }
+        _ => {}
+    }
+}
+
 fn source_of<'a>(span: Span, log: &'a EventLog, source: Source<'a>) -> Source<'a> {
     match span.place {
         Place::Buffer => source,
@@ -241,6 +297,7 @@ fn dispatch_rare<H: Handler>(
             }
             return;
         }
+        Rare::Notice(notice) => return dispatch_notice(core, handler, notice),
         Rare::Incoming { socket, remote, peer, .. } => {
             core.note_accepted(handle, *socket);
             tracing::debug!(?conn, %remote, ?peer, "incoming connection");
@@ -278,6 +335,6 @@ fn dispatch_rare<H: Handler>(
         Rare::Closed { channel, end } => {
             handler.on_channel_closed(cx, Channel::new(conn, *channel), end);
         }
-        Rare::Dead(_) => {}
+        Rare::Dead(_) | Rare::Notice(_) => {}
     }
 }

@@ -13,6 +13,7 @@ use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming, Sink};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, PeerId};
+use trunkline_proto::manager::{ManagerSink, Notice};
 use trunkline_proto::status::Status;
 
 /// An arena larger than this is given back to the allocator after use.
@@ -84,6 +85,7 @@ pub(crate) enum Rare {
         channel: ChannelKey,
         end: ChannelEnd,
     },
+    Notice(Notice),
 }
 
 impl Entry {
@@ -297,6 +299,19 @@ impl Sink for Recorder<'_> {
 
     fn check_answered(&mut self, conn: ConnHandle) {
         self.push(Entry::Checked { conn });
+    }
+}
+
+/// What is told of no connection.
+const NOBODY: ConnHandle = ConnHandle { slot: u32::MAX, generation: 0 };
+
+impl ManagerSink for Recorder<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let conn = match &notice {
+            Notice::Begun { conn, .. } => *conn,
+            _ => NOBODY,
+        };
+        self.rare(conn, Rare::Notice(notice));
     }
 }
 

@@ -223,6 +223,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         counters.datagrams_received.add(item.segments() as u64);
         counters.bytes_received.add(item.len as u64);
         let mut recorder = core.log.recorder(&mut core.blocks, bytes, socket);
+        let mut sink = core.manager.watch(&mut recorder);
         for segment in bytes.chunks_mut(item.stride.max(1)) {
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
@@ -233,7 +234,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 }
                 continue;
             }
-            let routed = core.endpoint.receive(core.now, &meta, segment, &mut recorder);
+            let routed = core.endpoint.receive(core.now, &meta, segment, &mut sink);
             if let Routed::Shard(to) = routed {
                 let known = usize::from(to) < core.shared.ports.len() && to != core.shard;
                 match core.sockets.listener(socket).filter(|_| known) {
@@ -258,7 +259,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let meta = RxMeta { socket, ..forwarded.meta };
             let data = &mut forwarded.data[..];
             let mut recorder = core.log.recorder(&mut core.blocks, data, socket);
-            let routed = core.endpoint.receive(core.now, &meta, data, &mut recorder);
+            let sink = &mut core.manager.watch(&mut recorder);
+            let routed = core.endpoint.receive(core.now, &meta, data, sink);
             if routed != Routed::Here && self.forged_log.allow(core.now) {
                 tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
             }
@@ -271,14 +273,16 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn end_batch(&mut self) -> u64 {
         let core = &mut self.core;
         let mut recorder = core.log.recorder(&mut core.blocks, &[], 0);
-        core.endpoint.end_batch(core.now, &mut recorder);
+        core.endpoint.end_batch(core.now, &mut core.manager.watch(&mut recorder));
+        core.manager.run(core.now, &mut core.endpoint, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
 
     // ---- timers and mailbox
 
     fn is_timer_due(&self) -> bool {
-        self.core.endpoint.next_timeout().is_some_and(|at| at <= self.core.now)
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= self.core.now);
+        due(self.core.endpoint.next_timeout()) || due(self.core.manager.next_timeout())
     }
 
     fn run_timers(&mut self) -> u64 {
@@ -287,7 +291,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         let core = &mut self.core;
         let mut recorder = core.log.recorder(&mut core.blocks, &[], 0);
-        core.endpoint.handle_timeout(core.now, &mut recorder);
+        core.endpoint.handle_timeout(core.now, &mut core.manager.watch(&mut recorder));
+        core.manager.run(core.now, &mut core.endpoint, &mut recorder);
         self.handler.deliver(core, &[], Source::NONE)
     }
 

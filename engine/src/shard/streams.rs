@@ -79,8 +79,8 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Connects `conn` as soon as the driver can be reached.
-    pub(crate) fn connect(&mut self, now: Instant, conn: ConnHandle, remotes: &[SocketAddr]) {
+    /// Connects `conn` to the first of `remotes` that takes it.
+    fn connect(&mut self, now: Instant, conn: ConnHandle, remotes: &[SocketAddr]) {
         self.connecting.push(Connecting {
             conn,
             rest: remotes.iter().copied().collect(),
@@ -343,8 +343,20 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     /// Sends what streams have to send; gives the number of sends.
     pub(super) fn transmit_streams(&mut self) -> u64 {
+        let mut begun = false;
         while let Some(conn) = self.core.endpoint.next_stream() {
-            self.core.streams.wanting.push_back(conn);
+            let Core { streams, endpoint, now, .. } = &mut self.core;
+            if !streams.by_conn.contains_key(&conn) {
+                let targets = endpoint.take_stream_targets(conn);
+                if !targets.is_empty() {
+                    streams.connect(*now, conn, &targets);
+                    begun = true;
+                }
+            }
+            streams.wanting.push_back(conn);
+        }
+        if begun {
+            self.try_addresses();
         }
         let mut sends = 0;
         for _ in 0..self.core.streams.wanting.len() {

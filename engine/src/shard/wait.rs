@@ -17,11 +17,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let ending = self.core.ending.as_ref().map(|e| e.deadline);
         let short = self.stalled || self.core.wants_send_buf;
         let stall = short.then(|| self.core.now + STALL_WAIT);
-        let streams = self.core.streams.next_timeout();
-        [self.core.endpoint.next_timeout(), self.core.timers.next(), ending, stall, streams]
-            .into_iter()
-            .flatten()
-            .min()
+        let core = &self.core;
+        let protocol = [core.endpoint.next_timeout(), core.manager.next_timeout()];
+        let ours = [core.timers.next(), core.streams.next_timeout(), ending, stall];
+        ours.into_iter().chain(protocol).flatten().min()
     }
 
     /// Whether there is something to do without anything arriving.

@@ -371,6 +371,13 @@ impl Mux {
                 self.control.message = Some(ConnMessage::Response { accepted, reason, text });
                 Ok(())
             }
+            ControlMessage::Activity(_) if !self.ready => {
+                Err(PeerMisbehaved::Unexpected("Activity before authentication"))
+            }
+            ControlMessage::Activity(activity) => {
+                sink.activity(conn, activity);
+                Ok(())
+            }
             ControlMessage::Link(message) if self.framing == Framing::Stream => {
                 self.on_link_message(now, conn, &message, sink)
             }

@@ -114,6 +114,7 @@ impl Mux {
         let Some(slot) = self.table.slot_of(frame.channel) else {
             return self.unknown_frame(now, pn, frame, false);
         };
+        self.moved_at = Some(now);
         let channel = self.table.at(slot);
         match channel.state {
             State::Open if channel.awaits_next_life() => self.unknown_frame(now, pn, frame, true),

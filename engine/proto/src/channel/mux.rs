@@ -88,6 +88,8 @@ pub struct Mux {
     /// One of them may go on, which no acknowledgement will tell: data was sent or dropped since.
     pub(super) room_made: bool,
     pub(super) stats: MuxStats,
+    /// When a frame of a channel last came or went.
+    pub(super) moved_at: Option<Instant>,
     /// What had become of reliable data when the connection ended.
     final_report: Option<DeliveryReport>,
 }
@@ -208,6 +210,7 @@ impl Mux {
             room_made: false,
             final_report: None,
             stats: MuxStats::default(),
+            moved_at: None,
             config: config.clone(),
         }
     }
@@ -332,6 +335,11 @@ impl Mux {
             }
         }
         report
+    }
+
+    /// When a frame of a channel last came or went, CONTROL not counted; `None` before the first.
+    pub const fn moved_at(&self) -> Option<Instant> {
+        self.moved_at
     }
 
     /// Counters.

@@ -153,7 +153,11 @@ impl Mux {
         }
         if self.ready {
             self.fill_transport(&mut packet);
+            let before = packet.at;
             self.fill_classes(now, &mut packet);
+            if packet.at > before {
+                self.moved_at = Some(now);
+            }
             if packet.at > 0
                 && !self.sched.held.is_empty()
                 && packet.room() > FRAME_OVERHEAD + MIN_PIECE as usize

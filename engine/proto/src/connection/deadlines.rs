@@ -252,6 +252,7 @@ impl Connection {
             // Nobody was told of it: one farewell, and the slot is free for the next attempt.
             self.status = Status::Dead;
         }
+        self.ask_decision(sink);
         if self.control_waits
             && self.status == Status::Connected
             && let Err(e) = self.take_control(now, sink)

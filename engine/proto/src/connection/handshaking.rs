@@ -1,6 +1,7 @@
 //! A connection before its keys exist: construction, the handshake machine's datagrams, and the
 //! moment at which the connection is established.
 
+use super::sec_info::Decision;
 use super::timers::Timers;
 use super::{Connection, Counters, IdSet, Path, Pending, Tickets};
 use crate::channel::Mux;
@@ -12,7 +13,7 @@ use crate::error::ApiError;
 use crate::event::Sink;
 use crate::handshake::{
     ClientTls, Established, Handshake, HandshakeConfig, HandshakeFacts, HandshakeFailure,
-    HandshakeState, HostTls, Receipt,
+    HandshakeState, HostTls, LocalSecurity, Receipt,
 };
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
@@ -62,6 +63,10 @@ impl Authentication {
 pub(super) struct PeerInfo {
     pub(super) id: Option<PeerId>,
     pub(super) suite: &'static str,
+    pub(super) suite_number: u16,
+    pub(super) exporter: [u8; 32],
+    /// When its keys were there.
+    pub(super) since: Instant,
     pub(super) resumed: bool,
     pub(super) server_name: Option<String>,
     pub(super) connected_timeout: Duration,
@@ -147,7 +152,11 @@ impl Connection {
             credential: side.credential.to_vec(),
             confirmed: false,
         };
-        Ok(Self::new(now, handle, Role::Client, config, path, Some(handshake), shared))
+        let security = side.tls.security().clone();
+        let mut conn =
+            Self::new(now, handle, Role::Client, config, path, Some(handshake), security, shared);
+        conn.note_credential(side.credential);
+        Ok(conn)
     }
 
     /// A connection that answers a ConnectionRequest.
@@ -179,9 +188,11 @@ impl Connection {
             credential: Vec::new(),
             confirmed: false,
         };
-        Ok(Self::new(now, handle, Role::Host, config, path, Some(handshake), shared))
+        let security = side.tls.security().clone();
+        Ok(Self::new(now, handle, Role::Host, config, path, Some(handshake), security, shared))
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts that the two roles make differently")]
     pub(super) fn new(
         now: Instant,
         handle: ConnHandle,
@@ -189,6 +200,7 @@ impl Connection {
         config: Arc<ConnectionConfig>,
         path: Path,
         handshake: Option<Handshaking>,
+        security: Arc<LocalSecurity>,
         shared: &mut Shared,
     ) -> Self {
         Self {
@@ -211,6 +223,9 @@ impl Connection {
                 Role::Host => Authentication::AwaitingRequest,
             },
             peer: None,
+            security,
+            credential: None,
+            decision: Decision::None,
             pending: Pending::default(),
             closing: None,
             timers: Timers { initial: Some(now + config.initial_timeout), ..Timers::default() },
@@ -347,21 +362,32 @@ impl Connection {
         self.peer = Some(Box::new(PeerInfo {
             id: e.peer,
             suite: e.suite,
+            suite_number: e.suite_number,
+            exporter: e.exporter,
+            since: now,
             resumed: e.resumed,
             server_name: e.server_name,
             connected_timeout: Duration::from_millis(p.connected_timeout_ms),
         }));
         if self.role == Role::Client {
             let credential = self.handshake.as_mut().map(|h| core::mem::take(&mut h.credential));
-            let mut message = Vec::new();
-            control::encode_authentication_request(&mut message, &credential.unwrap_or_default());
-            self.mux.send_control(&message);
+            let credential = credential.unwrap_or_default();
+            match &mut self.decision {
+                Decision::None => self.send_authentication_request(&credential),
+                wanted => *wanted = Decision::Due(credential),
+            }
         } else if !e.tickets.is_empty() {
             let all = 0..e.tickets.len();
             let tickets = Tickets { bytes: e.tickets, ranges: vec![all], ..Tickets::default() };
             self.pending.tickets = Some(Box::new(tickets));
         }
         self.pending.new_ids.extend(self.ids.issue());
+    }
+
+    pub(super) fn send_authentication_request(&mut self, credential: &[u8]) {
+        let mut message = Vec::new();
+        control::encode_authentication_request(&mut message, credential);
+        self.mux.send_control(&message);
     }
 
     /// The peer uses the 1-RTT keys: it has everything of our flights.

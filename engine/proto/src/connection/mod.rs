@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod sec_info;
 mod stream;
 #[cfg(test)]
 mod test_support;
@@ -23,6 +24,7 @@ use crate::crypto::{DataKeys, ReplayWindow};
 use crate::endpoint::{ConnInfo, ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
+use crate::handshake::LocalSecurity;
 use crate::ids::{ConnHandle, Link, Role};
 use crate::limits::{PACKET_OVERHEAD, whole_blocks};
 use crate::place::Place;
@@ -39,6 +41,8 @@ use ids::IdSet;
 use path::Migration;
 pub(crate) use path::Path;
 pub(crate) use receive::Taken;
+use sec_info::Decision;
+pub use sec_info::{AuthMethod, Party, SecInfo, SecInfoError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use stream::StreamLink;
@@ -144,6 +148,12 @@ pub(crate) struct Connection {
     stream_lost: bool,
     authentication: Authentication,
     peer: Option<Box<PeerInfo>>,
+    /// What our TLS settings say of this connection's security.
+    security: Arc<LocalSecurity>,
+    /// The credential that was shown, as a digest.
+    credential: Option<Box<[u8; 32]>>,
+    /// Client: whether somebody decides what becomes of the connection once the host is proven.
+    decision: Decision,
     pending: Pending,
     closing: Option<Box<Closing>>,
     timers: Timers,
@@ -464,6 +474,11 @@ impl Connection {
 
     // ---- views
 
+    /// What carries it.
+    pub(crate) fn link(&self) -> Link {
+        if self.is_stream() { Link::Stream } else { Link::Datagram }
+    }
+
     pub(crate) fn info(&self) -> ConnInfo {
         ConnInfo {
             role: self.role,
@@ -476,7 +491,7 @@ impl Connection {
             peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
             suite: self.peer.as_ref().map(|p| p.suite),
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
-            link: if self.is_stream() { Link::Stream } else { Link::Datagram },
+            link: self.link(),
             plain: self.is_plain(),
         }
     }

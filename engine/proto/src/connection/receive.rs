@@ -349,6 +349,7 @@ impl Connection {
     pub(super) fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
         self.authentication = Authentication::AwaitingApplication;
         self.told = true;
+        self.note_credential(credential);
         let peer = self.peer.as_deref();
         let incoming = Incoming {
             remote: self.path.remote,

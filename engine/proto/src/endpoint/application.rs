@@ -6,7 +6,7 @@ use super::{
 };
 use crate::channel::{ChannelInfo, Mux};
 use crate::config::ChannelOptions;
-use crate::connection::{ClientSide, Connection};
+use crate::connection::{ClientSide, Connection, SecInfo};
 use crate::deferred::Deferred;
 use crate::error::{ApiError, CloseReason};
 use crate::handshake::HandshakeState;
@@ -14,6 +14,7 @@ use crate::ids::{ChannelKey, ConnHandle, Role};
 use crate::payload::Payload;
 use crate::status::Status;
 use crate::time::{Duration, Instant};
+use crate::wire::control::{Activity, encode_activity};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -177,6 +178,62 @@ impl Endpoint {
                 self.touch(slot);
             }
         }
+    }
+
+    // ---- security
+
+    /// Client, right after [`Self::connect`]: once the host has proved itself,
+    /// [`Sink::security`](crate::event::Sink::security) is told and nothing more is sent before
+    /// [`Self::answer_security`]; the initial timeout goes on.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`]; [`ApiError::NoConnection`] when it is too late to ask.
+    pub fn ask_security(&mut self, conn: ConnHandle) -> Result<(), ApiError> {
+        self.with(conn, |c, _| c.ask_security())
+    }
+
+    /// Client: what becomes of a connection whose host has proved itself. `Ok(None)` goes on with
+    /// the credential of the connect, `Ok(Some(_))` with another one, `Err(text)` ends the attempt
+    /// as [`Reason::AUTHENTICATION`](crate::error::Reason::AUTHENTICATION).
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`]; [`ApiError::NoConnection`] when nothing was asked;
+    /// [`ApiError::InvalidArgument`] for a credential of more than 8192 bytes.
+    pub fn answer_security(
+        &mut self,
+        now: Instant,
+        conn: ConnHandle,
+        answer: Result<Option<&[u8]>, &str>,
+    ) -> Result<(), ApiError> {
+        self.with(conn, |c, sink| c.answer_security(now, answer, sink))
+    }
+
+    /// What is known of a connection's security; `None` for a stale handle. Before the peer has
+    /// proved itself only our own side of it is known ([`SecInfo::is_proven`]).
+    pub fn sec_info(&self, conn: ConnHandle) -> Option<SecInfo> {
+        self.open(conn).map(Connection::sec_info)
+    }
+
+    /// Tells the peer how much we still want of the connection.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidHandle`]; [`ApiError::NoConnection`] unless it is Connected.
+    pub fn send_activity(&mut self, conn: ConnHandle, activity: Activity) -> Result<(), ApiError> {
+        self.with(conn, |c, _| {
+            if c.status() != Status::Connected {
+                return Err(ApiError::NoConnection("not connected"));
+            }
+            let mut message = Vec::new();
+            encode_activity(&mut message, activity);
+            c.mux().send_control(&message);
+            Ok(())
+        })
+    }
+
+    /// When a frame of a channel last came or went on a connection; keep-alives and messages of the
+    /// connection itself do not count. `None` before the first, and for a stale handle.
+    pub fn moved_at(&self, conn: ConnHandle) -> Option<Instant> {
+        self.open(conn).and_then(|c| c.mux_ref().moved_at())
     }
 
     // ---- channels

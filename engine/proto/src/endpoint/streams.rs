@@ -12,7 +12,7 @@ use super::{ClientConfig, Endpoint, ListenerConfig};
 use crate::connection::{Connection, StreamNeeds, StreamSide};
 use crate::error::ApiError;
 use crate::event::{NullSink, Sink};
-use crate::ids::{ConnHandle, Role};
+use crate::ids::{ConnHandle, ConnectLink, Role};
 use crate::limits::STREAM_RECORD;
 use crate::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
@@ -123,17 +123,44 @@ impl Endpoint {
         self.streams.listeners.remove(&socket);
     }
 
-    /// Starts a connection over a stream to `remote`.
+    /// Starts a connection over what `link` says, to any of `remotes`, which are addresses of one
+    /// host. `socket` is for datagrams.
+    ///
+    /// # Errors
+    /// As [`Self::connect`] and [`Self::connect_stream`].
+    pub fn connect_over(
+        &mut self,
+        now: Instant,
+        link: ConnectLink,
+        socket: u16,
+        remotes: &[SocketAddr],
+        config: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        let plain = StreamOptions { plain: true, on_hold: false };
+        match link {
+            ConnectLink::Datagram => self.connect(now, socket, remotes, config),
+            ConnectLink::Stream => {
+                self.connect_stream(now, remotes, config, StreamOptions::default())
+            }
+            ConnectLink::PlainStream => self.connect_stream(now, remotes, config, plain),
+            ConnectLink::Auto => self.connect_either(now, socket, remotes, config),
+        }
+    }
+
+    /// Starts a connection over a stream to the first of `remotes` that takes one.
     ///
     /// # Errors
     /// Configuration out of range, TLS settings unusable, or too many connections.
     pub fn connect_stream(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        remotes: &[SocketAddr],
         config: &ClientConfig,
         options: StreamOptions,
     ) -> Result<ConnHandle, ApiError> {
+        let Some(&remote) = remotes.first() else {
+            return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
+        };
         config.validate()?;
         let connection = config
             .connection
@@ -143,8 +170,10 @@ impl Endpoint {
             tls: config.tls.stream(&config.server_name, options.plain)?,
             plain: options.plain,
             credential: config.credential.clone(),
+            security: config.tls.security().clone(),
             on_hold: options.on_hold,
             remote,
+            targets: remotes.to_vec(),
             local: None,
             socket: 0,
         };
@@ -168,15 +197,22 @@ impl Endpoint {
         now: Instant,
         socket: u16,
         remotes: &[SocketAddr],
-        stream_remote: SocketAddr,
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
+        // A socket for both families names IPv4 addresses in their mapped form.
+        let plain = |a: &SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+        let targets: Vec<_> = remotes.iter().map(plain).collect();
+        let Some(&stream_remote) = targets.first() else {
+            return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
+        };
         let side = StreamSide {
             tls: config.tls.stream(&config.server_name, false)?,
             plain: false,
             credential: config.credential.clone(),
+            security: config.tls.security().clone(),
             on_hold: false,
             remote: stream_remote,
+            targets,
             local: None,
             socket: 0,
         };
@@ -191,6 +227,17 @@ impl Endpoint {
     /// Where the stream of a client's connection goes; `None` when it has none.
     pub fn stream_target(&self, conn: ConnHandle) -> Option<SocketAddr> {
         self.conn(conn).and_then(Connection::stream_target)
+    }
+
+    /// The same, all addresses of a client's stream that nobody has begun to connect.
+    pub fn take_stream_targets(&mut self, conn: ConnHandle) -> Vec<SocketAddr> {
+        let entry = self.slots.get_mut(conn.slot as usize);
+        let entry = entry.filter(|entry| entry.generation == conn.generation);
+        // Nothing about the connection has changed: it is not touched.
+        entry
+            .and_then(|entry| entry.conn.as_deref_mut())
+            .map(Connection::take_stream_targets)
+            .unwrap_or_default()
     }
 
     /// Client: the TCP connection stands, between these addresses.
@@ -226,7 +273,18 @@ impl Endpoint {
         let (plain, connection) = (listener.plain, listener.connection.clone());
         let tls = listener.config.tls.stream(plain)?;
         let credential = Vec::new();
-        let side = StreamSide { tls, plain, credential, on_hold: false, remote, local, socket };
+        let security = listener.config.tls.security().clone();
+        let side = StreamSide {
+            tls,
+            plain,
+            credential,
+            security,
+            on_hold: false,
+            remote,
+            targets: Vec::new(),
+            local,
+            socket,
+        };
         let handle = self.reserve()?;
         let conn = Connection::stream(now, handle, Role::Host, connection, side, &mut self.shared);
         self.shared.counters.accepted += 1;

@@ -52,4 +52,5 @@ pub use retry::{write_refusal, write_retry, write_version_list};
 pub use state::{HandshakeEvent, HandshakeFacts, HandshakeFailure, HandshakeState};
 pub(crate) use stream_tls::StreamTls;
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
+pub(crate) use trust::LocalSecurity;
 pub use trust::{ClientAuth, Trust};

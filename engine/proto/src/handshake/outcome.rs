@@ -101,6 +101,8 @@ pub struct Established {
     pub peer_certificates: Vec<CertificateDer<'static>>,
     /// Name of the TLS cipher suite.
     pub suite: &'static str,
+    /// Its number (RFC 8446 §B.4).
+    pub suite_number: u16,
     /// The name that the client asked for; a client's own, or what the host was told.
     pub server_name: Option<String>,
     /// 32 bytes that only the two sides know (label `EXPORTER-trunkline`, no context).

@@ -6,7 +6,7 @@ use super::host::{AwaitAuthenticationRequest, HostState};
 use super::identity::peer_id_of;
 use super::machine::{Handshake, RoleState};
 use super::outcome::{Dropped, Established, Receipt};
-use super::tls::{exporter, suite_name};
+use super::tls::{exporter, suite_name, suite_number};
 use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::ids::ConnectionId;
 use crate::limits::{MAX_CRYPTO_BUFFER, TRANSPORT_CHANNEL};
@@ -411,6 +411,7 @@ impl Handshake {
             peer,
             peer_certificates,
             suite: suite_name(&self.tls),
+            suite_number: suite_number(&self.tls),
             server_name: None,
             exporter,
             resumed: self.tls.handshake_kind() == Some(HandshakeKind::Resumed),

@@ -1,6 +1,7 @@
 //! TLS 1.3 over a stream: rustls' record layer behind the few calls that a stream link needs.
 
 use super::identity::peer_id_of;
+use super::tls::EXPORTER_LABEL;
 use crate::error::{CloseReason, Reason};
 use crate::ids::PeerId;
 use crate::limits::{ALPN, ALPN_PLAIN};
@@ -20,6 +21,9 @@ pub(crate) struct StreamPeer {
     pub(crate) is_native: bool,
     pub(crate) id: Option<PeerId>,
     pub(crate) suite: &'static str,
+    pub(crate) suite_number: u16,
+    /// 32 bytes that only the two sides know.
+    pub(crate) exporter: [u8; 32],
     pub(crate) resumed: bool,
     pub(crate) server_name: Option<String>,
 }
@@ -120,7 +124,14 @@ impl StreamTls {
         };
         let protocol = self.tls.alpn_protocol();
         debug_assert!(protocol.is_none_or(|p| p == ALPN || p == ALPN_PLAIN));
+        let exporter = self
+            .tls
+            .export_keying_material([0; 32], EXPORTER_LABEL, None)
+            .map_err(|_| CloseReason::new(Reason::INTERNAL, "no exporter after the handshake"))?;
+        let suite_number = self.tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
         Ok(StreamPeer {
+            suite_number,
+            exporter,
             is_native: protocol == Some(ALPN),
             id,
             suite: self

@@ -5,7 +5,7 @@
 
 use super::identity::{Identity, security};
 use super::stream_tls::StreamTls;
-use super::trust::{ClientAuth, Trust};
+use super::trust::{ClientAuth, LocalSecurity, Trust};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::limits::{ALPN, ALPN_PLAIN};
 use core::fmt;
@@ -31,7 +31,7 @@ const TICKETS: usize = 1;
 /// Sessions that a client remembers for stream links.
 const STREAM_SESSIONS: usize = 256;
 /// Label of the exported value that both sides of a connection share (RFC 8446 §7.5).
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
+pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-trunkline";
 
 /// Settings of the connecting side. Cloning shares them, the ticket memory included.
 #[derive(Clone)]
@@ -40,6 +40,7 @@ pub struct ClientTls {
     /// For stream links, made when the first one is: native, and plain.
     streams: Arc<[OnceLock<Arc<ClientConfig>>; 2]>,
     identity: Option<Identity>,
+    security: Arc<LocalSecurity>,
     fingerprint: TlsFingerprint,
 }
 
@@ -50,6 +51,7 @@ pub struct HostTls {
     /// For stream links, made when the first one is: native only, and plain too.
     streams: Arc<[OnceLock<Arc<ServerConfig>>; 2]>,
     identity: Identity,
+    security: Arc<LocalSecurity>,
 }
 
 /// Tells apart settings of clients that must not share a connection: two values are equal when
@@ -67,24 +69,7 @@ impl TlsFingerprint {
     pub fn new(identity: Option<&Identity>, trust: &Trust) -> Self {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(&identity.map_or([0; 32], |i| i.peer_id().0));
-        match trust {
-            Trust::Roots(roots) => {
-                hash.update(b"roots");
-                for root in roots {
-                    hash.update(&(root.len() as u64).to_be_bytes());
-                    hash.update(root);
-                }
-            }
-            Trust::Pins(pins) => {
-                hash.update(b"pins");
-                let mut pins = pins.clone();
-                pins.sort_unstable();
-                for pin in pins {
-                    hash.update(&pin.0);
-                }
-            }
-            Trust::DangerousAny => hash.update(b"any"),
-        }
+        trust.digest_into(&mut hash);
         let mut out = [0; 32];
         out.copy_from_slice(hash.finish().as_ref());
         Self(out)
@@ -119,7 +104,19 @@ impl ClientTls {
             config.key_log = log;
         }
         let fingerprint = TlsFingerprint::new(identity.as_ref(), trust);
-        Ok(Self { config: Arc::new(config), streams: Arc::default(), identity, fingerprint })
+        let security = Arc::new(trust.local_security(identity.as_ref().map(Identity::peer_id)));
+        Ok(Self {
+            config: Arc::new(config),
+            streams: Arc::default(),
+            identity,
+            security,
+            fingerprint,
+        })
+    }
+
+    /// What is known of the security of its connections before they are made.
+    pub(crate) fn security(&self) -> &Arc<LocalSecurity> {
+        &self.security
     }
 
     /// TLS for a stream link. Sessions of one link are never resumed on another.
@@ -189,7 +186,13 @@ impl HostTls {
         if let Some(log) = key_log {
             config.key_log = log;
         }
-        Ok(Self { config: Arc::new(config), streams: Arc::default(), identity })
+        let security = Arc::new(client_auth.local_security(identity.peer_id()));
+        Ok(Self { config: Arc::new(config), streams: Arc::default(), identity, security })
+    }
+
+    /// What is known of the security of its connections before they are made.
+    pub(crate) fn security(&self) -> &Arc<LocalSecurity> {
+        &self.security
     }
 
     /// TLS for a stream link. `plain`: a client may speak the plain protocol, too.
@@ -258,6 +261,11 @@ pub(super) fn initial_keys(first_destination_id: &[u8], side: Side) -> Option<qu
 /// What both sides of the connection can compute and nobody else.
 pub(super) fn exporter(tls: &quic::Connection) -> Result<[u8; 32], Error> {
     tls.export_keying_material([0; 32], EXPORTER_LABEL, None)
+}
+
+/// The number of a cipher suite in the registry of RFC 8446 §B.4; 0 when none is agreed on.
+pub(super) fn suite_number(tls: &quic::Connection) -> u16 {
+    tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()))
 }
 
 /// The name of a cipher suite, as RFC 8446 §B.4 writes it.

@@ -5,8 +5,10 @@
 
 use super::identity::{peer_id_of, security};
 use super::tls::provider;
+use crate::connection::AuthMethod;
 use crate::error::ApiError;
 use crate::ids::PeerId;
+use ring::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::WebPkiClientVerifier;
@@ -41,6 +43,81 @@ pub enum ClientAuth {
     Optional(Trust),
     /// Clients are not asked for a certificate.
     None,
+}
+
+/// What of a side's TLS settings a [`SecInfo`](crate::connection::SecInfo) tells.
+#[derive(Debug)]
+pub(crate) struct LocalSecurity {
+    /// Who we are.
+    pub(crate) identity: Option<PeerId>,
+    /// How a peer that shows a certificate is authenticated.
+    pub(crate) method: AuthMethod,
+    /// Digest of the whole trust policy.
+    pub(crate) trust: [u8; 32],
+}
+
+impl Trust {
+    const fn method(&self) -> AuthMethod {
+        match self {
+            Self::Roots(_) => AuthMethod::Certificate,
+            Self::Pins(_) => AuthMethod::Pin,
+            Self::DangerousAny => AuthMethod::DangerousAny,
+        }
+    }
+
+    /// Feeds the policy to a hash: equal policies feed the same, the order of pins means nothing.
+    pub(super) fn digest_into(&self, hash: &mut digest::Context) {
+        match self {
+            Self::Roots(roots) => {
+                hash.update(b"roots");
+                for root in roots {
+                    hash.update(&(root.len() as u64).to_be_bytes());
+                    hash.update(root);
+                }
+            }
+            Self::Pins(pins) => {
+                hash.update(b"pins");
+                let mut pins = pins.clone();
+                pins.sort_unstable();
+                for pin in pins {
+                    hash.update(&pin.0);
+                }
+            }
+            Self::DangerousAny => hash.update(b"any"),
+        }
+    }
+
+    pub(super) fn local_security(&self, identity: Option<PeerId>) -> LocalSecurity {
+        local(identity, self.method(), |hash| self.digest_into(hash))
+    }
+}
+
+impl ClientAuth {
+    pub(super) fn local_security(&self, identity: PeerId) -> LocalSecurity {
+        let (demand, trust) = match self {
+            Self::Required(trust) => (&b"required"[..], Some(trust)),
+            Self::Optional(trust) => (&b"optional"[..], Some(trust)),
+            Self::None => (&b"none"[..], None),
+        };
+        local(Some(identity), trust.map_or(AuthMethod::None, Trust::method), |hash| {
+            hash.update(demand);
+            if let Some(trust) = trust {
+                trust.digest_into(hash);
+            }
+        })
+    }
+}
+
+fn local(
+    identity: Option<PeerId>,
+    method: AuthMethod,
+    feed: impl FnOnce(&mut digest::Context),
+) -> LocalSecurity {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    feed(&mut hash);
+    let mut trust = [0; 32];
+    trust.copy_from_slice(hash.finish().as_ref());
+    LocalSecurity { identity, method, trust }
 }
 
 impl Trust {

@@ -26,6 +26,30 @@ use rmp::encode::{
 const AUTHENTICATION_REQUEST: u64 = 1;
 /// Type of an AuthenticationResponse.
 const AUTHENTICATION_RESPONSE: u64 = 2;
+/// Type of an Activity message.
+const ACTIVITY: u64 = 3;
+
+/// How much the sender of an Activity message still wants of the connection. A later message
+/// replaces an earlier one; before the first it is [`Activity::Active`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// It uses it, or may do so any time.
+    #[default]
+    Active,
+    /// No channel is open and nothing has moved for its hold time.
+    Idle {
+        /// Counts the times at which the sender became idle.
+        count: u32,
+    },
+    /// Idle, it knows that the receiver of this message is idle too, and starts nothing on the
+    /// connection before the receiver says that it is active again.
+    Retiring {
+        /// As in Idle.
+        count: u32,
+        /// The count of the receiver's message that this answers.
+        answers: u32,
+    },
+}
 
 /// One message of the CONTROL channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +70,8 @@ pub enum ControlMessage<'a> {
         /// Words for people, at most [`MAX_REASON_TEXT`] bytes.
         text: &'a str,
     },
+    /// How much the sender still wants of the connection.
+    Activity(Activity),
     /// Stream link: what TRANSPORT frames say on the datagram link.
     Link(LinkMessage<'a>),
     /// A type that we do not know; ignored.
@@ -222,6 +248,7 @@ pub fn parse(value: &[u8]) -> Result<ControlMessage<'_>, PeerMisbehaved> {
         Some(marker) if is_int(marker) => match read_int::<u64, _>(&mut d.rd) {
             Ok(AUTHENTICATION_REQUEST) => d.authentication_request(count),
             Ok(AUTHENTICATION_RESPONSE) => d.authentication_response(count),
+            Ok(ACTIVITY) => d.activity(count),
             Ok(kind) => Ok(link_message::parse(&mut d, kind, count)?
                 .map_or(ControlMessage::Unknown, ControlMessage::Link)),
             Err(_) => Ok(ControlMessage::Unknown),
@@ -438,6 +465,31 @@ impl<'a> Decoder<'a> {
     }
 }
 
+impl Decoder<'_> {
+    fn activity<'a>(&mut self, count: u32) -> Result<ControlMessage<'a>, PeerMisbehaved> {
+        if count < 2 {
+            return Err(bad("Activity has fewer than 2 elements"));
+        }
+        let level = self.uint(0..=2, "activity is not 0, 1 or 2")?;
+        if u64::from(count) < level + 2 {
+            return Err(bad("Activity has fewer elements than its level needs"));
+        }
+        let mut number = |why| self.uint(0..=u64::from(u32::MAX), why).map(|n| n as u32);
+        let level = if level == 0 {
+            Activity::Active
+        } else {
+            let count = number("count is not an unsigned 32-bit integer")?;
+            if level == 1 {
+                Activity::Idle { count }
+            } else {
+                let answers = number("answers is not an unsigned 32-bit integer")?;
+                Activity::Retiring { count, answers }
+            }
+        };
+        Ok(ControlMessage::Activity(level))
+    }
+}
+
 /// Appends to a vector, which never fails: the results of `rmp` are dropped here, once.
 pub(super) struct Encoder<'v>(pub &'v mut Vec<u8>);
 
@@ -532,4 +584,20 @@ pub fn encode_authentication_response(
     e.bool(accepted);
     e.uint(reason.0.into());
     e.str(cut(text, MAX_REASON_TEXT));
+}
+
+/// Appends an Activity message.
+pub fn encode_activity(out: &mut Vec<u8>, activity: Activity) {
+    let (level, numbers): (u64, &[u32]) = match activity {
+        Activity::Active => (0, &[]),
+        Activity::Idle { count } => (1, &[count]),
+        Activity::Retiring { count, answers } => (2, &[count, answers]),
+    };
+    let mut e = Encoder(out);
+    e.array(2 + numbers.len() as u32);
+    e.uint(ACTIVITY);
+    e.uint(level);
+    for number in numbers {
+        e.uint((*number).into());
+    }
 }

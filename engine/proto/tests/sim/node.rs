@@ -434,8 +434,8 @@ impl Node {
                 let options = StreamOptions { plain, on_hold: false };
                 match over {
                     Over::Datagrams => ep.connect(now, 0, remotes, config),
-                    Over::Either => ep.connect_either(now, 0, remotes, remotes[0], config),
-                    _ => ep.connect_stream(now, remotes[0], config, options),
+                    Over::Either => ep.connect_either(now, 0, remotes, config),
+                    _ => ep.connect_stream(now, &remotes[..1], config, options),
                 }
             })
             .expect("connect");

@@ -312,8 +312,9 @@ impl Raw {
             credential: setup.credential.clone(),
             connection: None,
         };
-        let conn =
-            endpoint.connect_stream(start(), address(), &config, setup.options).expect("connect");
+        let conn = endpoint
+            .connect_stream(start(), &[address()], &config, setup.options)
+            .expect("connect");
         let (cert, key) = tls::der(1, tls::HOST_NAME);
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])

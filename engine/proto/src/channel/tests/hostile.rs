@@ -23,6 +23,40 @@ fn config() -> ConnectionConfig {
     }
 }
 
+/// A broken Activity message ends the connection with an error that names the field; one before
+/// authentication is out of place.
+#[test]
+fn a_broken_activity_message_names_its_field() {
+    use super::super::Mux;
+    use crate::error::PeerMisbehaved;
+    use crate::event::NullSink;
+    use crate::ids::{ConnHandle, Role};
+    use crate::time::Instant;
+    use crate::wire::frame::RawFrame;
+    let conn = ConnHandle { slot: 0, generation: 1 };
+    let say = |ready: bool, message: &[u8]| {
+        let mut mux = Mux::new(Role::Host, &std::sync::Arc::new(config()));
+        if ready {
+            mux.set_ready(Instant::ZERO);
+        }
+        let mut payload = vec![0; 10];
+        write_stream_header(&mut payload, 0, 0, message.len());
+        payload.extend_from_slice(message);
+        let extra = payload[4..10].to_vec();
+        let frame = RawFrame {
+            channel: 0,
+            extra: extra.try_into().expect("six bytes"),
+            body: &payload[10..],
+        };
+        mux.on_frame(Instant::ZERO, conn, 0, &frame, 0, &mut NullSink)
+    };
+    assert_eq!(say(true, &[0x92, 0x10, 0x00]), Ok(()));
+    let range = PeerMisbehaved::Control("activity is not 0, 1 or 2");
+    assert_eq!(say(true, &[0x92, 0x10, 0x05]), Err(range));
+    let early = PeerMisbehaved::Unexpected("Activity before authentication");
+    assert_eq!(say(false, &[0x92, 0x10, 0x00]), Err(early));
+}
+
 fn frame(rng: &mut Rng, control: &mut u64) -> Vec<u8> {
     let ids = [1, 2, 3, 4, 5, 6, 0x8000, 0x8001, 0x8002];
     let id = ids[rng.below(ids.len() as u64) as usize];

@@ -15,19 +15,19 @@ mod receive;
 mod transmit;
 
 use super::handshaking::{Authentication, PeerInfo};
+use super::sec_info::Decision;
 use super::{Connection, Path};
 use crate::channel::{FrameShape, Framing};
 use crate::config::ConnectionConfig;
 use crate::endpoint::{ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 use crate::event::Sink;
-use crate::handshake::StreamTls;
 use crate::handshake::tls::{alert_reason, close_reason};
+use crate::handshake::{LocalSecurity, StreamTls};
 use crate::ids::{ConnHandle, Role};
 use crate::limits::FRAME_HEADER_LEN;
 use crate::status::{Status, Trigger};
 use crate::time::{Duration, Instant};
-use crate::wire::control;
 use crate::wire::link_message::LinkMessage;
 use crate::wire::params::TransportParams;
 use crate::wire::record::FrameRecord;
@@ -58,6 +58,8 @@ pub(crate) struct StreamLink {
     /// Client: the datagram link is tried at the same time, and the first to prove the host wins.
     racing: bool,
     remote: SocketAddr,
+    /// Client: where it is to be connected to, until somebody does that.
+    targets: Vec<SocketAddr>,
     local: Option<IpAddr>,
     /// The TLS handshake is complete.
     up: bool,
@@ -132,8 +134,12 @@ pub(crate) struct StreamSide {
     pub(crate) tls: StreamTls,
     pub(crate) plain: bool,
     pub(crate) credential: Vec<u8>,
+    /// What the TLS settings say of its security.
+    pub(crate) security: Arc<LocalSecurity>,
     pub(crate) on_hold: bool,
     pub(crate) remote: SocketAddr,
+    /// Client: all addresses of the host.
+    pub(crate) targets: Vec<SocketAddr>,
     pub(crate) local: Option<IpAddr>,
     /// Number of the socket it came through; without meaning for a client.
     pub(crate) socket: u16,
@@ -151,7 +157,11 @@ impl Connection {
         shared: &mut Shared,
     ) -> Self {
         let path = Path::new(side.socket, side.remote, side.local, true);
-        let mut conn = Self::new(now, handle, role, config, path, None, shared);
+        let security = side.security.clone();
+        let mut conn = Self::new(now, handle, role, config, path, None, security, shared);
+        if role == Role::Client {
+            conn.note_credential(&side.credential);
+        }
         if role == Role::Client {
             let framing = if side.plain { Framing::Plain } else { Framing::Stream };
             conn.mux.set_framing(framing);
@@ -170,6 +180,7 @@ impl StreamLink {
             on_hold: side.on_hold,
             racing,
             remote: side.remote,
+            targets: side.targets,
             local: side.local,
             up: false,
             has_params: false,
@@ -231,6 +242,11 @@ impl Connection {
         self.stream.as_ref().map(|link| link.remote)
     }
 
+    /// The same, all addresses, once.
+    pub(crate) fn take_stream_targets(&mut self) -> Vec<SocketAddr> {
+        self.stream.as_mut().map(|link| core::mem::take(&mut link.targets)).unwrap_or_default()
+    }
+
     /// The TCP connection stands, between these addresses.
     pub(crate) fn stream_connected(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
         let Some(link) = &mut self.stream else { return };
@@ -278,6 +294,9 @@ impl Connection {
         self.peer = Some(Box::new(PeerInfo {
             id: peer.id,
             suite: peer.suite,
+            suite_number: peer.suite_number,
+            exporter: peer.exporter,
+            since: now,
             resumed: peer.resumed,
             server_name: peer.server_name,
             connected_timeout: self.config.connected_timeout,
@@ -295,10 +314,10 @@ impl Connection {
         let limits = TransportParams { early_data: 0, ..self.stream_params() };
         self.mux.set_peer(&limits);
         match self.role {
-            Role::Client => {
-                self.authentication = Authentication::Done;
-                self.establish(now, sink);
-            }
+            Role::Client => match &mut self.decision {
+                Decision::None => self.establish_plain(now, sink),
+                wanted => *wanted = Decision::Due(Vec::new()),
+            },
             Role::Host => self.on_authentication_request(&[], sink),
         }
     }
@@ -322,9 +341,16 @@ impl Connection {
             return;
         }
         let credential = core::mem::take(&mut link.credential);
-        let mut message = Vec::new();
-        control::encode_authentication_request(&mut message, &credential);
-        self.mux.send_control(&message);
+        match &mut self.decision {
+            Decision::None => self.send_authentication_request(&credential),
+            wanted => *wanted = Decision::Due(credential),
+        }
+    }
+
+    /// Client: a plain link is usable as soon as the host is proven.
+    pub(in crate::connection) fn establish_plain<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        self.authentication = Authentication::Done;
+        self.establish(now, sink);
     }
 
     /// Client: this link was chosen.
