@@ -23,8 +23,11 @@ pub struct PairingConfig {
     pub backoff: Duration,
     /// Longest pause between attempts; a connection that lasted this long starts anew. 30 s.
     pub backoff_max: Duration,
-    /// Seed of the part of each pause (up to half of it) that is random, so that the clients of a
-    /// source that was restarted do not all come back at once; 0 = nothing is random.
+    /// When a connection that stood is lost, the others of the source are lost, too, most likely:
+    /// the first attempt waits for a random part of this in addition, so that the clients of a
+    /// source that is restarted do not all come back in one moment. 2 s.
+    pub backoff_spread: Duration,
+    /// Seed of what is random in each pause: the above, and up to half of it; 0 = nothing.
     pub backoff_seed: u64,
 }
 
@@ -39,6 +42,7 @@ impl Default for PairingConfig {
             queue_bytes: 64 << 10,
             backoff: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
+            backoff_spread: Duration::from_secs(2),
             backoff_seed: 0,
         }
     }
@@ -103,12 +107,16 @@ impl Backoff {
 
     /// A connection, or the attempt to make one, ended by itself.
     pub(super) fn ended(&mut self, now: Instant, config: &PairingConfig) {
-        if self.opened_at.take().is_some_and(|at| now.since(at) >= config.backoff_max) {
-            self.failures = 0;
+        let mut spread = Duration::ZERO;
+        if let Some(at) = self.opened_at.take() {
+            spread = self.jitter(config.backoff_spread);
+            if now.since(at) >= config.backoff_max {
+                self.failures = 0;
+            }
         }
         let pause = config.backoff.mul(1 << self.failures.min(32)).min(config.backoff_max);
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(now + pause.saturating_sub(self.jitter(pause.div(2))));
+        self.retry_at = Some(now + spread + pause.saturating_sub(self.jitter(pause.div(2))));
     }
 
     /// A number below `bound` that differs from client to client (SplitMix64).

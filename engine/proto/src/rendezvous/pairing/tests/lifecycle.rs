@@ -145,6 +145,28 @@ fn pauses_differ_from_client_to_client() {
     assert_eq!(pause(5), pause(5));
 }
 
+/// The clients of a source that is restarted come back one after the other.
+#[test]
+fn lost_connections_are_made_again_spread_over_two_seconds() {
+    let pause = |seed| {
+        let config = PairingConfig { backoff_seed: seed, ..PairingConfig::default() };
+        let mut side = Side::with(Controller, config);
+        side.call(|p, now| p.set_active(now, true));
+        side.call(|p, now| p.assign_client_id(now, Some(client("me"))).unwrap());
+        side.call(|p, now| p.assign_access_token(now, Some(token("t"))));
+        side.call(Pairing::connection_open);
+        side.call(Pairing::connection_closed);
+        side.pairing.next_timeout().unwrap().since(side.now).as_millis()
+    };
+    let mut tenths = [0; 23];
+    for seed in 1..=1000 {
+        let pause = pause(seed);
+        assert!((125..=2_250).contains(&pause), "{pause} ms");
+        tenths[pause as usize / 100] += 1;
+    }
+    assert!(tenths[3..20].iter().all(|n| (25..=80).contains(n)), "{tenths:?}");
+}
+
 #[test]
 fn a_pair_survives_a_restart_of_the_source() {
     let mut side = Side::interacting(Controller, "me", "you");
