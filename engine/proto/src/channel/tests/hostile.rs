@@ -50,11 +50,11 @@ fn a_broken_activity_message_names_its_field() {
         };
         mux.on_frame(Instant::ZERO, conn, 0, &frame, 0, &mut NullSink)
     };
-    assert_eq!(say(true, &[0x92, 0x10, 0x00]), Ok(()));
+    assert_eq!(say(true, &[0x92, 0x03, 0x00]), Ok(()));
     let range = PeerMisbehaved::Control("activity is not 0, 1 or 2");
-    assert_eq!(say(true, &[0x92, 0x10, 0x05]), Err(range));
+    assert_eq!(say(true, &[0x92, 0x03, 0x05]), Err(range));
     let early = PeerMisbehaved::Unexpected("Activity before authentication");
-    assert_eq!(say(false, &[0x92, 0x10, 0x00]), Err(early));
+    assert_eq!(say(false, &[0x92, 0x03, 0x00]), Err(early));
 }
 
 fn frame(rng: &mut Rng, control: &mut u64) -> Vec<u8> {

@@ -204,7 +204,7 @@ fn what_is_unknown_is_skipped() {
     let expected = ChannelRequestMessage { name: "x", channel: 1, is_answer: true, options };
     assert_eq!(parse(&message), Ok(ControlMessage::ChannelRequest(expected)));
 
-    for unknown in [&[0x91, 0x00][..], &[0x92, 3, 0xC0], &[0x91, 0xFF], &[0x91, 0xD0, 0x80]] {
+    for unknown in [&[0x91, 0x00][..], &[0x92, 0x40, 0xC0], &[0x91, 0xFF], &[0x91, 0xD0, 0x80]] {
         assert_eq!(parse(unknown), Ok(ControlMessage::Unknown), "{unknown:?}");
     }
     let later = raw(&[&[1], &[0xC4, 1, 9], &[0xC0], &[0x80]]);
