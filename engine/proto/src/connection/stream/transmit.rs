@@ -24,6 +24,12 @@ impl Connection {
         scratch: &mut [u8],
         sink: &mut S,
     ) -> usize {
+        if self.is_plain()
+            && let Some(written) = self.stream.as_ref().map(|link| link.written)
+        {
+            // Nothing on the wire says more than that TCP has what was written before.
+            self.stream_acked(now, written, sink);
+        }
         let Some(mut tls) = self.stream.as_mut().and_then(|link| link.tls.take()) else { return 0 };
         let mut n = 0;
         loop {
@@ -45,12 +51,6 @@ impl Connection {
         if let Some(link) = &mut self.stream {
             link.tls = Some(tls);
             link.bytes_sent += n as u64;
-        }
-        if self.is_plain()
-            && let Some(written) = self.stream.as_ref().map(|link| link.written)
-        {
-            // Nothing on the wire says more than that TCP has it.
-            self.stream_acked(now, written, sink);
         }
         n
     }
