@@ -6,6 +6,9 @@ use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::status::Status;
 
+/// Events for which room is kept.
+const KEPT: usize = 16;
+
 #[derive(Debug)]
 enum Event {
     Status(ConnHandle, Status, Status, Option<CloseReason>),
@@ -26,6 +29,17 @@ impl Deferred {
         self.events.is_empty()
     }
 
+    /// The application has closed a connection: what its channels had to tell is of no interest.
+    pub(crate) fn forget_channels(&mut self, conn: ConnHandle) {
+        self.events.retain(|event| match event {
+            Event::Status(..) => true,
+            Event::Ready(of, _)
+            | Event::Closed(of, ..)
+            | Event::Writable(of, _)
+            | Event::Receipt(of, ..) => *of != conn,
+        });
+    }
+
     /// Tells everything to `sink`, in order.
     pub(crate) fn replay<S: Sink>(&mut self, sink: &mut S) {
         for event in self.events.drain(..) {
@@ -39,6 +53,7 @@ impl Deferred {
                 Event::Receipt(conn, channel, token) => sink.receipt(conn, channel, token),
             }
         }
+        self.events.shrink_to(KEPT);
     }
 }
 

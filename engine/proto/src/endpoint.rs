@@ -19,7 +19,7 @@ mod types;
 
 pub use crate::connection::StreamNeeds;
 pub(crate) use shared::Shared;
-pub use streams::{ClosedStream, StreamOptions};
+pub use streams::{ClosedStream, MIN_STREAM_BUFFER, StreamOptions};
 pub use types::*;
 
 use crate::config::ConnectionConfig;

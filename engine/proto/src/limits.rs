@@ -35,6 +35,10 @@ pub const FRAME_EXTRA_LEN: usize = 6;
 pub const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_EXTRA_LEN;
 /// Plaintext of one TLS record (RFC 8446 §5.1): a stream link packs frames into pieces of this size.
 pub const STREAM_RECORD: usize = 16 * 1024;
+/// Bytes of it that frames of channels may fill: the rest is for messages of the link itself.
+pub const STREAM_PAYLOAD: usize = STREAM_RECORD - 256;
+/// Frames of a stream link remembered at once until the peer has taken them; more are not sent.
+pub const MAX_STREAM_RECORDS: usize = 1 << 17;
 /// Longest body of one frame.
 pub const MAX_FRAME_BODY: usize = u16::MAX as usize;
 
@@ -113,6 +117,9 @@ const _: () = assert!(
     MAX_DATAGRAM <= MAX_FRAGMENTS * (whole_blocks(MIN_PACKET - PACKET_OVERHEAD) - FRAME_OVERHEAD)
 );
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
+// What we send on CONTROL fits whole into one record; the rest holds four messages of the link.
+const _: () = assert!(FRAME_HEADER_LEN + MAX_CREDENTIAL + 16 < STREAM_PAYLOAD);
+const _: () = assert!(MAX_REASON_TEXT + 64 < STREAM_RECORD - STREAM_PAYLOAD);
 const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
 const _: () =

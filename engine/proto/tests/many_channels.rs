@@ -1,11 +1,11 @@
-//! 65,534 channels open at once, 32,767 opened by each side, twice over.
+//! 65,534 channels open at once, 32,767 opened by each side, twice over, on every link.
 
 mod sim;
 
 use sim::alloc;
 use sim::node::NodeConfig;
 use sim::pair::{CLIENT, HOST, Pair, options};
-use sim::{Flow, Size, ms, secs};
+use sim::{Flow, Over, Size, ms, on_both_links, secs};
 use std::collections::BTreeSet;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::event::ChannelEnd;
@@ -96,59 +96,95 @@ fn write_then_close_all(pair: &mut Pair, round: usize) {
 
 #[test]
 fn all_channels_open_at_once_and_again() {
-    let mut pair = pair(1);
-    for round in 0..2 {
-        alloc::reset_peaks();
-        open_all(&mut pair, round);
-        write_then_close_all(&mut pair, round);
-        for node in [CLIENT, HOST] {
-            let peak = pair.w.nodes[node].heap_peak();
-            println!("node {node}, round {round}: {peak} bytes at most");
-            assert!(peak < PEAK_BYTES, "node {node}: {peak} bytes");
+    on_both_links(|_| {
+        let mut pair = pair(1);
+        for round in 0..2 {
+            alloc::reset_peaks();
+            open_all(&mut pair, round);
+            write_then_close_all(&mut pair, round);
+            for node in [CLIENT, HOST] {
+                let peak = pair.w.nodes[node].heap_peak();
+                println!("node {node}, round {round}: {peak} bytes at most");
+                assert!(peak < PEAK_BYTES, "node {node}: {peak} bytes");
+            }
         }
-    }
-    pair.finish();
+        pair.finish();
+    });
 }
 
 #[test]
 fn write_then_close_on_each_loses_no_byte() {
-    // Open, write and end in one go, without waiting for any answer; twice over with the same ids;
-    // and a lingering close right behind the last of them.
-    let mut pair = pair(2);
-    for node in [CLIENT, HOST] {
-        pair.w.nodes[node].policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
-    }
-    for round in 0..2 {
-        for i in 0..EACH {
-            for node in [CLIENT, HOST] {
-                let name = format!("{round}/{node}/{i}");
-                let kind = options(ChannelKind::Bytes);
-                let flow = flow(i);
-                let opened = pair.try_open(node, &name, kind, flow.clone());
-                if opened.is_err() {
-                    // The other half of the ids is still being closed.
-                    pair.run_until("an id is free", secs(60), |p| {
-                        p.stats(node).channels < MAX_CHANNELS - 1_000
-                    });
-                    pair.try_open(node, &name, kind, flow).expect("open");
+    on_both_links(|_| {
+        // Open, write and end in one go, without waiting for any answer; twice over with the same ids;
+        // and a lingering close right behind the last of them.
+        let mut pair = pair(2);
+        for node in [CLIENT, HOST] {
+            pair.w.nodes[node].policy.answer = Box::new(|_, _| Flow::of(0, Size::Fixed(1)));
+        }
+        for round in 0..2 {
+            for i in 0..EACH {
+                for node in [CLIENT, HOST] {
+                    let name = format!("{round}/{node}/{i}");
+                    let kind = options(ChannelKind::Bytes);
+                    let flow = flow(i);
+                    let opened = pair.try_open(node, &name, kind, flow.clone());
+                    if opened.is_err() {
+                        // The other half of the ids is still being closed.
+                        pair.run_until("an id is free", secs(60), |p| {
+                            p.stats(node).channels < MAX_CHANNELS - 1_000
+                        });
+                        pair.try_open(node, &name, kind, flow).expect("open");
+                    }
                 }
             }
+            if round == 0 {
+                pair.run_until("all are over", secs(300), |p| {
+                    [CLIENT, HOST].iter().all(|n| p.stats(*n).channels == 0)
+                });
+                pair.check_delivery();
+            }
         }
-        if round == 0 {
-            pair.run_until("all are over", secs(300), |p| {
-                [CLIENT, HOST].iter().all(|n| p.stats(*n).channels == 0)
-            });
-            pair.check_delivery();
+        pair.close(CLIENT, Some(secs(100)));
+        pair.w.run_until("the lingering side is dead", secs(100), |w| w.nodes[CLIENT].is_empty());
+        pair.w.drain(secs(20));
+        let report = pair.conn(CLIENT).report.clone().expect("a report");
+        assert_eq!(report.undelivered_bytes, 0);
+        for chan in pair.conn(CLIENT).channels.values().filter(|c| c.ours) {
+            let at_host = pair.conn(HOST).named(&chan.name).expect("it was asked for");
+            assert!(at_host.eof, "{} has no EOF", chan.name);
+        }
+        pair.check_delivery();
+    });
+}
+
+#[test]
+fn on_a_plain_stream_the_opener_ends_each_and_loses_no_byte() {
+    let client = NodeConfig { over: Over::PlainStream, ..NodeConfig::client() };
+    let change = |c: &mut trunkline_proto::config::ConnectionConfig| c.channel_timeout = secs(120);
+    let mut pair = Pair::apart(3, client.with(change), NodeConfig::host().with(change));
+    pair.connect();
+    for round in 0..2 {
+        open_all(&mut pair, round);
+        for i in 0..EACH {
+            for opener in [CLIENT, HOST] {
+                pair.send(opener, &format!("{round}/{opener}/{i}"), flow(i));
+            }
+        }
+        pair.run_until("all are over", secs(300), |p| {
+            [CLIENT, HOST].iter().all(|n| p.stats(*n).channels == 0)
+        });
+        pair.settle();
+        pair.check_delivery();
+        for node in [CLIENT, HOST] {
+            for chan in pair.conn(node).channels.values() {
+                assert_eq!(chan.end, Some(ChannelEnd::Finished), "{}", chan.name);
+                assert_eq!(chan.eof, !chan.ours, "{}", chan.name);
+            }
+            let handle = pair.handle(node);
+            let conn = pair.w.nodes[node].app.conn_mut(handle);
+            conn.channels.clear();
+            conn.by_name.clear();
         }
     }
-    pair.close(CLIENT, Some(secs(100)));
-    pair.w.run_until("the lingering side is dead", secs(100), |w| w.nodes[CLIENT].is_empty());
-    pair.w.drain(secs(20));
-    let report = pair.conn(CLIENT).report.clone().expect("a report");
-    assert_eq!(report.undelivered_bytes, 0);
-    for chan in pair.conn(CLIENT).channels.values().filter(|c| c.ours) {
-        let at_host = pair.conn(HOST).named(&chan.name).expect("it was asked for");
-        assert!(at_host.eof, "{} has no EOF", chan.name);
-    }
-    pair.check_delivery();
+    pair.finish();
 }

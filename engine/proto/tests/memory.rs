@@ -7,13 +7,15 @@ mod sim;
 use sim::alloc;
 use sim::node::NodeConfig;
 use sim::pair::{CLIENT, HOST, Pair, options};
-use sim::{Flow, Size, World, secs};
+use sim::{Flow, Over, Size, World, secs};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::status::Status;
 
 /// Bytes of heap of one idle connection after its handshake, on each side: tables included, and what
 /// the allocator adds.
 const IDLE_CONNECTION_BYTES: i64 = 5 * 1024;
+/// The same over a stream: TLS keeps its own state, and a buffer for what it reads.
+const IDLE_STREAM_BYTES: i64 = 12 * 1024;
 /// More for the first channel: its map and lists begin with room for a few.
 const FIRST_CHANNEL_BYTES: i64 = 512;
 /// The same of one idle, answered channel of many.
@@ -42,9 +44,9 @@ fn connect(w: &mut World, count: usize) {
 }
 
 /// What each of many more connections costs each side, `then` included.
-fn check_connections(figure: i64, what: &str, mut then: impl FnMut(&mut World)) {
+fn check_connections(over: Over, figure: i64, what: &str, mut then: impl FnMut(&mut World)) {
     let mut w = World::new(1);
-    w.add("client", NodeConfig::client());
+    w.add("client", NodeConfig { over, ..NodeConfig::client() });
     w.add("host", NodeConfig::host());
     connect(&mut w, 100);
     then(&mut w);
@@ -63,13 +65,25 @@ fn check_connections(figure: i64, what: &str, mut then: impl FnMut(&mut World)) 
 
 #[test]
 fn an_idle_connection_stays_within_its_figure() {
-    check_connections(IDLE_CONNECTION_BYTES, "an idle connection", |_| {});
+    check_connections(Over::Datagrams, IDLE_CONNECTION_BYTES, "an idle connection", |_| {});
+}
+
+#[test]
+fn an_idle_connection_over_a_stream_stays_within_its_figure() {
+    for over in [Over::Stream, Over::PlainStream] {
+        check_connections(
+            over,
+            IDLE_STREAM_BYTES,
+            &format!("an idle connection over {over:?}"),
+            |_| {},
+        );
+    }
 }
 
 #[test]
 fn an_idle_connection_with_a_channel_stays_within_its_figure() {
     let figure = IDLE_CONNECTION_BYTES + FIRST_CHANNEL_BYTES;
-    check_connections(figure, "an idle connection with a channel", |w| {
+    check_connections(Over::Datagrams, figure, "an idle connection with a channel", |w| {
         let conns: Vec<_> = w.nodes[0].app.conns.keys().copied().collect();
         for (i, conn) in conns.into_iter().enumerate() {
             if !w.nodes[0].app.conns[&conn].channels.is_empty() {

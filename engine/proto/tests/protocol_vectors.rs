@@ -18,8 +18,9 @@ use trunkline_proto::wire::ack::{EcnCounts, write_ack};
 use trunkline_proto::wire::codec::{Reader, Writer};
 use trunkline_proto::wire::control::{self, ChannelRequestMessage, ControlMessage, RequestOptions};
 use trunkline_proto::wire::frame::{
-    DatagramHeader, Frames, write_datagram_header, write_stream_header,
+    DatagramHeader, Frames, write_bare_header, write_datagram_header, write_stream_header,
 };
+use trunkline_proto::wire::link_message::LinkMessage;
 use trunkline_proto::wire::packet::{
     Level, LongHeader, LongPrefix, MessageType, Retry, ShortHeader, VersionList, expand_pn,
 };
@@ -137,6 +138,7 @@ fn check(v: &Vector) -> Checked {
         "payload-malformed" => payload_malformed(v),
         "transport" => transport(v),
         "control" => control(v),
+        "stream-frame" => stream_frame(v),
         "sealed-long" => sealed_long(v),
         "sealed-short" => sealed_short(v),
         other => Err(format!("unknown kind {other}")),
@@ -159,7 +161,7 @@ fn every_vector_holds_in_both_directions() {
         }
     }
     assert!(failures.is_empty(), "docs/protocol.md:\n{failures}");
-    assert_eq!(count.len(), 14, "some kind of vector is missing: {count:?}");
+    assert_eq!(count.len(), 15, "some kind of vector is missing: {count:?}");
     assert!(count.values().sum::<usize>() >= 50, "{count:?}");
 }
 
@@ -402,7 +404,7 @@ fn ack(v: &Vector) -> Checked {
 
 fn control(v: &Vector) -> Checked {
     let mut encoded = Vec::new();
-    let credential;
+    let (credential, parameters);
     let message = match v.get("message").unwrap_or_default() {
         "ChannelRequest" => {
             let message = channel_request(v)?;
@@ -420,12 +422,53 @@ fn control(v: &Vector) -> Checked {
             control::encode_authentication_response(&mut encoded, accepted, reason, text);
             ControlMessage::AuthenticationResponse { accepted, reason, text }
         }
-        other => return Err(format!("unknown message {other}")),
+        name => {
+            parameters = if name == "Parameters" { v.bytes("parameters")? } else { Vec::new() };
+            let message = link_message(v, name, &parameters)?;
+            message.encode(&mut encoded);
+            ControlMessage::Link(message)
+        }
     };
     v.is_hex(&encoded)?;
     let document = v.bytes("hex")?;
     same("length", control::next_value(&document), Ok(Some(document.len())))?;
     same("message", control::parse(&document), Ok(message))
+}
+
+fn link_message<'a>(
+    v: &Vector,
+    name: &str,
+    parameters: &'a [u8],
+) -> Result<LinkMessage<'a>, String> {
+    let channel = || v.num("channel");
+    Ok(match name {
+        "Parameters" => LinkMessage::Parameters(parameters),
+        "Consumed" => LinkMessage::Consumed { position: v.num("position")? },
+        "Ping" => LinkMessage::Ping,
+        "Credit" => LinkMessage::Credit { channel: channel()?, limit: v.num("limit")? },
+        "ChannelReset" => LinkMessage::Reset {
+            channel: channel()?,
+            code: v.num("code")?,
+            final_offset: v.num("final_offset")?,
+        },
+        "ChannelStop" => LinkMessage::Stop { channel: channel()?, code: v.num("code")? },
+        "Close" => LinkMessage::Close {
+            reason: Reason(v.num("reason")?),
+            discarded: v.num("discarded")?,
+            text: v.text("text")?,
+        },
+        "CloseAck" => LinkMessage::CloseAck,
+        other => return Err(format!("unknown message {other}")),
+    })
+}
+
+/// A frame of the stream link: the header alone stands before the body.
+fn stream_frame(v: &Vector) -> Checked {
+    let (channel, body) = (v.num("channel")?, v.bytes("body")?);
+    let mut encoded = vec![0; limits::FRAME_HEADER_LEN];
+    write_bare_header(&mut encoded, channel, body.len());
+    encoded.extend(body);
+    v.is_hex(&encoded)
 }
 
 fn channel_request(v: &Vector) -> Result<ChannelRequestMessage<'static>, String> {

@@ -37,6 +37,28 @@ fn matrix(test: &str, first: u64, kinds: Kinds, channels: u64) {
     });
 }
 
+fn plain_matrix(test: &str, first: u64, kinds: Kinds, channels: u64) {
+    Scenario::new(0, Kinds::Mixed, 2).over_a_plain_stream().digest();
+    seeds::run("streams", test, first, 200, |seed| {
+        Scenario::new(seed, kinds, channels).over_a_plain_stream().run();
+    });
+}
+
+#[test]
+fn matrix_plain_1() {
+    plain_matrix("matrix_plain_1", 340_000, Kinds::Mixed, 1);
+}
+
+#[test]
+fn matrix_plain_20() {
+    plain_matrix("matrix_plain_20", 350_000, Kinds::Mixed, 20);
+}
+
+#[test]
+fn matrix_plain_bytes_200() {
+    plain_matrix("matrix_plain_bytes_200", 360_000, Kinds::Only(ChannelKind::Bytes), 200);
+}
+
 #[test]
 fn matrix_mixed_1() {
     matrix("matrix_mixed_1", 310_000, Kinds::Mixed, 1);

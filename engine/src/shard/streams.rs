@@ -14,7 +14,7 @@ use crate::handle::ListenerId;
 use crate::handler::Handler;
 use crate::io::{Driver, StreamEvent, StreamId};
 use crate::shard::context::Source;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use trunkline_proto::endpoint::StreamNeeds;
@@ -79,8 +79,9 @@ pub(crate) struct Streams {
     connecting: Vec<Connecting>,
     /// Connections that may have something to send.
     wanting: VecDeque<ConnHandle>,
-    /// Streams without a connection, until the peer has ended its direction.
-    draining: HashSet<StreamId>,
+    /// Streams without a connection, until the peer has ended its direction, with what is still to
+    /// be said before ours ends.
+    draining: HashMap<StreamId, Vec<u8>>,
     /// When they have waited long enough, the first first; those that are gone among them.
     drains: VecDeque<Draining>,
     /// Listening sockets that are to be closed.
@@ -168,8 +169,8 @@ impl Streams {
         self.by_conn.insert(conn, stream);
     }
 
-    fn drain(&mut self, id: StreamId, now: Instant, left: u32) {
-        self.draining.insert(id);
+    fn drain(&mut self, id: StreamId, farewell: Vec<u8>, now: Instant, left: u32) {
+        self.draining.insert(id, farewell);
         self.drains.push_back(Draining { id, until: now + DRAIN, left });
     }
 }
@@ -262,10 +263,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 StreamEvent::Sent(stream) => {
                     if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
                         self.core.streams.wanting.push_back(conn);
+                    } else {
+                        self.say_farewell(stream);
                     }
                 }
                 StreamEvent::Finished(stream) | StreamEvent::Failed(stream, _)
-                    if self.core.streams.draining.remove(&stream) =>
+                    if self.core.streams.draining.remove(&stream).is_some() =>
                 {
                     self.driver.close_stream(stream);
                 }
@@ -327,7 +330,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         while streams.by_conn.len() + streams.draining.len() >= most
             && let Some(oldest) = streams.drains.pop_front()
         {
-            if streams.draining.remove(&oldest.id) {
+            if streams.draining.remove(&oldest.id).is_some() {
                 self.driver.abort_stream(oldest.id);
             }
         }
@@ -379,44 +382,59 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         while let Some(conn) = self.core.endpoint.next_stream() {
             self.core.streams.wanting.push_back(conn);
         }
+        // Before anything asks what such a connection needs: it may still have something to say.
+        self.take_closed();
         let mut sends = 0;
         for _ in 0..self.core.streams.wanting.len() {
             let Some(conn) = self.core.streams.wanting.pop_front() else { break };
             sends += self.transmit_stream(conn);
         }
+        self.take_closed();
+        self.end_draining();
+        sends
+    }
+
+    /// Looks after the streams of connections that are gone.
+    fn take_closed(&mut self) {
         while let Some(closed) = self.core.endpoint.closed_stream() {
             let Some(stream) = self.core.streams.by_conn.get(&closed.conn).copied() else {
                 self.give_up_connecting(closed.conn);
                 continue;
             };
-            let farewell = &closed.farewell;
-            if farewell.is_empty() && !stream.used {
+            if closed.farewell.is_empty() && !stream.used {
                 // The peer was told nothing that could be taken back.
                 self.close_stream(closed.conn);
-                continue;
+            } else {
+                self.drain_stream(closed.conn, closed.farewell);
             }
-            if !farewell.is_empty()
-                && let Some(buffer) = self.driver.stream_buffer(stream.id)
-                && let Some(room) = buffer.get_mut(..farewell.len())
-            {
-                room.copy_from_slice(farewell);
-                self.driver.send_stream(stream.id, farewell.len());
-            }
-            self.drain_stream(closed.conn);
         }
-        self.end_draining();
-        sends
     }
 
     /// The connection of a stream is gone: our direction ends, and the peer's is awaited.
-    fn drain_stream(&mut self, conn: ConnHandle) {
+    fn drain_stream(&mut self, conn: ConnHandle, farewell: Vec<u8>) {
         let streams = &mut self.core.streams;
         if let Some(stream) = streams.by_conn.remove(&conn) {
             streams.by_stream.remove(&stream.id);
-            streams.drain(stream.id, self.core.now, DRAINS);
-            self.driver.shutdown_stream(stream.id);
+            streams.drain(stream.id, farewell, self.core.now, DRAINS);
+            self.say_farewell(stream.id);
             self.driver.read_stream(stream.id, true);
         }
+    }
+
+    /// Ends our direction of a stream whose connection is gone, with its last words if there are any.
+    fn say_farewell(&mut self, id: StreamId) {
+        let Some(farewell) = self.core.streams.draining.get_mut(&id) else { return };
+        if !farewell.is_empty() {
+            // They wait for what is being sent before.
+            let Some(buffer) = self.driver.stream_buffer(id) else { return };
+            let farewell = std::mem::take(farewell);
+            if let Some(room) = buffer.get_mut(..farewell.len()) {
+                room.copy_from_slice(&farewell);
+                self.core.counters.bytes_sent.add(farewell.len() as u64);
+                self.driver.send_stream(id, farewell.len());
+            }
+        }
+        self.driver.shutdown_stream(id);
     }
 
     /// Closes the streams that have waited long enough.
@@ -425,14 +443,12 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let streams = &mut self.core.streams;
         while let Some(first) = streams.drains.front().copied().filter(|d| d.until <= now) {
             streams.drains.pop_front();
-            if !streams.draining.remove(&first.id) {
-                continue;
-            }
+            let Some(farewell) = streams.draining.remove(&first.id) else { continue };
             if self.driver.stream_buffer(first.id).is_some() {
                 self.driver.send_stream(first.id, 0);
                 self.driver.close_stream(first.id);
             } else if first.left > 0 {
-                streams.drain(first.id, now, first.left - 1);
+                streams.drain(first.id, farewell, now, first.left - 1);
             } else {
                 self.driver.abort_stream(first.id);
             }

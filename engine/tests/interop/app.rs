@@ -217,7 +217,10 @@ impl Handler for App {
         if request.name == "no" {
             return cx.decline_channel(channel, Reason::APP_REJECTED.0, "no").unwrap();
         }
-        cx.accept_channel(channel, &ChannelOptions::default()).unwrap();
+        // What came with it may have ended the connection.
+        if cx.accept_channel(channel, &ChannelOptions::default()).is_err() {
+            return;
+        }
         self.note(channel, request.name, false);
         if self.bulk > 0 {
             self.begin(cx, channel);

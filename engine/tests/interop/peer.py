@@ -92,7 +92,7 @@ class Link:
         self.channels = {}
         self.answers = []
         self.on_request = lambda channel: True
-        self.close_notify = self.fin = self.closing = False
+        self.close_notify = self.fin = self.shut = False
         self.error = None
         self.read_size, self.read_pause, self.next_read = RECEIVE, 0.0, 0.0
         try:
@@ -129,7 +129,9 @@ class Link:
 
     def close(self):
         """close_notify and FIN, when everything is sent."""
-        self.closing = True
+        if self.shut:
+            return
+        self.shut = True
         self.run(lambda: not self.queue and not self.sources())
         try:
             self.tls.unwrap()
@@ -315,7 +317,7 @@ def bulk(link, length):
         return True
 
     link.on_request = wants
-    for name, number in (("bulk-a", 1), ("bulk-b", 40000)):
+    for name, number in (("bulk-a", 20000), ("bulk-b", 40000)):
         channel = link.ask(name, number)
         channel.source, channel.finish_at = Source(length), length
 
@@ -421,6 +423,7 @@ def bye(link, how):
         link.end()
     elif how == "fin":
         link.sock.shutdown(socket.SHUT_WR)
+        link.shut = True
         link.end()
     else:
         link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

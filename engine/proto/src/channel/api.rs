@@ -19,6 +19,9 @@ use crate::wire::control::{ChannelRequestMessage, RequestOptions};
 /// Shorter payloads are copied: that is cheaper than keeping their owner.
 const COPY_BELOW: usize = 1024;
 
+/// Channels of a plain link that may return credit in larger steps.
+const FEW: u32 = 8;
+
 /// What is sent.
 enum Source<'a> {
     Copy(&'a [u8]),
@@ -382,11 +385,13 @@ impl Mux {
 
     /// Ends our direction: EOF after everything sent so far.
     pub fn finish(&mut self, _now: Instant, key: ChannelKey) -> Result<(), ApiError> {
+        let plain = self.framing.is_plain();
         let channel = self.known(key)?;
         if channel.any(flag::FIN | flag::RESET) || channel.state == State::Offered {
             return Err(not_sendable(channel));
         }
-        channel.set(flag::FIN | flag::FIN_PENDING);
+        let waits = plain && channel.has(flag::READY_PENDING);
+        channel.set(flag::FIN | if waits { 0 } else { flag::FIN_PENDING });
         channel.clear(flag::HELD);
         self.unacked_ends += 1;
         self.activate(key.slot);
@@ -487,7 +492,9 @@ impl Mux {
             return Some(1);
         }
         if self.framing.is_plain() {
-            return Some((self.config.channel_window / 4).max(1));
+            // All channels share one bound: what is not told of a few may use up half of it.
+            let (most, few) = (self.config.channel_window_max, self.table.count() <= FEW);
+            return Some(if few { (most / (2 * u64::from(FEW))).max(1) } else { 1 });
         }
         // A quarter of the window is the least for which `renew` gives new credit.
         Some((recv.limit.saturating_sub(recv.freed()) / 4).max(1))

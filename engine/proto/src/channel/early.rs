@@ -32,6 +32,8 @@ pub(super) struct Held {
     pub credit: Option<(u64, u64)>,
     /// Newest packet whose frame did not fit.
     pub overflow: Option<u64>,
+    /// The EOF of a datagram channel is among the frames.
+    pub has_eof: bool,
     newest: u64,
     evictable: bool,
 }
@@ -84,6 +86,8 @@ struct Waiting {
     unknown: u64,
     /// Cost of what is held for ids that had one.
     garbage: u64,
+    /// Cost of what is held for channels that wait for something.
+    known: u64,
     /// Those ids with the time of their first held frame.
     order: VecDeque<(Instant, u16)>,
     /// Ids for which something was dropped, and the newest packet of which it was.
@@ -127,20 +131,23 @@ impl Early {
         if waiting.unknown > 2 * budget + SLACK { Err(TooMuch) } else { Ok(()) }
     }
 
-    /// Holds a frame of a channel that waits for something, up to `limit` bytes; `false` when it
-    /// did not fit.
+    /// Holds a frame of a channel that waits for something, up to `limit` bytes, and up to `total`
+    /// bytes of all such channels; `false` when it did not fit.
     pub(super) fn hold_known(
         &mut self,
         id: u16,
         pn: u64,
-        limit: u64,
+        (limit, total): (u64, u64),
         frame: &RawFrame<'_>,
     ) -> bool {
-        let held = self.known(id);
-        if (held.frames.len() + HEADER + frame.body.len()) as u64 > limit + SLACK {
+        let waiting = self.waiting.get_or_insert_default();
+        let held = waiting.held.entry(id).or_default();
+        let cost = (HEADER + frame.body.len()) as u64;
+        if held.cost() + cost > limit + SLACK || waiting.known + cost > total {
             held.overflow = Some(held.overflow.unwrap_or(0).max(pn));
             return false;
         }
+        waiting.known += cost;
         held.push(pn, frame);
         true
     }
@@ -217,13 +224,13 @@ impl Early {
 impl Waiting {
     fn take(&mut self, id: u16, was_known: bool) -> Option<Held> {
         let held = self.held.remove(&id)?;
-        if !was_known {
-            let cost = held.cost();
-            if held.evictable {
-                self.garbage = self.garbage.saturating_sub(cost);
-            } else {
-                self.unknown = self.unknown.saturating_sub(cost);
-            }
+        let cost = held.cost();
+        if was_known {
+            self.known = self.known.saturating_sub(cost);
+        } else if held.evictable {
+            self.garbage = self.garbage.saturating_sub(cost);
+        } else {
+            self.unknown = self.unknown.saturating_sub(cost);
         }
         if self.held.is_empty() {
             self.held = IdMap::default();

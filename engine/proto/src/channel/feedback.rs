@@ -271,7 +271,8 @@ impl Mux {
             }
             return;
         }
-        if channel.has(flag::UNANSWERED) {
+        if channel.any(flag::UNANSWERED | flag::READY_PENDING) {
+            // The answer, or the news that it is ready, comes first.
             return;
         }
         let key = ChannelKey { slot, life: channel.life };

@@ -57,6 +57,11 @@ impl Budget {
         self.pool.saturating_sub(self.used).saturating_sub(self.orphaned)
     }
 
+    /// Bytes handed over on channels that are gone, and not consumed.
+    pub(super) const fn orphaned(&self) -> u64 {
+        self.orphaned
+    }
+
     /// Whether the application has left so much unconsumed that no channel can be added.
     pub(super) const fn is_choked(&self) -> bool {
         self.orphaned >= self.total

@@ -4,7 +4,7 @@ use super::datagram::is_newer;
 use super::early::Early;
 use super::mux::Mux;
 use super::recv::{Deliver, NO_END, RecvContext};
-use super::stream::Holding;
+use super::stream::ChannelHolding;
 use super::table::{State, flag};
 use crate::config::ChannelKind;
 use crate::error::PeerMisbehaved;
@@ -134,7 +134,7 @@ impl Mux {
             }
             State::Requested => {
                 let limit = 2 * u64::from(channel.recv.window) + self.config.early_data;
-                if !self.early.hold_known(frame.channel, pn, limit, frame) {
+                if !self.early.hold_known(frame.channel, pn, (limit, u64::MAX), frame) {
                     self.stats.stale_frames += 1;
                 }
                 Ok(())
@@ -188,10 +188,17 @@ impl Mux {
     /// A datagram of a channel that the application has not answered yet.
     pub(super) fn hold_datagram(&mut self, pn: u64, frame: &RawFrame<'_>) {
         let eof = frame.datagram().is_eof();
-        let limit = if eof { u64::MAX / 2 } else { self.config.early_data };
+        let limits = if eof {
+            (u64::MAX / 2, u64::MAX)
+        } else {
+            (self.config.early_data, self.config.early_data + self.config.datagram_reassembly)
+        };
         let held = self.early.known(frame.channel);
+        if eof && core::mem::replace(&mut held.has_eof, true) {
+            return;
+        }
         let overflow = held.overflow;
-        if !self.early.hold_known(frame.channel, pn, limit, frame) {
+        if !self.early.hold_known(frame.channel, pn, limits, frame) {
             self.stats.datagrams_not_delivered += 1;
             self.early.known(frame.channel).overflow = overflow;
         }
@@ -407,7 +414,7 @@ impl Mux {
     /// Drops what is buffered of the peer's direction and takes its credit back.
     pub(super) fn drop_incoming(&mut self, slot: u32) {
         if self.framing.is_plain() {
-            self.holds(slot, Holding::default());
+            self.holds(slot, ChannelHolding::NONE);
         }
         let Self { table, pool, budget, reassembly, .. } = self;
         let channel = table.at(slot);

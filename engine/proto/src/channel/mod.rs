@@ -9,10 +9,10 @@
 //! | `mux` | the type, its settings, timers and reports |
 //! | `table` | slots, ids and what is remembered of former lives of an id |
 //! | `api` | calls of the application |
-//! | `control` | the CONTROL stream: requests, answers, messages of the connection |
+//! | `control`, `requests` | the CONTROL stream: messages of the connection; requests and answers |
 //! | `early` | frames that overtook the request or the answer they need |
 //! | `incoming`, `signals` | frames in: data; CREDIT, RESET and STOP |
-//! | `outgoing` | frames out |
+//! | `activity`, `outgoing` | when a channel may send; frames out |
 //! | `framing`, `stream` | what is different when the link below is a stream |
 //! | `feedback` | acknowledged and lost records, the end of a channel |
 //! | `sched` | who sends next |
@@ -23,6 +23,7 @@
 //!
 //! [`FrameRecord`]: crate::wire::record::FrameRecord
 
+mod activity;
 mod api;
 mod control;
 mod datagram;
@@ -35,6 +36,7 @@ mod mux;
 mod outgoing;
 mod pool;
 mod recv;
+mod requests;
 mod sched;
 mod send;
 mod signals;

@@ -244,7 +244,7 @@ impl Mux {
         if channel.has(flag::RECV_DONE) {
             // Reset before it was accepted, or refused since; a clean end would wait in `recv`.
             self.early.take(id, true);
-            if !channel.has(flag::STOP) {
+            if !channel.has(flag::STOP) && !self.framing.is_plain() {
                 sink.reset(conn, key, code);
             }
             self.end(conn, slot, sink);
@@ -252,7 +252,11 @@ impl Mux {
         }
         if channel.kind == ChannelKind::Datagrams {
             let held = self.early.take(id, true);
-            return self.replay(now, conn, key, held, sink);
+            self.replay(now, conn, key, held, sink)?;
+            if self.framing.is_plain() {
+                self.plain_finish(key);
+            }
+            return Ok(());
         }
         let mut cx = RecvContext {
             kind: channel.kind,
@@ -269,6 +273,10 @@ impl Mux {
         if self.framing.is_plain() {
             self.recount(slot);
         }
-        self.after_delivery(now, conn, slot, sink)
+        self.after_delivery(now, conn, slot, sink)?;
+        if self.framing.is_plain() {
+            self.plain_finish(key);
+        }
+        Ok(())
     }
 }

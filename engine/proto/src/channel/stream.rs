@@ -10,18 +10,30 @@ use crate::config::ChannelKind;
 use crate::error::{PeerMisbehaved, Reason};
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
-use crate::limits::{CONTROL_CHANNEL, FRAME_EXTRA_LEN, STREAM_RECORD};
+use crate::limits::{CONTROL_CHANNEL, FRAME_EXTRA_LEN, STREAM_PAYLOAD};
 use crate::time::Instant;
 use crate::wire::frame::RawFrame;
 use crate::wire::link_message::LinkMessage;
 
-/// Bytes that a channel, or all of a plain link, have received and that take memory.
+/// Bytes that all channels of a plain link have received and that take memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holding {
     /// The application has to do something: answer the request, or take them.
     pub app: u64,
     /// Parts of messages whose rest has not come.
     pub partial: u64,
+}
+
+/// The same of one channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ChannelHolding {
+    app: u32,
+    partial: u32,
+}
+
+impl ChannelHolding {
+    /// Nothing.
+    pub(super) const NONE: Self = Self { app: 0, partial: 0 };
 }
 
 /// How the frames of a channel are taken.
@@ -56,7 +68,7 @@ impl Mux {
         self.framing = framing;
         if framing.is_stream() {
             self.control.raise_limit(u64::MAX);
-            self.set_packet_payload(STREAM_RECORD);
+            self.set_packet_payload(STREAM_PAYLOAD);
         }
     }
 
@@ -80,7 +92,9 @@ impl Mux {
     /// Whether the peer must not be read from until the application, or the peer itself, has taken
     /// something.
     pub fn is_choked(&self) -> bool {
-        self.control_is_choked() || self.held.app >= self.config.channel_window_max
+        let held = self.held.app + self.budget.orphaned();
+        self.control_is_choked()
+            || (self.framing.is_plain() && held >= self.config.channel_window_max)
     }
 
     /// A whole frame with a body: CONTROL, or a piece of a datagram.
@@ -243,13 +257,14 @@ impl Mux {
         let waits = channel.state == State::Offered || channel.has(flag::READY_PENDING);
         let (app, partial) = if waits { (buffered, 0) } else { (0, buffered) };
         let app = app + recv.unconsumed;
-        self.holds(slot, Holding { app, partial });
+        let most = |n: u64| n.min(u32::MAX.into()) as u32;
+        self.holds(slot, ChannelHolding { app: most(app), partial: most(partial) });
     }
 
-    pub(super) fn holds(&mut self, slot: u32, now: Holding) {
-        let before = core::mem::replace(&mut self.table.at(slot).holding, now);
-        self.held.app = self.held.app - before.app + now.app;
-        self.held.partial = self.held.partial - before.partial + now.partial;
+    pub(super) fn holds(&mut self, slot: u32, now: ChannelHolding) {
+        let before = core::mem::replace(&mut self.table.at(slot).held, now);
+        self.held.app = self.held.app - u64::from(before.app) + u64::from(now.app);
+        self.held.partial = self.held.partial - u64::from(before.partial) + u64::from(now.partial);
     }
 
     /// Ends a channel of ours with an EOF, whatever was still to come or to go.
@@ -288,15 +303,34 @@ impl Mux {
     }
 
     /// The peer asks for an id that exists. If both sides have asked for it at once, both requests
-    /// are declined; otherwise the peer is confused, and an EOF would end the channel that exists.
-    pub(super) fn plain_request_for_used(&mut self, slot: u32) -> Result<(), PeerMisbehaved> {
+    /// are declined, by one EOF from each side; otherwise the peer is confused, and an EOF would end
+    /// the channel that exists.
+    pub(super) fn plain_request_for_used<S: Sink>(
+        &mut self,
+        conn: ConnHandle,
+        slot: u32,
+        sink: &mut S,
+    ) -> Result<(), PeerMisbehaved> {
         let channel = self.table.at(slot);
-        if channel.state != State::Requested {
-            return Err(PeerMisbehaved::Control("channel is in use"));
-        }
         let id = channel.id;
+        match channel.state {
+            State::Requested => self.plain_declined(conn, slot, sink),
+            // Ours is over, and the EOF that says so is still to be written.
+            State::Closing => {}
+            _ => return Err(PeerMisbehaved::Control("channel is in use")),
+        }
         self.control.declined.push_back(id);
         Ok(())
+    }
+
+    /// Our EOF waited until what was held for an accepted channel was delivered: it ends the peer's
+    /// direction, too.
+    pub(super) fn plain_finish(&mut self, key: ChannelKey) {
+        let Some(channel) = self.table.get(key) else { return };
+        if channel.has(flag::FIN) && !channel.any(flag::SEND_DONE | flag::RESET) {
+            channel.set(flag::FIN_PENDING);
+            self.activate(key.slot);
+        }
     }
 }
 

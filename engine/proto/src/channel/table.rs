@@ -3,7 +3,7 @@
 use super::datagram::{DatagramRecv, DatagramSend};
 use super::recv::RecvState;
 use super::send::SendBuf;
-use super::stream::Holding;
+use super::stream::ChannelHolding;
 use crate::config::ChannelKind;
 use crate::ids::{ChannelKey, Role};
 use crate::limits::{CLIENT_FIRST_CHANNEL, HOST_FIRST_CHANNEL, TRANSPORT_CHANNEL};
@@ -125,7 +125,7 @@ pub(super) struct Channel {
     pub reset_code: u32,
     pub recv: RecvState,
     /// Plain stream link: what of it counts as held.
-    pub holding: Holding,
+    pub held: ChannelHolding,
     pub datagram_send: Option<Box<DatagramSend>>,
     pub datagram_recv: Option<Box<DatagramRecv>>,
     pub name: Option<Box<str>>,
@@ -157,7 +157,7 @@ impl Channel {
             name: None,
             send: None,
             recv: RecvState::new(),
-            holding: Holding { app: 0, partial: 0 },
+            held: ChannelHolding::NONE,
             datagram_send: None,
             datagram_recv: None,
         }

@@ -79,6 +79,11 @@ impl Closing {
         self.retransmit_at = None;
     }
 
+    /// Whether nothing is waited for any more.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.acknowledged || self.given_up
+    }
+
     pub(crate) const fn timeout(&self) -> Option<Instant> {
         self.retransmit_at
     }

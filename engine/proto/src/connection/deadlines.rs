@@ -179,6 +179,7 @@ impl Connection {
     /// Nothing happened for a while: memory kept for the next burst is given back.
     fn shrink(&mut self) {
         self.recovery.shrink();
+        self.shrink_stream();
         self.received.shrink();
         if !self.mux.has_unacked_reliable() {
             self.mux.shrink();

@@ -299,7 +299,15 @@ impl Connection {
         message: ConnMessage,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
+        let last_words = matches!(message, ConnMessage::Close { .. } | ConnMessage::CloseAck);
+        if self.awaits_parameters() && !last_words && !matches!(message, ConnMessage::Parameters(_))
+        {
+            return Err(PeerMisbehaved::Unexpected("message before Parameters"));
+        }
         match (message, self.authentication) {
+            (ConnMessage::Response { .. }, _) if self.is_on_hold() => {
+                return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
+            }
             (ConnMessage::Request { credential }, Authentication::AwaitingRequest) => {
                 self.on_authentication_request(&credential, sink);
             }

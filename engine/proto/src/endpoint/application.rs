@@ -136,7 +136,9 @@ impl Endpoint {
         text: &str,
         linger: Option<Duration>,
     ) -> Result<(), ApiError> {
-        self.with(conn, |c, sink| c.close(now, code, text, linger, sink))
+        self.with(conn, |c, sink| c.close(now, code, text, linger, sink))?;
+        self.deferred.forget_channels(conn);
+        Ok(())
     }
 
     /// Closes every connection for a reason of the engine's own (it shuts down, a handler failed).
@@ -145,6 +147,8 @@ impl Endpoint {
             let Some(conn) = &mut self.slots[slot as usize].conn else { continue };
             if conn.status().is_open_to_application() {
                 conn.close_with(now, reason.clone(), linger, &mut self.deferred);
+                let handle = conn.handle();
+                self.deferred.forget_channels(handle);
                 self.touch(slot);
             }
         }

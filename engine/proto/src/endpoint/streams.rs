@@ -39,8 +39,8 @@ pub struct ClosedStream {
     pub farewell: Vec<u8>,
 }
 
-/// Room for a farewell: one record and what TLS itself has to say.
-const FAREWELL: usize = STREAM_RECORD + 1024;
+/// Least room for the bytes of a stream: one record, and what TLS itself has to say.
+pub const MIN_STREAM_BUFFER: usize = STREAM_RECORD + 1024;
 
 struct StreamListener {
     config: ListenerConfig,
@@ -79,8 +79,8 @@ impl Streams {
         self.scratch.resize(STREAM_RECORD, 0);
         let mut farewell = Vec::new();
         if conn.owes_farewell() {
-            farewell.resize(FAREWELL, 0);
-            let n = conn.stream_transmit(now, &mut farewell, &mut self.scratch, &mut NullSink);
+            farewell.resize(MIN_STREAM_BUFFER, 0);
+            let (n, _) = conn.stream_transmit(now, &mut farewell, &mut self.scratch, &mut NullSink);
             farewell.truncate(n);
             farewell.shrink_to_fit();
         }
@@ -202,6 +202,13 @@ impl Endpoint {
         Some(result)
     }
 
+    /// Tells what came up in calls without a sink: it happened before what follows.
+    fn replay<S: Sink>(&mut self, sink: &mut S) {
+        if !self.deferred.is_empty() {
+            self.deferred.replay(sink);
+        }
+    }
+
     /// Takes bytes of the stream of `conn`, in order. A batch ends with [`Endpoint::end_batch`].
     pub fn stream_receive<S: Sink>(
         &mut self,
@@ -210,14 +217,13 @@ impl Endpoint {
         bytes: &[u8],
         sink: &mut S,
     ) {
-        if !self.deferred.is_empty() {
-            self.deferred.replay(sink);
-        }
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_receive(now, bytes, sink));
     }
 
     /// The peer's direction of the TCP connection has ended.
     pub fn stream_finished<S: Sink>(&mut self, now: Instant, conn: ConnHandle, sink: &mut S) {
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_finished(now, sink));
     }
 
@@ -229,6 +235,7 @@ impl Endpoint {
         text: &str,
         sink: &mut S,
     ) {
+        self.replay(sink);
         self.with_stream(conn, |c| c.stream_failed(now, text, sink));
     }
 
@@ -244,8 +251,10 @@ impl Endpoint {
         None
     }
 
-    /// Writes the next bytes of the stream of `conn` into `out`; gives how many. Nothing may be
-    /// written before all of what was written last has been sent.
+    /// Writes the next bytes of the stream of `conn` into `out`, which has room for at least
+    /// [`MIN_STREAM_BUFFER`]; gives how many. The call says that all of what was written last has been
+    /// sent, and on a plain link nothing else does: after the last bytes, too, it has to be called
+    /// once more, until it gives 0.
     pub fn stream_transmit(&mut self, now: Instant, conn: ConnHandle, out: &mut [u8]) -> usize {
         if self.conn(conn).is_none() {
             return 0;
@@ -253,15 +262,15 @@ impl Endpoint {
         let mut scratch = core::mem::take(&mut self.streams.scratch);
         scratch.resize(STREAM_RECORD, 0);
         let mut deferred = core::mem::take(&mut self.deferred);
-        let n = self
+        let (n, changed) = self
             .slots
             .get_mut(conn.slot as usize)
             .filter(|entry| entry.generation == conn.generation)
             .and_then(|entry| entry.conn.as_deref_mut())
-            .map_or(0, |c| c.stream_transmit(now, out, &mut scratch, &mut deferred));
+            .map_or((0, false), |c| c.stream_transmit(now, out, &mut scratch, &mut deferred));
         self.deferred = deferred;
         self.streams.scratch = scratch;
-        if n > 0 {
+        if n > 0 || changed {
             self.touch_quietly(conn.slot);
         }
         n
@@ -306,10 +315,15 @@ impl Endpoint {
         self.with_stream(conn, Connection::release_stream);
     }
 
-    /// Ends a client's attempt that another one has made superfluous. Nothing is told.
+    /// Ends a client's attempt that another one has made superfluous. Nothing is told; the handle is
+    /// invalid at once, and the next call with a sink frees the slot.
     pub fn abandon(&mut self, conn: ConnHandle) {
-        if self.conn(conn).is_some() {
-            self.drop_quietly(Instant::ZERO, conn.slot);
+        let Some(entry) = self.slots.get_mut(conn.slot as usize) else { return };
+        if entry.generation == conn.generation
+            && let Some(c) = &mut entry.conn
+        {
+            c.forget();
+            self.touch(conn.slot);
         }
     }
 

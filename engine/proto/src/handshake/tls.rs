@@ -265,6 +265,31 @@ pub(super) fn suite_name(tls: &quic::Connection) -> &'static str {
     tls.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown")
 }
 
+/// What an alert of the peer means for the connection.
+pub(crate) fn alert_reason(alert: AlertDescription) -> CloseReason {
+    use AlertDescription as A;
+    let (reason, text) = match alert {
+        A::NoApplicationProtocol => (Reason::VERSION, "the peer does not speak this protocol"),
+        A::ProtocolVersion => (Reason::VERSION, "the peer does not speak TLS 1.3"),
+        A::CertificateRequired => (Reason::AUTHENTICATION, "the peer wants a certificate"),
+        // Access denied: the verifier does not know the key.
+        A::AccessDenied
+        | A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::CertificateExpired
+        | A::CertificateUnknown
+        | A::UnknownCA => (Reason::BAD_CERTIFICATE, "the peer does not accept our certificate"),
+        A::BadRecordMac | A::DecryptError | A::DecryptionFailed | A::HandshakeFailure => {
+            (Reason::BAD_CRYPTO, "the peer could not verify what we sent")
+        }
+        A::UserCanceled => (Reason::APP, "the peer gave up"),
+        A::InternalError => (Reason::MISC, "the peer has an internal error"),
+        _ => (Reason::PROTOCOL, "the peer ended the TLS connection"),
+    };
+    CloseReason::new(reason, &format!("{text} (alert {}: {alert:?})", u8::from(alert)))
+}
+
 /// The reason with which a TLS failure ends the attempt, and is told to the peer.
 pub(crate) fn close_reason(error: &Error, alert: Option<AlertDescription>) -> CloseReason {
     let reason = match error {

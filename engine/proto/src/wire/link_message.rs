@@ -5,8 +5,9 @@
 
 use super::control::{Decoder, Encoder, bad};
 use crate::error::{PeerMisbehaved, Reason, cut};
-use crate::limits::{MAX_REASON_TEXT, MAX_TRANSPORT_PARAMS};
+use crate::limits::{MAX_REASON_TEXT, MAX_TRANSPORT_PARAMS, TRANSPORT_CHANNEL};
 use crate::wire::transport::TransportFrame;
+use core::ops::RangeInclusive;
 
 /// Types of messages.
 mod kind {
@@ -125,7 +126,8 @@ pub(super) fn parse<'a>(
 ) -> Result<Option<LinkMessage<'a>>, PeerMisbehaved> {
     const ANY: u64 = u64::MAX;
     const CODE: u64 = u32::MAX as u64;
-    const ID: u64 = u16::MAX as u64;
+    const IDS: RangeInclusive<u64> = 1..=TRANSPORT_CHANNEL as u64 - 1;
+    const NO_ID: &str = "channel is not in 1..=65534";
     let least = |n: u32, why| if count < n { Err(bad(why)) } else { Ok(()) };
     Ok(Some(match kind {
         kind::PARAMETERS => {
@@ -141,20 +143,20 @@ pub(super) fn parse<'a>(
         kind::PING => LinkMessage::Ping,
         kind::CREDIT => {
             least(3, "Credit has fewer than 3 elements")?;
-            let channel = d.uint(0..=ID, "channel is not an unsigned 16-bit integer")? as u16;
+            let channel = d.uint(IDS, NO_ID)? as u16;
             let limit = d.uint(0..=ANY, "limit is not an unsigned 64-bit integer")?;
             LinkMessage::Credit { channel, limit }
         }
         kind::RESET => {
             least(4, "ChannelReset has fewer than 4 elements")?;
-            let channel = d.uint(0..=ID, "channel is not an unsigned 16-bit integer")? as u16;
+            let channel = d.uint(IDS, NO_ID)? as u16;
             let code = d.uint(0..=CODE, "code is not an unsigned 32-bit integer")? as u32;
             let why = "final_offset is not an unsigned 64-bit integer";
             LinkMessage::Reset { channel, code, final_offset: d.uint(0..=ANY, why)? }
         }
         kind::STOP => {
             least(3, "ChannelStop has fewer than 3 elements")?;
-            let channel = d.uint(0..=ID, "channel is not an unsigned 16-bit integer")? as u16;
+            let channel = d.uint(IDS, NO_ID)? as u16;
             let code = d.uint(0..=CODE, "code is not an unsigned 32-bit integer")? as u32;
             LinkMessage::Stop { channel, code }
         }

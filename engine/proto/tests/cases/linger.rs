@@ -5,7 +5,7 @@ use crate::sim::app::Event;
 use crate::sim::link::Rate;
 use crate::sim::node::{CLOSE_CODE, NodeConfig, OnRequest};
 use crate::sim::pair::{CLIENT, HOST, Pair, options};
-use crate::sim::{End, Flow, Size, ms, secs};
+use crate::sim::{End, Flow, Size, ms, on_both_links, secs};
 use trunkline_proto::config::{ChannelKind, Congestion, ConnectionConfig};
 use trunkline_proto::error::Reason;
 use trunkline_proto::event::ChannelEnd;
@@ -84,13 +84,15 @@ fn fifty_megabytes_over_a_lossy_link_with_cubic() {
 
 #[test]
 fn a_lingering_close_with_nothing_to_deliver_is_immediate() {
-    let mut pair = Pair::connected(1);
-    pair.settle();
-    let start = pair.now();
-    pair.close(CLIENT, Some(secs(30)));
-    pair.w.run_until("the slot is free", secs(1), |w| w.nodes[CLIENT].is_empty());
-    assert!(pair.now().since(start) <= ms(50));
-    pair.w.drain(secs(5));
+    on_both_links(|_| {
+        let mut pair = Pair::connected(1);
+        pair.settle();
+        let start = pair.now();
+        pair.close(CLIENT, Some(secs(30)));
+        pair.w.run_until("the slot is free", secs(1), |w| w.nodes[CLIENT].is_empty());
+        assert!(pair.now().since(start) <= ms(50));
+        pair.w.drain(secs(5));
+    });
 }
 
 /// Everything can be handed over before the close.
@@ -173,98 +175,106 @@ fn a_peer_that_closes_meanwhile_ends_the_linger() {
 
 #[test]
 fn lingering_takes_no_part_in_what_still_comes_in() {
-    seeded("linger::lingering_takes_no_part_in_what_still_comes_in", 10, |seed| {
-        let mut pair = Pair::connected(seed);
-        pair.link(|link| link.loss = [0, 300][(seed % 2) as usize]);
-        let total = 400_000;
-        // The host sends more than any window, all the time, and asks for new channels.
-        pair.host().policy.answer = Box::new(|_, _| Flow::of(50_000_000, Size::Fixed(20_000)));
-        pair.open(CLIENT, "out", ChannelKind::Bytes, Flow::of(total, Size::Fixed(10_000)));
-        pair.w.run_for(ms(60));
-        let before = pair.w.nodes[CLIENT].app.events;
-        pair.close(CLIENT, Some(secs(60)));
-        pair.open(HOST, "late", ChannelKind::Messages, Flow::of(10, Size::Fixed(100)));
-        pair.w.run_until("the slot is free", secs(60), |w| w.nodes[CLIENT].is_empty());
-        pair.w.drain(secs(20));
-        assert_eq!(pair.chan(HOST, "out").received.bytes, total, "all of ours arrived");
-        assert!(pair.chan(HOST, "out").eof);
-        let report = pair.conn(CLIENT).report.clone().expect("a report");
-        assert_eq!((report.undelivered_bytes, report.peer_knows), (0, true), "{report:?}");
-        // Nothing but statuses and the end was told after the close.
-        let events = pair.w.nodes[CLIENT].app.events - before;
-        assert!(events <= 6, "{events} events after the close");
-        let told = pair.conn(HOST).report.clone().expect("a report");
-        assert!(told.undelivered_bytes > 0, "what was dropped was reported as delivered");
+    on_both_links(|_| {
+        seeded("linger::lingering_takes_no_part_in_what_still_comes_in", 10, |seed| {
+            let mut pair = Pair::connected(seed);
+            pair.link(|link| link.loss = [0, 300][(seed % 2) as usize]);
+            let total = 400_000;
+            // The host sends more than any window, all the time, and asks for new channels.
+            pair.host().policy.answer = Box::new(|_, _| Flow::of(50_000_000, Size::Fixed(20_000)));
+            pair.open(CLIENT, "out", ChannelKind::Bytes, Flow::of(total, Size::Fixed(10_000)));
+            pair.w.run_for(ms(60));
+            let before = pair.w.nodes[CLIENT].app.events;
+            pair.close(CLIENT, Some(secs(60)));
+            pair.open(HOST, "late", ChannelKind::Messages, Flow::of(10, Size::Fixed(100)));
+            pair.w.run_until("the slot is free", secs(60), |w| w.nodes[CLIENT].is_empty());
+            pair.w.drain(secs(20));
+            assert_eq!(pair.chan(HOST, "out").received.bytes, total, "all of ours arrived");
+            assert!(pair.chan(HOST, "out").eof);
+            let report = pair.conn(CLIENT).report.clone().expect("a report");
+            assert_eq!((report.undelivered_bytes, report.peer_knows), (0, true), "{report:?}");
+            // Nothing but statuses and the end was told after the close.
+            let events = pair.w.nodes[CLIENT].app.events - before;
+            assert!(events <= 6, "{events} events after the close");
+            let told = pair.conn(HOST).report.clone().expect("a report");
+            assert!(told.undelivered_bytes > 0, "what was dropped was reported as delivered");
+        });
     });
 }
 
 #[test]
 fn lingering_waits_for_a_channel_that_is_accepted_late() {
-    let mut pair = Pair::with(5, takes_all);
-    pair.host().policy.request = Box::new(|_| OnRequest::Ignore);
-    pair.open(CLIENT, "late", ChannelKind::Bytes, Flow::of(700_000, Size::Fixed(50_000)));
-    pair.close(CLIENT, Some(secs(30)));
-    pair.w.run_for(secs(3));
-    assert_eq!(pair.status(HOST), Status::Connected, "closed under the peer's hands");
-    let (h, key) = (pair.h, pair.key(HOST, "late"));
-    pair.host().policy.request = Box::new(|_| OnRequest::Accept(options(ChannelKind::Bytes)));
-    pair.w.call(HOST, |ep, now, _| {
-        ep.accept_channel(now, h, key, &options(ChannelKind::Bytes)).expect("accept");
+    on_both_links(|_| {
+        let mut pair = Pair::with(5, takes_all);
+        pair.host().policy.request = Box::new(|_| OnRequest::Ignore);
+        pair.open(CLIENT, "late", ChannelKind::Bytes, Flow::of(700_000, Size::Fixed(50_000)));
+        pair.close(CLIENT, Some(secs(30)));
+        pair.w.run_for(secs(3));
+        assert_eq!(pair.status(HOST), Status::Connected, "closed under the peer's hands");
+        let (h, key) = (pair.h, pair.key(HOST, "late"));
+        pair.host().policy.request = Box::new(|_| OnRequest::Accept(options(ChannelKind::Bytes)));
+        pair.w.call(HOST, |ep, now, _| {
+            ep.accept_channel(now, h, key, &options(ChannelKind::Bytes)).expect("accept");
+        });
+        pair.await_eof(HOST, "late", secs(5));
+        pair.w.drain(secs(10));
+        let report = pair.conn(CLIENT).report.clone().expect("a report");
+        assert_eq!(report.undelivered_bytes, 0);
     });
-    pair.await_eof(HOST, "late", secs(5));
-    pair.w.drain(secs(10));
-    let report = pair.conn(CLIENT).report.clone().expect("a report");
-    assert_eq!(report.undelivered_bytes, 0);
 }
 
 #[test]
 fn lingering_does_not_wait_for_what_was_given_up() {
-    // Declined, stopped and cancelled channels hold nothing that could still be delivered.
-    let mut pair = Pair::with(6, takes_all);
-    pair.host().policy.request = Box::new(|name| match name {
-        "declined" => OnRequest::Decline(3, "no".into()),
-        _ => OnRequest::Accept(options(ChannelKind::Bytes)),
+    on_both_links(|_| {
+        // Declined, stopped and cancelled channels hold nothing that could still be delivered.
+        let mut pair = Pair::with(6, takes_all);
+        pair.host().policy.request = Box::new(|name| match name {
+            "declined" => OnRequest::Decline(3, "no".into()),
+            _ => OnRequest::Accept(options(ChannelKind::Bytes)),
+        });
+        pair.host().app.tell_data = true;
+        pair.host().policy.stop = Box::new(|name| (name == "stopped").then_some((1, 9)));
+        let bulk = || Flow::of(900_000, Size::Fixed(50_000));
+        pair.open(CLIENT, "declined", ChannelKind::Bytes, bulk());
+        pair.open(CLIENT, "stopped", ChannelKind::Bytes, bulk());
+        pair.open(CLIENT, "cancelled", ChannelKind::Bytes, bulk().ending(End::Reset(5)));
+        pair.open(CLIENT, "good", ChannelKind::Bytes, bulk());
+        let start = pair.now();
+        pair.close(CLIENT, Some(secs(30)));
+        pair.w.run_until("the slot is free", secs(10), |w| w.nodes[CLIENT].is_empty());
+        assert!(pair.now().since(start) < secs(10));
+        pair.w.drain(secs(10));
+        assert!(pair.chan(HOST, "good").eof);
+        assert!(!pair.chan(HOST, "cancelled").eof && !pair.chan(HOST, "stopped").eof);
+        pair.check_delivery();
     });
-    pair.host().app.tell_data = true;
-    pair.host().policy.stop = Box::new(|name| (name == "stopped").then_some((1, 9)));
-    let bulk = || Flow::of(900_000, Size::Fixed(50_000));
-    pair.open(CLIENT, "declined", ChannelKind::Bytes, bulk());
-    pair.open(CLIENT, "stopped", ChannelKind::Bytes, bulk());
-    pair.open(CLIENT, "cancelled", ChannelKind::Bytes, bulk().ending(End::Reset(5)));
-    pair.open(CLIENT, "good", ChannelKind::Bytes, bulk());
-    let start = pair.now();
-    pair.close(CLIENT, Some(secs(30)));
-    pair.w.run_until("the slot is free", secs(10), |w| w.nodes[CLIENT].is_empty());
-    assert!(pair.now().since(start) < secs(10));
-    pair.w.drain(secs(10));
-    assert!(pair.chan(HOST, "good").eof);
-    assert!(!pair.chan(HOST, "cancelled").eof && !pair.chan(HOST, "stopped").eof);
-    pair.check_delivery();
 }
 
 #[test]
 fn a_slow_reader_is_waited_for() {
-    let settings = |c: &mut ConnectionConfig| c.manual_credit = true;
-    let client = NodeConfig::client().with(takes_all);
-    let mut pair = Pair::apart(7, client, NodeConfig::host().with(settings));
-    pair.connect();
-    pair.host().app.tell_data = true;
-    pair.host().policy.consume = Box::new(|_| false);
-    pair.open(CLIENT, "slow", ChannelKind::Bytes, Flow::of(3_000_000, Size::Fixed(50_000)));
-    pair.close(CLIENT, Some(secs(30)));
-    let h = pair.h;
-    for _ in 0..20 {
-        pair.w.run_for(ms(500));
-        let Some(chan) = pair.conn(HOST).named("slow").filter(|c| !c.eof) else { break };
-        let status = pair.conn(HOST).status;
-        assert_eq!(status, Status::Connected, "closed under the reader's hands");
-        let (key, bytes) = (chan.channel, chan.unconsumed);
-        pair.w.call(HOST, |ep, now, app| {
-            ep.consume(now, h, key, bytes).expect("consume");
-            app.conn_mut(h).chan_mut(key).unconsumed = 0;
-        });
-    }
-    pair.await_eof(HOST, "slow", secs(5));
-    pair.w.drain(secs(10));
-    pair.check_delivery();
+    on_both_links(|_| {
+        let settings = |c: &mut ConnectionConfig| c.manual_credit = true;
+        let client = NodeConfig::client().with(takes_all);
+        let mut pair = Pair::apart(7, client, NodeConfig::host().with(settings));
+        pair.connect();
+        pair.host().app.tell_data = true;
+        pair.host().policy.consume = Box::new(|_| false);
+        pair.open(CLIENT, "slow", ChannelKind::Bytes, Flow::of(3_000_000, Size::Fixed(50_000)));
+        pair.close(CLIENT, Some(secs(30)));
+        let h = pair.h;
+        for _ in 0..20 {
+            pair.w.run_for(ms(500));
+            let Some(chan) = pair.conn(HOST).named("slow").filter(|c| !c.eof) else { break };
+            let status = pair.conn(HOST).status;
+            assert_eq!(status, Status::Connected, "closed under the reader's hands");
+            let (key, bytes) = (chan.channel, chan.unconsumed);
+            pair.w.call(HOST, |ep, now, app| {
+                ep.consume(now, h, key, bytes).expect("consume");
+                app.conn_mut(h).chan_mut(key).unconsumed = 0;
+            });
+        }
+        pair.await_eof(HOST, "slow", secs(5));
+        pair.w.drain(secs(10));
+        pair.check_delivery();
+    });
 }

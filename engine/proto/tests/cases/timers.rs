@@ -3,7 +3,7 @@
 use crate::seeded;
 use crate::sim::node::{NodeConfig, OnIncoming};
 use crate::sim::pair::{CLIENT, HOST, Pair};
-use crate::sim::{Flow, Size, ms, secs};
+use crate::sim::{Flow, Size, ms, on_both_links, secs};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::{ApiError, Reason};
 use trunkline_proto::status::Status;
@@ -53,134 +53,154 @@ fn keep_alive_holds_an_idle_connection() {
 
 #[test]
 fn a_vanished_peer_is_a_timeout_within_the_connected_timeout() {
-    seeded("timers::a_vanished_peer_is_a_timeout_within_the_connected_timeout", 8, |seed| {
-        let busy = seed % 4 < 2;
-        let timeout = [secs(10), secs(2)][(seed / 4 % 2) as usize];
-        let mut pair = Pair::with(seed, |c| {
-            c.connected_timeout = timeout;
-            c.keep_alive = timeout.div(3);
+    on_both_links(|_| {
+        seeded("timers::a_vanished_peer_is_a_timeout_within_the_connected_timeout", 8, |seed| {
+            let busy = seed % 4 < 2;
+            let timeout = [secs(10), secs(2)][(seed / 4 % 2) as usize];
+            let mut pair = Pair::with(seed, |c| {
+                c.connected_timeout = timeout;
+                c.keep_alive = timeout.div(3);
+            });
+            pair.settle();
+            let gone = (seed % 2) as usize;
+            if busy {
+                let flow = Flow::of(100_000_000, Size::Fixed(10_000));
+                pair.open(1 - gone, "bulk", ChannelKind::Bytes, flow);
+                pair.w.run_for(ms(500));
+            } else {
+                pair.w.run_for(secs(30));
+            }
+            let start = pair.now();
+            pair.w.vanish(gone);
+            let (reason, at) = await_problem(&mut pair, 1 - gone, secs(30));
+            assert_eq!(reason, Reason::TIMEOUT);
+            // The last packet may have come up to one keep-alive interval before.
+            let took = at.since(start);
+            assert!(took <= timeout + SLACK, "noticed after {} ms", took.as_millis());
+            assert!(took >= timeout.div(2).saturating_sub(SLACK), "after {} ms", took.as_millis());
+            assert_eq!(pair.status(1 - gone), Status::ProblemDetectedLocally);
+            pair.w.finish();
         });
-        pair.settle();
-        let gone = (seed % 2) as usize;
-        if busy {
-            let flow = Flow::of(100_000_000, Size::Fixed(10_000));
-            pair.open(1 - gone, "bulk", ChannelKind::Bytes, flow);
-            pair.w.run_for(ms(500));
-        } else {
-            pair.w.run_for(secs(30));
-        }
-        let start = pair.now();
-        pair.w.vanish(gone);
-        let (reason, at) = await_problem(&mut pair, 1 - gone, secs(30));
-        assert_eq!(reason, Reason::TIMEOUT);
-        // The last packet may have come up to one keep-alive interval before.
-        let took = at.since(start);
-        assert!(took <= timeout + SLACK, "noticed after {} ms", took.as_millis());
-        assert!(took >= timeout.div(2).saturating_sub(SLACK), "after {} ms", took.as_millis());
-        assert_eq!(pair.status(1 - gone), Status::ProblemDetectedLocally);
-        pair.w.finish();
     });
 }
 
 #[test]
 fn a_silent_host_is_an_initial_timeout() {
-    for limit in [secs(10), ms(1_500)] {
-        let client = NodeConfig::client().with(|c| c.initial_timeout = limit);
-        let mut pair = Pair::apart(1, client, NodeConfig::host());
-        pair.w.vanish(HOST);
-        let start = pair.now();
-        pair.start();
-        let (reason, at) = await_problem(&mut pair, CLIENT, secs(30));
-        assert_eq!(reason, Reason::TIMEOUT);
-        within(start, at, limit);
-        pair.w.finish();
-    }
+    on_both_links(|_| {
+        for limit in [secs(10), ms(1_500)] {
+            let client = NodeConfig::client().with(|c| c.initial_timeout = limit);
+            let mut pair = Pair::apart(1, client, NodeConfig::host());
+            pair.w.vanish(HOST);
+            let start = pair.now();
+            pair.start();
+            let (reason, at) = await_problem(&mut pair, CLIENT, secs(30));
+            assert_eq!(reason, Reason::TIMEOUT);
+            within(start, at, limit);
+            pair.w.finish();
+        }
+    });
 }
 
 #[test]
 fn a_host_that_falls_silent_in_the_handshake_is_an_initial_timeout() {
-    let mut pair = Pair::apart(2, NodeConfig::client(), NodeConfig::host());
-    let start = pair.now();
-    pair.start();
-    // The ConnectionResponse is on its way, nothing else will come.
-    pair.w.run_for(ms(15));
-    pair.w.vanish(HOST);
-    let (reason, at) = await_problem(&mut pair, CLIENT, secs(30));
-    assert_eq!(reason, Reason::TIMEOUT);
-    within(start, at, secs(10));
-    pair.w.finish();
+    on_both_links(|_| {
+        let mut pair = Pair::apart(2, NodeConfig::client(), NodeConfig::host());
+        let start = pair.now();
+        pair.start();
+        // The ConnectionResponse is on its way, nothing else will come.
+        pair.w.run_for(ms(15));
+        pair.w.vanish(HOST);
+        let (reason, at) = await_problem(&mut pair, CLIENT, secs(30));
+        assert_eq!(reason, Reason::TIMEOUT);
+        within(start, at, secs(10));
+        pair.w.finish();
+    });
 }
 
 #[test]
 fn a_client_that_falls_silent_in_the_handshake_leaves_nothing_at_the_host() {
-    let mut pair = Pair::apart(3, NodeConfig::client(), NodeConfig::host());
-    pair.start();
-    pair.w.run_for(ms(15));
-    pair.w.vanish(CLIENT);
-    assert_eq!(pair.w.nodes[HOST].endpoint.connections().count(), 1);
-    // The initial timeout, and fin-wait.
-    pair.w.run_until("the host has forgotten it", secs(16), |w| w.nodes[HOST].is_empty());
-    assert!(pair.w.nodes[HOST].app.conns.values().all(|c| !c.known), "the application was told");
-    pair.w.finish();
+    on_both_links(|_| {
+        let mut pair = Pair::apart(3, NodeConfig::client(), NodeConfig::host());
+        pair.start();
+        pair.w.run_for(ms(15));
+        pair.w.vanish(CLIENT);
+        assert_eq!(pair.w.nodes[HOST].endpoint.connections().count(), 1);
+        // The initial timeout, and fin-wait.
+        pair.w.run_until("the host has forgotten it", secs(16), |w| w.nodes[HOST].is_empty());
+        assert!(
+            pair.w.nodes[HOST].app.conns.values().all(|c| !c.known),
+            "the application was told"
+        );
+        pair.w.finish();
+    });
 }
 
 #[test]
 fn an_application_that_never_accepts_is_an_initial_timeout_on_both_sides() {
-    let mut pair = Pair::apart(4, NodeConfig::client(), NodeConfig::host());
-    pair.host().policy.incoming = OnIncoming::Ignore;
-    let start = pair.now();
-    pair.start();
-    pair.w.run_until("the host is offered it", secs(1), |w| {
-        w.nodes[HOST].app.conns.values().any(|c| c.known)
+    on_both_links(|_| {
+        let mut pair = Pair::apart(4, NodeConfig::client(), NodeConfig::host());
+        pair.host().policy.incoming = OnIncoming::Ignore;
+        let start = pair.now();
+        pair.start();
+        pair.w.run_until("the host is offered it", secs(1), |w| {
+            w.nodes[HOST].app.conns.values().any(|c| c.known)
+        });
+        pair.h = pair.w.only(HOST);
+        assert_eq!(pair.status(HOST), Status::Connecting);
+        assert_eq!(pair.status(CLIENT), Status::Connecting);
+        pair.run_until("the client is told", secs(11), |pair| pair.conn(CLIENT).ended());
+        within(start, pair.now(), secs(10));
+        pair.run_until("the host is told", secs(1), |pair| pair.conn(HOST).ended());
+        for node in [CLIENT, HOST] {
+            assert!(!pair.conn(node).path.contains(&Status::Connected));
+            let reason = pair.conn(node).reason.as_ref().expect("a reason").reason;
+            assert_eq!(reason, Reason::TIMEOUT, "at node {node}");
+        }
+        // Too late now.
+        let h = pair.h;
+        let late = pair.w.call(HOST, |ep, now, _| ep.accept(now, h));
+        assert!(
+            matches!(late, Err(ApiError::NoConnection(_) | ApiError::InvalidHandle)),
+            "{late:?}"
+        );
+        pair.w.finish();
     });
-    pair.h = pair.w.only(HOST);
-    assert_eq!(pair.status(HOST), Status::Connecting);
-    assert_eq!(pair.status(CLIENT), Status::Connecting);
-    pair.run_until("the client is told", secs(11), |pair| pair.conn(CLIENT).ended());
-    within(start, pair.now(), secs(10));
-    pair.run_until("the host is told", secs(1), |pair| pair.conn(HOST).ended());
-    for node in [CLIENT, HOST] {
-        assert!(!pair.conn(node).path.contains(&Status::Connected));
-        let reason = pair.conn(node).reason.as_ref().expect("a reason").reason;
-        assert_eq!(reason, Reason::TIMEOUT, "at node {node}");
-    }
-    // Too late now.
-    let h = pair.h;
-    let late = pair.w.call(HOST, |ep, now, _| ep.accept(now, h));
-    assert!(matches!(late, Err(ApiError::NoConnection(_) | ApiError::InvalidHandle)), "{late:?}");
-    pair.w.finish();
 }
 
 #[test]
 fn a_late_accept_is_in_time() {
-    let mut pair = Pair::apart(5, NodeConfig::client(), NodeConfig::host());
-    pair.host().policy.incoming = OnIncoming::Ignore;
-    pair.start();
-    pair.w.run_for(secs(9));
-    pair.h = pair.w.only(HOST);
-    let h = pair.h;
-    pair.w.call(HOST, |ep, now, _| ep.accept(now, h)).expect("still time");
-    pair.await_connected();
-    pair.finish();
+    on_both_links(|_| {
+        let mut pair = Pair::apart(5, NodeConfig::client(), NodeConfig::host());
+        pair.host().policy.incoming = OnIncoming::Ignore;
+        pair.start();
+        pair.w.run_for(secs(9));
+        pair.h = pair.w.only(HOST);
+        let h = pair.h;
+        pair.w.call(HOST, |ep, now, _| ep.accept(now, h)).expect("still time");
+        pair.await_connected();
+        pair.finish();
+    });
 }
 
 #[test]
 fn a_check_is_answered_or_ends_the_connection() {
-    let mut pair = Pair::connected(6);
-    pair.settle();
-    let c = pair.c;
-    pair.w.call(CLIENT, |ep, now, _| ep.check(now, c)).expect("check");
-    let start = pair.now();
-    pair.run_until("it is answered", ms(100), |pair| pair.conn(CLIENT).checks_answered == 1);
-    assert!(pair.now().since(start) >= ms(20));
-    pair.settle();
-    pair.w.vanish(HOST);
-    let start = pair.now();
-    pair.w.call(CLIENT, |ep, now, _| ep.check(now, c)).expect("check");
-    let (reason, at) = await_problem(&mut pair, CLIENT, secs(5));
-    assert_eq!(reason, Reason::TIMEOUT);
-    within(start, at, secs(3));
-    pair.w.finish();
+    on_both_links(|_| {
+        let mut pair = Pair::connected(6);
+        pair.settle();
+        let c = pair.c;
+        pair.w.call(CLIENT, |ep, now, _| ep.check(now, c)).expect("check");
+        let start = pair.now();
+        pair.run_until("it is answered", ms(100), |pair| pair.conn(CLIENT).checks_answered == 1);
+        assert!(pair.now().since(start) >= ms(20));
+        pair.settle();
+        pair.w.vanish(HOST);
+        let start = pair.now();
+        pair.w.call(CLIENT, |ep, now, _| ep.check(now, c)).expect("check");
+        let (reason, at) = await_problem(&mut pair, CLIENT, secs(5));
+        assert_eq!(reason, Reason::TIMEOUT);
+        within(start, at, secs(3));
+        pair.w.finish();
+    });
 }
 
 #[test]
@@ -217,11 +237,13 @@ fn a_blackout_shorter_than_the_timeout_is_survived() {
 
 #[test]
 fn an_idle_pair_costs_few_steps() {
-    let mut pair = Pair::connected(8);
-    pair.settle();
-    let before = pair.w.steps;
-    pair.w.run_for(secs(60));
-    let steps = pair.w.steps - before;
-    assert!(steps <= 400, "{steps} steps in an idle minute");
-    pair.finish();
+    on_both_links(|_| {
+        let mut pair = Pair::connected(8);
+        pair.settle();
+        let before = pair.w.steps;
+        pair.w.run_for(secs(60));
+        let steps = pair.w.steps - before;
+        assert!(steps <= 400, "{steps} steps in an idle minute");
+        pair.finish();
+    });
 }

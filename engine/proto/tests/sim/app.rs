@@ -203,6 +203,8 @@ pub struct App {
     pub events: u64,
     /// Print events.
     pub trace: bool,
+    /// Its connections are plain: one EOF ends a channel both ways, and nothing else ends one.
+    pub plain: bool,
 }
 
 impl App {
@@ -342,12 +344,18 @@ impl Sink for App {
 
     fn channel_closed(&mut self, conn: ConnHandle, channel: ChannelKey, end: &ChannelEnd) {
         let _owner = alloc::As::owner(alloc::TEST);
-        let name = self.name;
+        let (name, plain) = (self.name, self.plain);
         let chan = self.live_chan(conn, channel, "the end");
         let told = &chan.name;
         let sent_end = chan.pump.as_ref().is_some_and(|p| p.finished);
         let cancelled = chan.pump.as_ref().is_some_and(|p| p.cancelled);
         match end {
+            ChannelEnd::Finished if plain => {
+                assert!(chan.eof || sent_end, "{name}: channel {told} finished without any EOF");
+            }
+            ChannelEnd::Reset { by_peer: true, .. } if plain => {
+                assert!(chan.eof, "{name}: channel {told}: {end:?} without the peer's EOF");
+            }
             ChannelEnd::Finished => {
                 assert!(chan.eof, "{name}: channel {told} finished without the peer's EOF");
                 assert!(sent_end, "{name}: channel {told} finished without our EOF");

@@ -16,6 +16,7 @@ pub mod link;
 pub mod node;
 pub mod pair;
 pub mod pattern;
+pub mod raw;
 pub mod rng;
 pub mod scenario;
 pub mod seeds;
@@ -24,7 +25,7 @@ pub mod tls;
 pub mod world;
 
 pub use flow::{End, Flow, Size};
-pub use node::{NodeConfig, OnIncoming, OnRequest, Over};
+pub use node::{NodeConfig, OnIncoming, OnRequest, Over, on_both_links};
 pub use pair::Pair;
 pub use world::{NodeId, Packet, Verdict, World};
 

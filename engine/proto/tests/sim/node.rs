@@ -7,6 +7,7 @@ use super::pattern;
 use super::rng::Rng;
 use super::tls;
 use super::world::{NodeId, Packet};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
@@ -35,6 +36,37 @@ pub enum Over {
     Datagrams,
     Stream,
     PlainStream,
+}
+
+thread_local! {
+    /// What clients connect over unless they say otherwise.
+    static USUAL: Cell<Over> = const { Cell::new(Over::Datagrams) };
+}
+
+/// Whether a case of both links runs over the stream now.
+pub fn is_repeated_over_a_stream() -> bool {
+    USUAL.get() == Over::Stream
+}
+
+/// Says over which link a case failed.
+struct Tried(Over);
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        USUAL.set(Over::Datagrams);
+        if std::thread::panicking() {
+            eprintln!("over {:?}", self.0);
+        }
+    }
+}
+
+/// Runs a case over datagrams and over a native stream: what it promises holds on both.
+pub fn on_both_links(case: impl Fn(Over)) {
+    for over in [Over::Datagrams, Over::Stream] {
+        let _tried = Tried(over);
+        USUAL.set(over);
+        case(over);
+    }
 }
 
 /// How a node is made.
@@ -68,7 +100,7 @@ impl NodeConfig {
     /// A client with the usual identity.
     pub fn client() -> Self {
         Self {
-            over: Over::Datagrams,
+            over: USUAL.get(),
             listen: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
@@ -418,7 +450,8 @@ impl Node {
         let local = self.local_time(now);
         let Some(c) = self.app.conns.get_mut(&conn).filter(|c| !c.ended()) else { return };
         let chan = c.chan_mut(channel);
-        if chan.end.is_some() || chan.stopped.is_some() {
+        let over = self.app.plain && chan.stop_sent;
+        if over || chan.end.is_some() || chan.stopped.is_some() {
             return;
         }
         let Some(pump) = chan.pump.as_mut().filter(|p| !p.done) else { return };
@@ -556,10 +589,15 @@ impl Node {
 
     fn take(&mut self, now: Instant, conn: ConnHandle, channel: ChannelKey) {
         let manual = self.config.connection.manual_credit;
+        let plain = self.app.plain;
         let Some(c) = self.app.conns.get_mut(&conn).filter(|c| !c.ended()) else { return };
         let chan = c.chan_mut(channel);
         let bytes = std::mem::take(&mut chan.unconsumed);
         if chan.end.is_some() {
+            if manual && bytes > 0 {
+                let taken = self.call(now, |ep, _, _| ep.consume_ended(conn, bytes));
+                taken.unwrap_or_else(|e| panic!("{}: consume: {e}", self.name));
+            }
             return;
         }
         let got = if chan.options.kind == ChannelKind::Bytes {
@@ -571,7 +609,11 @@ impl Node {
         if let Some((_, code)) = stop.filter(|_| !chan.eof && chan.reset.is_none()) {
             chan.stop_sent = true;
             let stopped = self.call(now, |ep, now, _| ep.stop_channel(now, conn, channel, code));
-            stopped.unwrap_or_else(|e| panic!("{}: stop: {e}", self.name));
+            if let Err(e) = stopped {
+                // On a plain link an end of ours may have been sent, which ends both directions.
+                assert!(plain, "{}: stop: {e}", self.name);
+                self.app.conn_mut(conn).chan_mut(channel).stop_sent = false;
+            }
         }
         if manual && bytes > 0 {
             let chan = self.app.conn_mut(conn).chan_mut(channel);

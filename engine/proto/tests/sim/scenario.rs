@@ -151,6 +151,15 @@ impl Scenario {
         Self { over: Over::Stream, rebinds: vec![], blackout: None, mtu_drop: None, link, ..self }
     }
 
+    /// The same over a plain stream.
+    pub fn over_a_plain_stream(self) -> Self {
+        Self { over: Over::PlainStream, ..self.over_a_stream() }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.over == Over::PlainStream
+    }
+
     fn settings(&self, c: &mut ConnectionConfig, side: NodeId) {
         let mut rng = Rng::new(self.seed).fork(20 + side as u64);
         // Under heavy loss nothing may be blamed on the usual, shorter limits.
@@ -256,7 +265,7 @@ impl Scenario {
         alloc::reset_peaks();
         pair.w.max_steps = MAX_STEPS;
         pair.link(|link| *link = self.link.clone());
-        pair.w.tcp.delay = self.link.delay;
+        (pair.w.tcp.delay, pair.w.tcp.jitter) = (self.link.delay, self.link.delay);
         pair.w.tcp.window = rng.pick(&[2_000, 20_000, 200_000]);
         pair.w.tcp.longest = rng.pick(&[1, 100, 5_000, 70_000]).max(20);
         for node in [CLIENT, HOST] {
@@ -360,7 +369,13 @@ impl Scenario {
                     pair.close(HOST, linger);
                 }
             }
-            Ending::Vanish { who } => pair.w.vanish(who),
+            Ending::Vanish { who } => {
+                pair.w.vanish(who);
+                if self.is_plain() {
+                    // Only TCP itself can tell.
+                    pair.w.break_streams();
+                }
+            }
         }
         pair.w.drain(secs(400));
     }
@@ -394,10 +409,11 @@ impl Scenario {
                     let steady = self.rebinds.is_empty() && self.blackout.is_none();
                     let reachable = steady || by == CLIENT;
                     assert!(report.peer_knows || !reachable, "the peer never heard of the end");
-                    Self::check_all_arrived(conn, pair.conn(1 - by));
+                    Self::check_all_arrived(conn, pair.conn(1 - by), self.is_plain());
                 } else {
                     assert!(told.0, "the close did not arrive: {:?} {:?}", conn.path, told.1);
-                    assert_eq!(told.1.map(|r| r.reason), Some(Reason(super::node::CLOSE_CODE)));
+                    let code = if self.is_plain() { 1_000 } else { super::node::CLOSE_CODE };
+                    assert_eq!(told.1.map(|r| r.reason), Some(Reason(code)));
                     assert!(midway || report.undelivered_bytes == 0, "{report:?}");
                 }
             }
@@ -413,7 +429,8 @@ impl Scenario {
             Ending::Vanish { .. } => {
                 Self::check_report(conn);
                 assert!(conn.path.contains(&Status::ProblemDetectedLocally), "{:?}", conn.path);
-                assert_eq!(told.1.map(|r| r.reason), Some(Reason::TIMEOUT));
+                let reason = if self.is_plain() { Reason::RESET } else { Reason::TIMEOUT };
+                assert_eq!(told.1.map(|r| r.reason), Some(reason));
             }
         }
     }
@@ -439,12 +456,17 @@ impl Scenario {
 
     /// Every reliable byte that the lingering side had handed over came to the other application,
     /// unless one of them had given the channel up.
-    fn check_all_arrived(from: &Conn, at: &Conn) {
+    fn check_all_arrived(from: &Conn, at: &Conn, plain: bool) {
         for chan in from.channels.values().filter(|c| c.options.kind != ChannelKind::Datagrams) {
             let given_up = chan.pump.as_ref().is_none_or(|p| p.cancelled)
                 || chan.stopped.is_some()
+                || (plain && chan.stop_sent)
                 || matches!(chan.end, Some(ChannelEnd::Declined { .. }));
             let other = at.named(&chan.name);
+            // On a plain link the other side's end is one of this direction, too.
+            let ended = |p: &super::flow::Pump| p.finished || p.cancelled;
+            let given_up =
+                given_up || plain && other.and_then(|o| o.pump.as_ref()).is_some_and(ended);
             if given_up || other.is_some_and(|o| o.stop_sent || o.pump.is_none()) {
                 continue;
             }

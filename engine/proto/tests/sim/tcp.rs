@@ -73,6 +73,8 @@ pub struct Tcp {
     pub longest: u64,
     /// One way.
     pub delay: Duration,
+    /// Most that is added to it.
+    pub jitter: Duration,
     /// What is sent is kept, by sender, for tests that look at the wire.
     pub bytes: u64,
     rng: Rng,
@@ -89,6 +91,7 @@ impl Tcp {
             window: 200_000,
             longest: 70_000,
             delay: Duration::from_micros(700),
+            jitter: Duration::from_micros(700),
             bytes: 0,
             rng,
         }
@@ -153,7 +156,7 @@ impl Tcp {
     }
 
     fn fly(&mut self, now: Instant, piece: Carried, out: &mut Vec<(Instant, Carried)>) {
-        let jitter = Duration::from_nanos(1 + self.rng.below(self.delay.as_nanos()));
+        let jitter = Duration::from_nanos(1 + self.rng.below(self.jitter.as_nanos()));
         let end = &mut self.wires[piece.0][piece.1];
         let at = (now + self.delay + jitter).max(end.last_arrival);
         end.last_arrival = at;

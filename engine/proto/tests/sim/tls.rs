@@ -4,6 +4,7 @@ use super::rng::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ED25519, SerialNumber,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::OnceLock;
 use trunkline_proto::handshake::{ClientAuth, ClientTls, HostTls, Identity, Trust};
 use trunkline_proto::ids::PeerId;
@@ -31,6 +32,13 @@ pub fn identity(number: u64, name: &str) -> Identity {
     let key = key_pair(number);
     let cert = params(number, name).self_signed(&key).expect("a certificate");
     Identity::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("an identity")
+}
+
+/// Certificate and private key of the identity with this number.
+pub fn der(number: u64, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let key = key_pair(number);
+    let cert = params(number, name).self_signed(&key).expect("a certificate");
+    (cert.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()))
 }
 
 /// What the usual host is.

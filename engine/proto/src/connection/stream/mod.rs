@@ -20,7 +20,7 @@ use crate::endpoint::{ConnStats, Shared};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 use crate::event::Sink;
 use crate::handshake::StreamTls;
-use crate::handshake::tls::close_reason;
+use crate::handshake::tls::{alert_reason, close_reason};
 use crate::ids::{ConnHandle, Role};
 use crate::limits::FRAME_HEADER_LEN;
 use crate::status::{Status, Trigger};
@@ -84,8 +84,12 @@ pub(crate) struct StreamLink {
     rtt: Duration,
     rtt_min: Duration,
     bytes_sent: u64,
+    /// What was written before this position was handed over for sending.
+    handed: u64,
     close_sent: bool,
     notified: bool,
+    /// TLS has failed: what comes cannot be read any more.
+    failed: bool,
     /// The peer's direction has ended: cleanly, or with this text.
     ended: Option<Result<(), String>>,
 }
@@ -96,6 +100,13 @@ struct Body {
     channel: u16,
     shape: FrameShape,
     missing: usize,
+}
+
+impl StreamLink {
+    /// Whether a frame has begun to arrive and not ended.
+    const fn is_inside_frame(&self) -> bool {
+        self.head_len > 0 || self.body.is_some()
+    }
 }
 
 impl core::fmt::Debug for StreamLink {
@@ -161,8 +172,10 @@ impl Connection {
             rtt: Duration::ZERO,
             rtt_min: Duration::ZERO,
             bytes_sent: 0,
+            handed: 0,
             close_sent: false,
             notified: false,
+            failed: false,
             ended: None,
         }));
         conn
@@ -171,6 +184,16 @@ impl Connection {
     /// Whether this is a connection over a stream.
     pub(crate) const fn is_stream(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// Client: the host answers before it was asked.
+    pub(super) fn is_on_hold(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| link.on_hold)
+    }
+
+    /// The peer's transport parameters are still to come, and come first.
+    pub(super) fn awaits_parameters(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| !link.has_params)
     }
 
     /// Whether its stream is a plain one.
@@ -201,6 +224,10 @@ impl Connection {
             _ => None,
         };
         if let Some(text) = refusal {
+            // Who does not speak the native protocol is told nothing in it.
+            if !native {
+                self.mux.set_framing(Framing::Plain);
+            }
             return self.fail(now, CloseReason::new(Reason::VERSION, text), sink);
         }
         self.mux.set_framing(if native { Framing::Stream } else { Framing::Plain });
@@ -219,6 +246,8 @@ impl Connection {
             self.request_authentication();
             return;
         }
+        // A plain peer need never say anything again.
+        (self.timers.connected, self.timers.keep_alive) = (None, None);
         let limits = TransportParams { early_data: 0, ..self.stream_params() };
         self.mux.set_peer(&limits);
         match self.role {
@@ -293,49 +322,50 @@ impl Connection {
     /// Acts on the end of the peer's direction, once everything before it was taken.
     fn after_stream_end<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         let plain = self.is_plain();
-        let Some(link) = &mut self.stream else { return };
+        let Some(link) = &self.stream else { return };
         let (Some(end), true) = (&link.ended, !link.paused) else { return };
-        let clean = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
-        let reason = match (end, link.up) {
-            (Err(text), false) => CloseReason::new(Reason::LOCAL_NETWORK, text),
-            (Err(text), true) => CloseReason::new(Reason::RESET, text),
-            (Ok(()), _) if plain && clean => CloseReason::new(Reason::APP, ""),
-            (Ok(()), _) if clean => {
-                CloseReason::new(Reason::RESET, "the stream ended without a close")
+        let notified = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
+        let (code, text) = match end {
+            Err(text) if link.up => (Reason::RESET, text.as_str()),
+            Err(text) => (Reason::LOCAL_NETWORK, text.as_str()),
+            Ok(()) if !link.up => (Reason::RESET, "the stream ended in the handshake"),
+            Ok(()) if !notified => (Reason::RESET, "the stream ended without close_notify"),
+            Ok(()) if link.is_inside_frame() => {
+                (Reason::PROTOCOL, "the stream ended inside a frame")
             }
-            (Ok(()), _) => CloseReason::new(Reason::RESET, "the stream ended without close_notify"),
+            Ok(()) if plain => (Reason::APP, ""),
+            Ok(()) => (Reason::RESET, "the stream ended without a close"),
         };
-        let told_all = link.notified;
+        // On a plain link that is how one closes.
+        let closed = plain && code == Reason::APP;
+        let knows = plain && link.notified && end.is_ok();
+        let reason = CloseReason::new(code, text);
         match self.status {
-            Status::Connecting | Status::FindingRoute | Status::Connected if plain && clean => {
-                self.peer_closed(now, reason, sink);
-            }
-            Status::Connecting | Status::FindingRoute | Status::Connected => {
-                self.fail(now, reason, sink);
+            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger => {
+                if closed {
+                    self.peer_closed(now, reason, sink);
+                } else {
+                    self.fail(now, reason, sink);
+                }
             }
             Status::FinWait => {
                 if let Some(closing) = &mut self.closing
-                    && told_all
-                    && plain
+                    && knows
                 {
                     closing.on_acknowledged();
                 }
                 self.apply(Trigger::PeerClosed, None, sink);
-            }
-            Status::Linger => {
-                self.apply(Trigger::Problem, Some(&reason), sink);
             }
             _ => {}
         }
     }
 
     fn tls_failed<S: Sink>(&mut self, now: Instant, error: &rustls::Error, sink: &mut S) {
-        let reason = close_reason(error, None);
-        if let rustls::Error::AlertReceived(_) = error {
-            // The peer ended it, and says so in its own words.
-            return self.peer_closed(now, reason, sink);
+        if let rustls::Error::AlertReceived(alert) = error {
+            // The peer ended it, and says why.
+            return self.peer_closed(now, alert_reason(*alert), sink);
         }
-        self.fail(now, reason, sink);
+        self.fail(now, close_reason(error, None), sink);
     }
 
     /// What the peer says of the link itself.
@@ -385,7 +415,7 @@ impl Connection {
     ) -> Result<(), PeerMisbehaved> {
         let Some(link) = &mut self.stream else { return Ok(()) };
         if position > link.written {
-            return Err(PeerMisbehaved::OptimisticAck);
+            return Err(PeerMisbehaved::Control("position lies beyond what was sent"));
         }
         if let Some((at, sent)) = link.ping
             && at <= position
@@ -408,16 +438,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Everything before `position` is off our hands.
-    pub(super) fn stream_acked<S: Sink>(&mut self, now: Instant, position: u64, sink: &mut S) {
+    /// Everything before `position` is off our hands; whether that says anything new.
+    pub(super) fn stream_acked<S: Sink>(
+        &mut self,
+        now: Instant,
+        position: u64,
+        sink: &mut S,
+    ) -> bool {
         let Self { stream, mux, handle, .. } = self;
-        let Some(link) = stream else { return };
+        let Some(link) = stream else { return false };
+        let before = link.records.len();
         while let Some((end, record)) = link.records.front()
             && *end <= position
         {
             mux.on_acked(now, *handle, record, sink);
             link.records.pop_front();
         }
+        link.records.len() < before
     }
 
     // ---- what the shard asks
@@ -433,19 +470,21 @@ impl Connection {
     fn stream_is_blocked(&self) -> bool {
         let undecided =
             self.is_plain() && self.authentication == Authentication::AwaitingApplication;
-        undecided || (self.mux.is_choked() && self.is_transferring())
+        (undecided || self.mux.is_choked()) && self.is_transferring()
     }
 
     /// What the stream needs when everything written was sent.
     pub(crate) fn stream_needs(&self) -> StreamNeeds {
         let Some(link) = &self.stream else { return StreamNeeds::Close };
-        let broken = matches!(link.ended, Some(Err(_)));
-        if broken || (link.ended.is_some() && link.notified && !self.stream_owes()) {
-            StreamNeeds::Close
-        } else if link.notified && !self.stream_owes() {
-            StreamNeeds::Shutdown
-        } else {
-            StreamNeeds::Nothing
+        let said_all = link.notified && !self.stream_owes();
+        // A peer that does not end its direction in time is not waited for.
+        let given_up = self.closing.as_ref().is_some_and(|c| c.is_settled() && !c.acknowledged);
+        match &link.ended {
+            Some(Err(_)) => StreamNeeds::Close,
+            Some(Ok(())) if said_all => StreamNeeds::Close,
+            None if said_all && given_up => StreamNeeds::Close,
+            None if said_all => StreamNeeds::Shutdown,
+            _ => StreamNeeds::Nothing,
         }
     }
 
@@ -460,6 +499,12 @@ impl Connection {
         waits || (link.up && !link.notified && (last_word || self.pending.close_ack))
     }
 
+    /// Whether our direction of TLS would end without close_notify (RFC 8446 §6.1).
+    pub(super) fn stream_owes_notify(&self) -> bool {
+        let Some(link) = &self.stream else { return false };
+        link.up && !link.notified && !matches!(link.ended, Some(Err(_)))
+    }
+
     /// When the peer is to be told what we have taken.
     pub(super) fn stream_timeout(&self) -> Option<Instant> {
         self.stream.as_ref().and_then(|link| link.consumed_at)
@@ -470,6 +515,15 @@ impl Connection {
             && super::timers::take_due(&mut link.consumed_at, now)
         {
             link.consumed_now = true;
+        }
+    }
+
+    /// Memory kept for the next burst is given back.
+    pub(super) fn shrink_stream(&mut self) {
+        let Some(link) = &mut self.stream else { return };
+        link.whole.shrink_to_fit();
+        if link.records.is_empty() {
+            link.records = VecDeque::new();
         }
     }
 

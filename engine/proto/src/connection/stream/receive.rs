@@ -21,6 +21,10 @@ impl Connection {
     pub(crate) fn stream_receive<S: Sink>(&mut self, now: Instant, bytes: &[u8], sink: &mut S) {
         self.counters.bytes_received += bytes.len() as u64;
         let Some(link) = &mut self.stream else { return };
+        if link.notified || link.failed {
+            // Nothing that comes now counts but the end of the stream.
+            return;
+        }
         if link.paused {
             // Order is kept; how much is held is bounded by what was on its way when reading stopped.
             link.held.extend_from_slice(bytes);
@@ -37,18 +41,23 @@ impl Connection {
         let Some(link) = &mut self.stream else { return };
         link.paused = false;
         let held = core::mem::take(&mut link.held);
+        if link.notified || link.failed {
+            return;
+        }
         self.take_records(now, &held, sink);
     }
 
     fn take_records<S: Sink>(&mut self, now: Instant, bytes: &[u8], sink: &mut S) {
         let Some(mut tls) = self.stream.as_mut().and_then(|link| link.tls.take()) else { return };
         let mut rest = bytes;
-        let mut result = Ok(());
         // What was decrypted before reading stopped comes first.
         let mut first = true;
-        while result.is_ok() {
+        let mut drained = false;
+        loop {
             if self.stream_is_blocked() {
-                if let Some(link) = &mut self.stream {
+                if let Some(link) = &mut self.stream
+                    && !(drained && rest.is_empty())
+                {
                     link.paused = true;
                     link.held.extend_from_slice(rest);
                 }
@@ -59,9 +68,12 @@ impl Connection {
                     break;
                 }
                 match tls.read(&mut rest) {
-                    Ok(true) => {}
+                    Ok(true) => drained = false,
                     Ok(false) => break,
                     Err(error) => {
+                        if let Some(link) = &mut self.stream {
+                            link.failed = true;
+                        }
                         self.tls_failed(now, &error, sink);
                         break;
                     }
@@ -73,20 +85,21 @@ impl Connection {
                     }
                 }
             }
-            first = false;
-            result = tls.plaintext(|bytes| {
+            (first, drained) = (false, true);
+            tls.plaintext(|bytes| {
                 if self.status.is_open_to_application() {
-                    self.take_plaintext(now, bytes, sink)
+                    self.take_plaintext(now, bytes, sink);
                 } else {
-                    self.take_plaintext(now, bytes, &mut NullSink)
+                    self.take_plaintext(now, bytes, &mut NullSink);
                 }
             });
         }
         if let Some(link) = &mut self.stream {
+            if tls.is_closed_by_peer() && link.ended.is_none() {
+                // Nothing counts behind it, and not everybody who waits for ours ends its direction.
+                link.ended = Some(Ok(()));
+            }
             link.tls = Some(tls);
-        }
-        if let Err(e) = result {
-            self.misbehaved(now, e, sink);
         }
         self.note_taken(now);
         self.heard(now);
@@ -106,31 +119,46 @@ impl Connection {
         }
     }
 
-    /// Cuts plaintext into frames.
-    fn take_plaintext<S: Sink>(
+    /// Takes plaintext. What breaks the protocol ends the connection, and the frames behind it are
+    /// still told apart: the peer's last words are among them.
+    fn take_plaintext<S: Sink>(&mut self, now: Instant, mut bytes: &[u8], sink: &mut S) {
+        while !bytes.is_empty() {
+            if let Err(e) = self.take_frames(now, &mut bytes, sink) {
+                self.misbehaved(now, e, sink);
+            }
+        }
+    }
+
+    /// Cuts plaintext into frames, up to the first that breaks the protocol; `rest` is what is left.
+    fn take_frames<S: Sink>(
         &mut self,
         now: Instant,
-        mut bytes: &[u8],
+        rest: &mut &[u8],
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        while !bytes.is_empty() {
+        while !rest.is_empty() {
+            let bytes = *rest;
             let Some(link) = &mut self.stream else { return Ok(()) };
             let Some(body) = link.body else {
                 let n = (FRAME_HEADER_LEN - link.head_len).min(bytes.len());
-                let (head, rest) = bytes.split_at(n);
+                let (head, after) = bytes.split_at(n);
                 link.head[link.head_len..link.head_len + n].copy_from_slice(head);
                 link.head_len += n;
                 link.read += n as u64;
-                bytes = rest;
+                *rest = after;
                 if link.head_len == FRAME_HEADER_LEN {
                     link.head_len = 0;
                     let word = u32::from_be_bytes(link.head);
-                    self.begin_frame(now, word as u16, (word >> 16) as usize, sink)?;
+                    let (channel, len) = (word as u16, (word >> 16) as usize);
+                    if let Err(e) = self.begin_frame(now, channel, len, sink) {
+                        self.skip_body(channel, len);
+                        return Err(e);
+                    }
                 }
                 continue;
             };
-            let (piece, rest) = bytes.split_at(body.missing.min(bytes.len()));
-            bytes = rest;
+            let (piece, after) = bytes.split_at(body.missing.min(bytes.len()));
+            *rest = after;
             link.read += piece.len() as u64;
             link.body = (piece.len() < body.missing)
                 .then(|| Body { missing: body.missing - piece.len(), ..body });
@@ -155,6 +183,13 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    fn skip_body(&mut self, channel: u16, len: usize) {
+        if let Some(link) = &mut self.stream {
+            let body = Body { channel, shape: FrameShape::Skip, missing: len };
+            link.body = (len > 0).then_some(body);
+        }
     }
 
     fn keep_buffer(&mut self, mut whole: Vec<u8>) {

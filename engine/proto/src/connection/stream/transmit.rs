@@ -1,9 +1,10 @@
 //! Frames of the channels into TLS records.
 
 use crate::connection::Connection;
-use crate::connection::handshaking::Authentication;
-use crate::event::Sink;
-use crate::limits::{CONTROL_CHANNEL, FRAME_HEADER_LEN, STREAM_RECORD};
+use crate::event::{NullSink, Sink};
+use crate::limits::{
+    CONTROL_CHANNEL, FRAME_HEADER_LEN, MAX_STREAM_RECORDS, STREAM_PAYLOAD, STREAM_RECORD,
+};
 use crate::status::Status;
 use crate::time::Instant;
 use crate::wire::frame::write_bare_header;
@@ -11,26 +12,33 @@ use crate::wire::link_message::LinkMessage;
 
 /// What TLS adds to a record at most (RFC 8446 §5.2).
 const RECORD_OVERHEAD: usize = 5 + 1 + 16;
-/// Room in a record for messages of the link itself: Consumed, Ping, Close and its answer.
-const RESERVE: usize = 256;
+/// Room for one message of the link itself: Consumed, Ping, Close or its answer.
+const LINK_MESSAGE: usize = 160;
 
 impl Connection {
-    /// Writes the next bytes of the stream into `out`; gives how many. `scratch` has room for the
-    /// plaintext of one record.
+    /// Writes the next bytes of the stream into `out`; gives how many, and whether something else has
+    /// changed. `scratch` has room for the plaintext of one record.
     pub(crate) fn stream_transmit<S: Sink>(
         &mut self,
         now: Instant,
         out: &mut [u8],
         scratch: &mut [u8],
         sink: &mut S,
-    ) -> usize {
+    ) -> (usize, bool) {
+        let mut changed = false;
         if self.is_plain()
-            && let Some(written) = self.stream.as_ref().map(|link| link.written)
+            && let Some(handed) = self.stream.as_ref().map(|link| link.handed)
         {
-            // Nothing on the wire says more than that TCP has what was written before.
-            self.stream_acked(now, written, sink);
+            // Nothing on the wire says more than that TCP has what was written last.
+            changed = if self.status.is_open_to_application() {
+                self.stream_acked(now, handed, sink)
+            } else {
+                self.stream_acked(now, handed, &mut NullSink)
+            };
         }
-        let Some(mut tls) = self.stream.as_mut().and_then(|link| link.tls.take()) else { return 0 };
+        let Some(mut tls) = self.stream.as_mut().and_then(|link| link.tls.take()) else {
+            return (0, changed);
+        };
         let mut n = 0;
         loop {
             n += tls.write(&mut out[n..]);
@@ -49,10 +57,13 @@ impl Connection {
             }
         }
         if let Some(link) = &mut self.stream {
+            if !tls.wants_write() {
+                link.handed = link.written;
+            }
             link.tls = Some(tls);
             link.bytes_sent += n as u64;
         }
-        n
+        (n, changed)
     }
 
     /// Packs one record; gives its length.
@@ -61,10 +72,12 @@ impl Connection {
         if handshaking {
             return 0;
         }
-        let room = scratch.len().min(STREAM_RECORD) - RESERVE;
+        let room = scratch.len().min(STREAM_PAYLOAD);
+        let full =
+            self.stream.as_ref().is_some_and(|link| link.records.len() >= MAX_STREAM_RECORDS);
         let denied = self.closing.as_ref().is_some_and(|c| c.rejection && c.due);
         let mut n = 0;
-        if self.is_transferring() || denied {
+        if (self.is_transferring() || denied) && !full {
             let Self { stream, mux, .. } = self;
             let Some(link) = stream else { return 0 };
             let start = link.written;
@@ -94,7 +107,7 @@ impl Connection {
         let Some(link) = &mut self.stream else { return 0 };
         let mut at = 0;
         let mut write = |message: LinkMessage<'_>| {
-            let mut body = Vec::with_capacity(RESERVE);
+            let mut body = Vec::with_capacity(LINK_MESSAGE);
             message.encode(&mut body);
             let frame = &mut room[at..at + FRAME_HEADER_LEN + body.len()];
             write_bare_header(frame, CONTROL_CHANNEL, body.len());
@@ -109,12 +122,10 @@ impl Connection {
             (link.told, link.asks) = (link.read, false);
             (link.consumed_now, link.consumed_at) = (false, None);
         }
-        let wants_ping = self.pending.ping && self.authentication == Authentication::Done;
-        if started && !ending && wants_ping {
-            self.pending.ping = false;
+        let pings = started && !ending && core::mem::take(&mut self.pending.ping);
+        if pings {
             write(LinkMessage::Ping);
         }
-        let pinged = wants_ping && !self.pending.ping;
         if core::mem::take(&mut self.pending.close_ack) {
             write(LinkMessage::CloseAck);
         }
@@ -129,7 +140,7 @@ impl Connection {
             link.close_sent = true;
         }
         link.written += at as u64;
-        if pinged {
+        if pings {
             link.ping = Some((link.written, now));
         }
         at
@@ -138,16 +149,18 @@ impl Connection {
     /// Whether nothing is left to say: close_notify ends our direction.
     fn notify_is_due(&mut self) -> bool {
         let plain = self.is_plain();
+        let Some(link) = &self.stream else { return false };
         let over = match self.status {
-            Status::ClosedByPeer | Status::ProblemDetectedLocally | Status::Dead => true,
-            Status::FinWait => {
-                plain || self.closing.as_ref().is_none_or(|c| c.acknowledged || !c.due)
+            Status::ClosedByPeer | Status::Dead => true,
+            // CLOSE is out, and its acknowledgement still has to be read. Before TLS stands, and on a
+            // plain link, there is nothing to wait for.
+            Status::ProblemDetectedLocally | Status::FinWait => {
+                let settled = self.closing.as_ref().is_none_or(|c| c.is_settled());
+                plain || !link.up || settled || link.ended.is_some()
             }
             _ => false,
         };
-        let Some(link) = &self.stream else { return false };
-        // Before TLS stands there is nobody who could be told more.
-        let due = (over || (!link.up && self.status == Status::FinWait)) && !link.notified;
+        let due = over && !link.notified;
         if due
             && plain
             && let Some(closing) = &mut self.closing

@@ -4,6 +4,7 @@ mod ack;
 mod codec;
 mod control;
 mod frame;
+mod link_message;
 mod packet;
 mod params;
 mod ranges;
