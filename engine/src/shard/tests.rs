@@ -299,7 +299,17 @@ fn member(
     let addr = socket.local_addr().unwrap();
     let config =
         control::listener_config(&ListenConfig::new(addr, identity.clone()), None).unwrap();
-    this.core.listen(AddListener { id, addr, socket: Some(socket), config, result: None }).unwrap();
+    this.core
+        .listen(AddListener {
+            id,
+            addr,
+            socket: Some(socket),
+            stream: None,
+            links: crate::config::Links::DATAGRAM,
+            config,
+            result: None,
+        })
+        .unwrap();
     this.attach_sockets();
     (this, addr)
 }
