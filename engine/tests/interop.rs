@@ -211,8 +211,8 @@ fn requests_in_every_form_are_understood() {
     everywhere(|we, driver, alpn| {
         let talk = Talk::new(we, driver, alpn, &["forms"]);
         let ids = [1, 2, 10, 11, 12, 20, 21, 30, 31, 40, 41, 0x8000, 0xFFFE];
-        let echoed: String = ids.iter().map(|id| format!(" {id}")).collect();
-        assert_eq!(talk.peer.line(), format!("echoed{echoed}"));
+        let echoed: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        assert_eq!(talk.peer.line(), format!("echoed {}", echoed.join(" ")));
         assert_eq!(talk.peer.line(), "declined 65535");
         let (mut requests, mut ends) = (Vec::new(), 0);
         loop {

@@ -88,13 +88,11 @@ impl Streams {
         listener: std::net::TcpListener,
     ) -> io::Result<u16> {
         listener.set_nonblocking(true)?;
-        let number = match self.listeners.iter().position(Option::is_none) {
-            Some(number) => number,
-            None => {
-                self.listeners.push(None);
-                self.listeners.len() - 1
-            }
-        };
+        let free = self.listeners.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
         let mut socket = TcpListener::from_std(listener);
         registry.register(&mut socket, Token(LISTENERS + number), Interest::READABLE)?;
         self.listeners[number] = Some(Listening { socket, readable: true });
