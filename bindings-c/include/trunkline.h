@@ -462,6 +462,10 @@ typedef int32_t trunk_status;
 // Which side of a connection we are.
 typedef uint32_t trunk_role;
 
+// What a role waits for while a connection is made, or how the attempt ended. It stays
+// TRUNK_HANDSHAKE_READY when a connection that was made ends.
+typedef uint32_t trunk_handshake;
+
 // What is known of a connection. New fields come at the end.
 typedef struct trunk_conn_info {
     // Size of this struct; set by trunk_conn_info_init.
@@ -486,6 +490,10 @@ typedef struct trunk_conn_info {
     trunk_reason reason;
     // The reason in words.
     char reason_text[128];
+    // What our role waits for while the connection is made, or how the attempt ended.
+    trunk_handshake handshake;
+    // Whether the peer closed and said that it had thrown away data which it had received.
+    uint32_t peer_discarded;
 } trunk_conn_info;
 
 // Counters and gauges of a connection. New fields come at the end.
@@ -691,6 +699,10 @@ typedef struct trunk_dead {
     trunk_reason reason;
     // The reason in words; never NULL.
     const char *reason_text;
+    // Whether the peer said that it had thrown away data which it had received.
+    uint32_t peer_discarded;
+    // 0.
+    uint32_t reserved;
 } trunk_dead;
 
 // What an item has beyond its own fields; type says which member, if any, is valid.
@@ -889,6 +901,33 @@ typedef struct trunk_item {
 
 // Gone. The handle is stale.
 #define TRUNK_STATUS_DEAD -3
+
+// Not known: the library is older than this field.
+#define TRUNK_HANDSHAKE_NONE 0
+
+// Client: the ConnectionRequest is sent.
+#define TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_RESPONSE 1
+
+// Client: the host has proved itself and the AuthenticationRequest is sent.
+#define TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_RESPONSE 2
+
+// Host: it listens.
+#define TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_REQUEST 3
+
+// Host: the client's proof, or the answer of our application, has not come.
+#define TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_REQUEST 4
+
+// The connection was made.
+#define TRUNK_HANDSHAKE_READY 5
+
+// The attempt failed: no answer in time.
+#define TRUNK_HANDSHAKE_FAILED_TIMEOUT 6
+
+// The attempt failed: a proof was missing or wrong, or the host's application denied the client.
+#define TRUNK_HANDSHAKE_FAILED_AUTHENTICATION 7
+
+// The attempt failed for another reason.
+#define TRUNK_HANDSHAKE_FAILED_OTHER 8
 
 // None: the connection has not ended.
 #define TRUNK_REASON_NONE 0

@@ -10,7 +10,7 @@ use crate::security::{trunk_identity, trunk_trust};
 use crate::status::{
     TRUNK_REASON_APP, TRUNK_REASON_APP_MAX, TRUNK_STATUS_NONE, trunk_reason, trunk_status,
 };
-use engine::{Conn, ConnectConfig, ListenConfig, Reason, Reuse, Status};
+use engine::{Conn, ConnectConfig, ConnectLink, Links, ListenConfig, Reason, Reuse, Status};
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
@@ -190,6 +190,7 @@ pub unsafe extern "C" fn trunk_listen(
                 addr: abi::address(config.address, "address")?,
                 identity: trunk_identity::required(config.identity)?,
                 client_auth: trunk_trust::of_host(config.client_trust)?,
+                links: Links::DATAGRAM,
                 connection: trunk_connection_config::optional(config.connection)?,
             }
         };
@@ -314,6 +315,7 @@ impl trunk_connect_config {
                     .to_vec(),
                 connection: trunk_connection_config::optional(self.connection)?,
                 reuse,
+                link: ConnectLink::Datagram,
             })
         }
     }

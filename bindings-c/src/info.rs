@@ -5,7 +5,10 @@ use crate::handle::trunk_conn;
 use crate::instance::{live, trunk_engine};
 use crate::result::{guard, trunk_result};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
-use crate::status::{TRUNK_REASON_NONE, TRUNK_STATUS_NONE, trunk_reason, trunk_status};
+use crate::status::{
+    TRUNK_HANDSHAKE_NONE, TRUNK_REASON_NONE, TRUNK_STATUS_NONE, handshake, trunk_handshake,
+    trunk_reason, trunk_status,
+};
 use engine::{ConnInfo, ConnStats, Role};
 use std::ffi::c_char;
 
@@ -43,6 +46,10 @@ pub struct trunk_conn_info {
     pub reason: trunk_reason,
     /// The reason in words.
     pub reason_text: [c_char; 128],
+    /// What our role waits for while the connection is made, or how the attempt ended.
+    pub handshake: trunk_handshake,
+    /// Whether the peer closed and said that it had thrown away data which it had received.
+    pub peer_discarded: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -62,6 +69,8 @@ unsafe impl Struct for trunk_conn_info {
             resumed: 0,
             reason: TRUNK_REASON_NONE,
             reason_text: [0; 128],
+            handshake: TRUNK_HANDSHAKE_NONE,
+            peer_discarded: 0,
         }
     }
 }
@@ -85,6 +94,8 @@ impl From<&ConnInfo> for trunk_conn_info {
             resumed: info.resumed.into(),
             reason: reason.map_or(TRUNK_REASON_NONE, |r| r.reason.0),
             reason_text: abi::fixed_text(reason.map_or("", |r| r.text.as_str())),
+            handshake: handshake(info.handshake),
+            peer_discarded: info.peer_discarded.into(),
         }
     }
 }
@@ -328,19 +339,24 @@ pub unsafe extern "C" fn trunk_engine_get_stats(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{CloseReason, PeerId, Reason, Status};
+    use crate::status::TRUNK_HANDSHAKE_FAILED_AUTHENTICATION;
+    use engine::{CloseReason, HandshakeFailure, HandshakeState, PeerId, Reason, Status};
 
     #[test]
     fn info_fits_its_fixed_texts() {
         let info = ConnInfo {
             role: Role::Host,
             status: Status::ClosedByPeer,
+            handshake: HandshakeState::ConnectionFailed(HandshakeFailure::Authentication),
             remote: "[2001:db8:1111:2222:3333:4444:5555:6666%4294967295]:65535".parse().unwrap(),
             local: Some("::1".parse().unwrap()),
             peer: Some(PeerId([9; 32])),
             reason: Some(CloseReason::new(Reason::APP, &"x".repeat(200))),
             suite: Some("TLS13_AES_128_GCM_SHA256"),
             resumed: true,
+            peer_discarded: true,
+            link: engine::Link::Datagram,
+            plain: false,
         };
         let c = trunk_conn_info::from(&info);
         let text = |chars: &[c_char]| -> String {
@@ -352,5 +368,7 @@ mod tests {
         assert_eq!(text(&c.reason_text).len(), 127);
         assert_eq!((c.status, c.reason, c.role), (4, 1000, TRUNK_ROLE_HOST));
         assert_eq!((c.has_peer, c.peer, c.resumed), (1, [9; 32], 1));
+        assert_eq!(c.peer_discarded, 1);
+        assert_eq!(c.handshake, TRUNK_HANDSHAKE_FAILED_AUTHENTICATION);
     }
 }

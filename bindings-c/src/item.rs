@@ -158,6 +158,10 @@ pub struct trunk_dead {
     pub reason: trunk_reason,
     /// The reason in words; never NULL.
     pub reason_text: *const c_char,
+    /// Whether the peer said that it had thrown away data which it had received.
+    pub peer_discarded: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What an item has beyond its own fields; type says which member, if any, is valid.
@@ -293,6 +297,8 @@ impl Detail {
             undelivered_channels: report.undelivered_channels,
             reason: report.reason.reason.0,
             reason_text: text.as_ptr(),
+            peer_discarded: report.peer_discarded.into(),
+            reserved: 0,
         };
         Self::Dead(dead, text)
     }

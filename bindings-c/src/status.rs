@@ -1,6 +1,6 @@
 //! What a connection is, and why it ended.
 
-use engine::{Reason, Status};
+use engine::{HandshakeFailure, HandshakeState, Reason, Status};
 
 /// What a connection is to its user.
 pub type trunk_status = i32;
@@ -38,6 +38,54 @@ const _: () = {
     assert!(TRUNK_STATUS_LINGER == Status::Linger as i32);
     assert!(TRUNK_STATUS_DEAD == Status::Dead as i32);
 };
+
+/// What a role waits for while a connection is made, or how the attempt ended. It stays
+/// TRUNK_HANDSHAKE_READY when a connection that was made ends.
+pub type trunk_handshake = u32;
+
+/// Not known: the library is older than this field.
+pub const TRUNK_HANDSHAKE_NONE: trunk_handshake = 0;
+/// Client: the ConnectionRequest is sent.
+pub const TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_RESPONSE: trunk_handshake = 1;
+/// Client: the host has proved itself and the AuthenticationRequest is sent.
+pub const TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_RESPONSE: trunk_handshake = 2;
+/// Host: it listens.
+pub const TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_REQUEST: trunk_handshake = 3;
+/// Host: the client's proof, or the answer of our application, has not come.
+pub const TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_REQUEST: trunk_handshake = 4;
+/// The connection was made.
+pub const TRUNK_HANDSHAKE_READY: trunk_handshake = 5;
+/// The attempt failed: no answer in time.
+pub const TRUNK_HANDSHAKE_FAILED_TIMEOUT: trunk_handshake = 6;
+/// The attempt failed: a proof was missing or wrong, or the host's application denied the client.
+pub const TRUNK_HANDSHAKE_FAILED_AUTHENTICATION: trunk_handshake = 7;
+/// The attempt failed for another reason.
+pub const TRUNK_HANDSHAKE_FAILED_OTHER: trunk_handshake = 8;
+
+pub(crate) const fn handshake(state: HandshakeState) -> trunk_handshake {
+    match state {
+        HandshakeState::WaitingForConnectionResponse => {
+            TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_RESPONSE
+        }
+        HandshakeState::WaitingForAuthenticationResponse => {
+            TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_RESPONSE
+        }
+        HandshakeState::WaitingForConnectionRequest => {
+            TRUNK_HANDSHAKE_WAITING_FOR_CONNECTION_REQUEST
+        }
+        HandshakeState::WaitingForAuthenticationRequest => {
+            TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_REQUEST
+        }
+        HandshakeState::Ready => TRUNK_HANDSHAKE_READY,
+        HandshakeState::ConnectionFailed(HandshakeFailure::Timeout) => {
+            TRUNK_HANDSHAKE_FAILED_TIMEOUT
+        }
+        HandshakeState::ConnectionFailed(HandshakeFailure::Authentication) => {
+            TRUNK_HANDSHAKE_FAILED_AUTHENTICATION
+        }
+        HandshakeState::ConnectionFailed(HandshakeFailure::Other) => TRUNK_HANDSHAKE_FAILED_OTHER,
+    }
+}
 
 /// Why a connection ended: 1000 to 1999 ordinary and 2000 to 2999 exceptional codes of the
 /// application, 3000 local, 4000 remote, 5000 other.

@@ -298,6 +298,8 @@ pub enum ConnectLink {
     Stream,
     /// TLS over TCP, the plain protocol.
     PlainStream,
+    /// UDP and TLS over TCP side by side: the first that proves the host is kept.
+    Auto,
 }
 
 /// Where and as whom to accept connections.

@@ -11,6 +11,8 @@
 //! | [`engine`] | [`Engine`]: shards on threads |
 //! | [`handler`] | the inline API |
 //! | [`queue`] | the queued API, written as a handler |
+//! | [`discovery`] | presence: finds devices of the local network, and announces this one |
+//! | [`rendezvous`] | pairing over an event source, and the event source itself |
 //! | [`config`], [`error`] | settings, and what can go wrong with a whole engine |
 //! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
@@ -26,6 +28,7 @@
 
 pub mod buf;
 pub mod config;
+pub mod discovery;
 pub mod engine;
 pub mod error;
 mod handle;
@@ -33,6 +36,7 @@ pub mod handler;
 pub mod hw;
 pub mod io;
 pub mod queue;
+pub mod rendezvous;
 mod retained;
 mod security;
 mod shard;
@@ -56,9 +60,13 @@ pub use shard::local::{LocalHandle, LocalShard};
 
 pub use buf::{SendBuf, SendPool};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};
+pub use trunkline_proto::crypto::credential::{
+    Credential, CredentialError, CredentialIssuer, CredentialVerifier, Grant,
+};
 pub use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 pub use trunkline_proto::error::{ApiError, CloseReason, PeerMisbehaved, Reason};
 pub use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+pub use trunkline_proto::handshake::{HandshakeFailure, HandshakeState};
 pub use trunkline_proto::ids::{Link, PeerId, Role};
 pub use trunkline_proto::limits;
 pub use trunkline_proto::payload::Payload;

@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use trunkline::{
     Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport,
-    Conn, ConnectConfig, Context, Engine, Handler, Incoming, Reason, SendOptions, Status,
+    Conn, ConnectConfig, Context, Engine, Handler, HandshakeFailure, HandshakeState, Incoming,
+    Reason, SendOptions, Status,
 };
 
 /// Accepts everything and sends every message and byte back.
@@ -106,12 +107,14 @@ type Job = Box<dyn FnOnce(&mut Client, &mut Context<'_>) + Send>;
 struct Client {
     saw: Sender<(Option<Channel>, Saw)>,
     unsent: HashMap<Channel, (Vec<u8>, usize, bool)>,
+    /// How the handshake of the connection stood that ended last.
+    ended: Option<HandshakeState>,
 }
 
 impl Client {
     fn new() -> (Self, Receiver<(Option<Channel>, Saw)>) {
         let (saw, seen) = channel();
-        (Self { saw, unsent: HashMap::new() }, seen)
+        (Self { saw, unsent: HashMap::new(), ended: None }, seen)
     }
 
     fn tell(&self, channel: Option<Channel>, saw: Saw) {
@@ -138,6 +141,7 @@ impl Handler for Client {
     ) {
         self.tell(None, Saw::Status(new, reason.map(|r| r.reason)));
         if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
+            self.ended = cx.info(conn).map(|info| info.handshake);
             cx.close(conn, Reason::APP.0, "", None).unwrap();
         }
     }
@@ -395,6 +399,8 @@ fn a_wrong_key_fails_the_connection() {
     pair.run(move |_, cx| cx.connect(&wrong)).unwrap();
     let (_, saw) = pair.next();
     assert_eq!(saw, Saw::Status(Status::ProblemDetectedLocally, Some(Reason::BAD_CERTIFICATE)));
+    let failed = HandshakeState::ConnectionFailed(HandshakeFailure::Authentication);
+    assert_eq!(pair.run(|client, _| client.ended), Some(failed));
 }
 
 #[test]
@@ -486,4 +492,14 @@ fn a_closed_listener_lets_its_connections_live_and_can_come_back() {
     pair.run(move |_, cx| cx.close(conn, 1000, "", None)).unwrap();
     let (_, Saw::Dead(_)) = pair.next() else { panic!() };
     wait_until("the socket to close", || std::net::UdpSocket::bind(pair.addr).is_ok());
+}
+
+#[test]
+fn a_listener_closed_with_its_connections_ends_them() {
+    let pair = Pair::start(trunkline::DriverChoice::Mio, 1, Echo::default);
+    pair.connect();
+    pair.host.unlisten(trunkline::ListenerId::from_bits(1), true);
+    let (_, Saw::Status(status, Some(reason))) = pair.next() else { panic!() };
+    assert_eq!(status, Status::ClosedByPeer);
+    assert_eq!(reason, Reason::APP);
 }

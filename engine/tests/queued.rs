@@ -5,11 +5,11 @@ mod common;
 use common::*;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, Conn, ConnectConfig, EngineError,
-    Event, Payload, QueuedEngine, Reason, Received, Status,
+    Event, HandshakeFailure, HandshakeState, Payload, QueuedEngine, Reason, Received, Status,
 };
 
 fn messages() -> ChannelOptions {
@@ -590,6 +590,12 @@ fn a_refused_connection_and_a_declined_channel_say_why() {
     let mut at_host = Inbox::new(&host);
     let mut at_client = Inbox::new(&client);
     let Received::Event(Event::Incoming { conn: incoming, .. }) = at_host.next() else { panic!() };
+    let waiting = HandshakeState::WaitingForAuthenticationRequest;
+    assert_eq!(host.info(incoming).unwrap().handshake, waiting);
+    assert_eq!(
+        client.info(conn).unwrap().handshake,
+        HandshakeState::WaitingForAuthenticationResponse
+    );
     host.reject(incoming, 1042, "not you").unwrap();
     assert_eq!(host.reject(incoming, 1042, "not you"), Err(ApiError::InvalidHandle));
     match at_client.next() {
@@ -600,6 +606,8 @@ fn a_refused_connection_and_a_declined_channel_say_why() {
         }
         other => panic!("{other:?}"),
     }
+    let denied = HandshakeState::ConnectionFailed(HandshakeFailure::Authentication);
+    assert_eq!(client.info(conn).unwrap().handshake, denied);
     // A new connect is not held back by the one that failed.
     let again = client.connect(&connect, None).unwrap();
     assert_ne!(again, conn);
@@ -624,4 +632,122 @@ fn a_refused_connection_and_a_declined_channel_say_why() {
             break;
         }
     }
+}
+
+/// A path between a client and a host that can be cut.
+struct Cut {
+    addr: std::net::SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+impl Cut {
+    fn new(host: std::net::SocketAddr) -> Self {
+        let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (addr, cut) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let flag = cut.clone();
+        std::thread::spawn(move || {
+            let (mut client, mut buf) = (None, vec![0; 65_536]);
+            while !flag.load(Ordering::Acquire) {
+                let Ok((len, from)) = socket.recv_from(&mut buf) else { continue };
+                if from != host {
+                    client = Some(from);
+                }
+                let to = if from == host { client } else { Some(host) };
+                let _ = to.map(|to| socket.send_to(&buf[..len], to));
+            }
+        });
+        Self { addr, cut }
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.cut.store(true, Ordering::Release);
+    }
+}
+
+/// A connection whose client has received messages that its application has not looked at.
+struct Unread {
+    path: Cut,
+    host: QueuedEngine,
+    client: QueuedEngine,
+    at_host: Conn,
+    at_client: Conn,
+    channel: Channel,
+}
+
+fn unread() -> Unread {
+    let identity = identity();
+    let mut quick = config(trunkline::DriverChoice::Mio);
+    quick.connection.connected_timeout = trunkline::Duration::from_millis(700);
+    quick.connection.keep_alive = trunkline::Duration::from_millis(200);
+    let host = QueuedEngine::start(quick.clone()).unwrap();
+    let path = Cut::new(host.listen(&listen(&identity)).unwrap().local_addr);
+    let client = QueuedEngine::start(quick).unwrap();
+    let conn = client.connect(&connect(path.addr, &identity), None).unwrap();
+    let mut inbox = Inbox::new(&host);
+    let Received::Event(Event::Incoming { conn: at_host, .. }) = inbox.next() else { panic!() };
+    host.accept(at_host).unwrap();
+    let mut inbox = Inbox::new(&client);
+    inbox.connected(conn);
+    let news = host.open_channel(at_host, "news", &messages()).unwrap();
+    let channel = loop {
+        if let Received::Event(Event::ChannelRequest { channel, .. }) = inbox.next() {
+            client.accept_channel(channel, &ChannelOptions::default()).unwrap();
+            break channel;
+        }
+    };
+    for n in 0..100u32 {
+        host.send(news, &n.to_be_bytes()).unwrap();
+    }
+    wait_until("all is acknowledged", || {
+        let stats = host.stats(at_host).unwrap();
+        stats.unacked_bytes == 0 && stats.channels == 1
+    });
+    assert!(inbox.waiting.is_empty());
+    Unread { path, host, client, at_host, at_client: conn, channel }
+}
+
+/// Reads everything: the messages, all of them and in order, and then how it ended. Sends fail, and
+/// the handle must be closed, once.
+fn read_after_the_end(client: &QueuedEngine, conn: Conn, channel: Channel, expected: Status) {
+    assert_eq!(client.status(conn), expected);
+    let mut inbox = Inbox::new(client);
+    let mut next = 0u32;
+    loop {
+        match inbox.next() {
+            Received::Message(m) => {
+                assert_eq!(&*m.data, next.to_be_bytes());
+                next += 1;
+            }
+            Received::Event(Event::Status { conn: c, new, .. }) if c == conn => {
+                assert_eq!((new, next), (expected, 100));
+                break;
+            }
+            Received::Event(_) => {}
+        }
+    }
+    let late = client.send(channel, b"late");
+    assert!(late.is_err(), "{late:?}");
+    let late = client.open_channel(conn, "late", &messages());
+    assert!(matches!(late, Err(ApiError::NoConnection(_))), "{late:?}");
+    client.close(conn, 1000, "", None).unwrap();
+    assert_eq!(client.close(conn, 1000, "", None), Err(ApiError::InvalidHandle));
+}
+
+#[test]
+fn closed_by_peer_what_was_received_can_still_be_read() {
+    let u = unread();
+    u.host.close(u.at_host, 1000, "", Some(Duration::from_secs(5))).unwrap();
+    wait_until("it is closed", || u.client.status(u.at_client) != Status::Connected);
+    read_after_the_end(&u.client, u.at_client, u.channel, Status::ClosedByPeer);
+}
+
+#[test]
+fn problem_detected_locally_what_was_received_can_still_be_read() {
+    let u = unread();
+    drop(u.path);
+    wait_until("it is noticed", || u.client.status(u.at_client) != Status::Connected);
+    read_after_the_end(&u.client, u.at_client, u.channel, Status::ProblemDetectedLocally);
 }

@@ -1,5 +1,7 @@
 //! The tests of the inline and the queued API once more, over TLS and TCP instead of UDP.
-#![allow(clippy::duplicate_mod, reason = "each of the tests brings what it shares with others")]
+
+// Each module brings the same helpers, which ask where they are for the link.
+#![allow(clippy::duplicate_mod)]
 
 #[path = "inline.rs"]
 mod inline;

@@ -3,6 +3,8 @@
 use crate::exit::Failure;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
+/// What a receiver begins with that is looked for on the local network.
+pub const DISCOVER: &str = "discover:";
 /// Most addresses of one name that are tried at once.
 const MAX_ADDRESSES: usize = 16;
 
@@ -51,9 +53,11 @@ impl Target {
         Ok(Self { host: host.to_ascii_lowercase(), port })
     }
 
-    /// `host:port` as the known-peers file has it.
+    /// `host:port` as the known-peers file has it, or `discover:name`.
     pub fn key(&self) -> String {
-        if self.host.contains(':') {
+        if self.host.starts_with(DISCOVER) {
+            self.host.clone()
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
@@ -105,6 +109,8 @@ mod tests {
     fn keys_are_unambiguous() {
         assert_eq!(Target::parse("::1", 7470).unwrap().key(), "[::1]:7470");
         assert_eq!(Target::parse("A:1", 7470).unwrap().key(), "a:1");
+        let found = Target { host: "discover:study".into(), port: 1 };
+        assert_eq!(found.key(), "discover:study");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod server;
 mod table;
 
 use crate::address::Target;
-use crate::cli::{BENCH_PORT, BenchArgs, Scenario};
+use crate::cli::{BENCH_PORT, BenchArgs, LinkChoice, Scenario};
 use crate::engine::{self, Post};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
@@ -95,7 +95,9 @@ impl Server {
         let engine = post.start(config, BenchServer::new(Arc::clone(&name)))?;
         let driver = engine.driver_name().to_owned();
         let _ = name.set(driver.clone());
-        let address = listen_at(engine, ListenConfig::new(listen, identity))?;
+        let links = args.link.unwrap_or(LinkChoice::Auto).links();
+        let listen = ListenConfig { links, ..ListenConfig::new(listen, identity) };
+        let address = listen_at(engine, listen)?;
         Ok(Self { post, address, fingerprint, driver })
     }
 }
@@ -150,6 +152,8 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         }
         (None, None) => return Err(Failure::usage("no server")),
     };
+    let link = args.link.unwrap_or(LinkChoice::Udp);
+    let connect = ConnectConfig { link: link.connect(), ..connect };
     let loopback = connect.remotes.iter().all(|remote| remote.ip().is_loopback());
     let max_message = args.length.unwrap_or(0).max(64 << 10);
     let config = engine_config(args, client_processor, max_message);

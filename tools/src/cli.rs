@@ -4,10 +4,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use trunkline::PeerId;
+use trunkline::{ConnectLink, Links, PeerId};
 
 /// Port that `recv` listens on and `send` tries when none is given.
 pub const DEFAULT_PORT: u16 = 7470;
+/// Port of an event source.
+pub const EVENT_SOURCE_PORT: u16 = 7472;
 /// Port of a bench server.
 pub const BENCH_PORT: u16 = 7471;
 
@@ -20,7 +22,8 @@ Exit codes:
   4    no connection, or the connection was lost
   130  interrupted";
 
-/// Encrypted, multiplexed connections over UDP: move files, measure the machine, make keys.
+/// Encrypted, multiplexed connections over UDP or TLS: move files, measure the machine, make keys,
+/// bring clients together.
 #[derive(Debug, Parser)]
 #[command(name = "trunkline", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -49,12 +52,22 @@ pub enum Command {
     /// Make a key and a self-signed certificate.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
+    /// Find devices of the local network that announce themselves.
+    #[command(after_help = crate::discover::HELP)]
+    Discover(crate::discover::DiscoverArgs),
+    /// Run an event source: the server over which clients find each other and pair.
+    #[command(after_help = crate::event_source::HELP)]
+    EventSource(crate::event_source::EventSourceArgs),
+    /// Mint and inspect the access tokens of an event source, and make its keys.
+    #[command(after_help = crate::token::HELP)]
+    Token(crate::token::TokenArgs),
 }
 
 const SEND_HELP: &str = "\
 Examples:
   trunkline send 127.0.0.1:7470 report.pdf photo.jpg
   trunkline send media.example.org movie.mkv --pin 3f0c…91
+  trunkline send discover:study notes.txt       to a receiver that announces itself by that name
 
 The receiver prints its fingerprint when it starts. Without --pin the sender asks once whether it
 is the right one, remembers the answer in the known-peers file, and refuses another one later.
@@ -66,6 +79,7 @@ const RECV_HELP: &str = "\
 Examples:
   trunkline recv --dir inbox
   trunkline recv --dir inbox --listen '[::]:7470' --allow 3f0c…91 --max-bytes 20G
+  trunkline recv --dir inbox --listen 0.0.0.0:7470 --announce=study
 
 Serves one sender after another until interrupted. Files never replace others and never leave the
 folder; a file has its final name only when it is whole and its SHA-256 agrees.
@@ -105,10 +119,43 @@ pub enum Driver {
     Mio,
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinkChoice {
+    /// Both at once: the first that proves the other side is kept. A listener takes both.
+    #[default]
+    Auto,
+    /// Packets in UDP datagrams.
+    Udp,
+    /// TLS over TCP, for networks that let no UDP through.
+    Tls,
+}
+
+impl LinkChoice {
+    /// What a listener takes connections over.
+    pub const fn links(self) -> Links {
+        match self {
+            Self::Auto => Links::BOTH,
+            Self::Udp => Links::DATAGRAM,
+            Self::Tls => Links::STREAM,
+        }
+    }
+
+    /// What a client connects over.
+    pub const fn connect(self) -> ConnectLink {
+        match self {
+            Self::Auto => ConnectLink::Auto,
+            Self::Udp => ConnectLink::Datagram,
+            Self::Tls => ConnectLink::Stream,
+        }
+    }
+}
+
 /// Options of `send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// Receiver: HOST, HOST:PORT or [IPV6]:PORT. All addresses of a name are tried at once.
+    /// Receiver: HOST, HOST:PORT, [IPV6]:PORT, or discover:NAME for one of the local network that
+    /// announces itself. All addresses of a name are tried at once.
     #[arg(value_name = "ADDRESS")]
     pub to: String,
     /// Files to send; each arrives under its own name.
@@ -130,7 +177,7 @@ pub struct RecvArgs {
     /// Folder for the files; made if it is not there.
     #[arg(long, default_value = ".", value_name = "FOLDER")]
     pub dir: PathBuf,
-    /// Address and UDP port to listen on. The default takes senders of this machine only.
+    /// Address and port (UDP and TCP) to listen on. The default takes senders of this machine only.
     #[arg(long, value_name = "ADDR:PORT", default_value_t = default_listen(DEFAULT_PORT))]
     pub listen: SocketAddr,
     /// Take files only from a sender with this fingerprint (may be repeated).
@@ -152,6 +199,8 @@ pub struct RecvArgs {
     #[arg(long)]
     pub sync: bool,
     #[command(flatten)]
+    pub announce: crate::announce::AnnounceArgs,
+    #[command(flatten)]
     pub common: TransferArgs,
 }
 
@@ -165,6 +214,9 @@ pub struct TransferArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    /// What carries the connection.
+    #[arg(long, value_enum, default_value_t = LinkChoice::Auto)]
+    pub link: LinkChoice,
     /// Seconds without any packet after which the other side counts as lost.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
@@ -223,7 +275,7 @@ pub struct BenchArgs {
     /// Be the client: measure against the server at this address.
     #[arg(short = 'c', long, value_name = "ADDRESS")]
     pub client: Option<String>,
-    /// Server: address and UDP port to listen on.
+    /// Server: address and port (UDP and TCP) to listen on.
     #[arg(long, value_name = "ADDR:PORT", requires = "server",
           default_value_t = default_listen(BENCH_PORT))]
     pub listen: SocketAddr,
@@ -247,6 +299,9 @@ pub struct BenchArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    /// What carries the connections [default: udp; a server takes both].
+    #[arg(long, value_enum)]
+    pub link: Option<LinkChoice>,
     /// Hold the packet size: bytes of UDP payload, 1200 to 65507 [default: search up to 1452].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..=65507))]
     pub mtu: Option<u16>,
@@ -333,7 +388,7 @@ pub fn byte_count(text: &str) -> Result<u64, String> {
 }
 
 /// Seconds, fractions allowed, from a tenth of a second to a day.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let value: f64 = text.trim_end_matches('s').parse().map_err(|_| "expected seconds")?;
     if (0.1..=86_400.0).contains(&value) {
         Ok(Duration::from_secs_f64(value))
@@ -422,6 +477,11 @@ mod tests {
             vec!["bench", "--rounds", "0"],
             vec!["bench", "--busy-poll=0"],
             vec!["recv", "--once", "--keep"],
+            vec!["recv", "--announce-id", "x"],
+            vec!["recv", "--announce", "--announce-hidden"],
+            vec!["recv", "--announce", "--announce-type", "toaster"],
+            vec!["discover", "--watch", "--timeout", "3"],
+            vec!["discover", "-4", "-6"],
         ] {
             let args = [&["trunkline"], bad.as_slice()].concat();
             assert!(Cli::try_parse_from(&args).is_err(), "{args:?} was taken");

@@ -1,9 +1,12 @@
-//! The command-line tool of Trunkline: moves files, measures, makes keys.
+//! The command-line tool of Trunkline: moves files, measures, makes keys, runs an event source.
 
 mod address;
+mod announce;
 mod bench;
 mod cli;
+mod discover;
 mod engine;
+mod event_source;
 mod exit;
 mod home;
 mod interrupt;
@@ -13,6 +16,7 @@ mod recv;
 #[cfg(test)]
 mod scratch;
 mod send;
+mod token;
 mod transfer;
 
 use clap::Parser as _;
@@ -25,12 +29,19 @@ const DEFAULT_LOG: &str = "warn,trunkline::sys=error";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log.as_deref());
+    match &cli.command {
+        // A server tells what happens, in the form that its settings ask for.
+        Command::EventSource(_) => {}
+        _ => start_log(cli.log.as_deref(), DEFAULT_LOG, false),
+    }
     let outcome = match &cli.command {
         Command::Send(args) => Ok(send::run(args)),
         Command::Recv(args) => Ok(recv::run(args)),
         Command::Bench(args) => bench::run(args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Discover(args) => discover::run(args),
+        Command::EventSource(args) => event_source::run(args, cli.log.as_deref()),
+        Command::Token(args) => token::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
@@ -39,11 +50,16 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn start_log(filter: Option<&str>) {
-    let fallback = || std::env::var("TRUNKLINE_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned());
+/// Starts the log on standard error, as text or as one JSON object a line.
+fn start_log(filter: Option<&str>, default: &str, json: bool) {
+    let fallback = || std::env::var("TRUNKLINE_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = filter.map_or_else(fallback, str::to_owned);
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    if json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.init();
+    }
 }

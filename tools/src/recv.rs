@@ -4,11 +4,13 @@ mod handler;
 mod store;
 mod writer;
 
+use crate::announce::{self, Announced};
 use crate::cli::RecvArgs;
 use crate::engine::{self, Post};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::keygen;
+use crate::transfer::SERVICE;
 use crate::transfer::names::printable;
 use crate::transfer::report::{Report, Verb, count_files};
 use handler::{Command, Policy, RecvHandler, Update};
@@ -16,6 +18,7 @@ use serde_json::json;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use store::Inbox;
+use trunkline::discovery::Mode;
 use trunkline::{ClientAuth, ConnectionConfig, EngineConfig, ListenConfig, Trust};
 use writer::Writers;
 
@@ -75,6 +78,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     let listener = running
         .listen(&ListenConfig {
             client_auth: ClientAuth::Optional(Trust::DangerousAny),
+            links: args.common.link.links(),
             ..ListenConfig::new(args.listen, identity)
         })
         .map_err(|e| Failure::connection(format!("cannot listen at {}: {e}", args.listen)))?;
@@ -83,18 +87,36 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
         interrupt::watch(move || post.deliver(Command::Interrupt));
     }
     let (address, driver) = (listener.local_addr, running.driver_name());
+    let what = Announced {
+        service: SERVICE,
+        peer: fingerprint,
+        listen: address,
+        links: args.common.link.links(),
+        mode: if args.allow.is_empty() { Mode::Open } else { Mode::Known },
+    };
+    let announcing = announce::start(&args.announce, &what)?;
     let folder = inbox.dir().display();
     report.result(
         "listening",
         json!({
             "address": address.to_string(), "fingerprint": fingerprint.to_string(),
             "dir": folder.to_string(), "driver": driver,
+            "announced": announcing.as_ref().map(|a| &a.name),
         }),
         &format!(
             "fingerprint {fingerprint}\nlistening on {address} for files into {folder} ({driver})"
         ),
     );
+    if let Some(announcing) = &announcing {
+        let reach = if announcing.local_only {
+            "to this machine only; --listen 0.0.0.0:7470 or [::]:7470 opens it to the network"
+        } else {
+            "to the local network"
+        };
+        report.say(&format!("announced as {} {reach}", announcing.name));
+    }
     let exit = Session { args, report, post: &post }.follow(&events);
+    drop(announcing);
     // The peers learn of it first, then partial files are removed.
     post.shutdown(FAREWELL);
     writers.join();

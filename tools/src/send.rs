@@ -1,10 +1,11 @@
 //! `trunkline send`.
 
+mod find;
 mod handler;
 mod reader;
 mod trust;
 
-use crate::address::Target;
+use crate::address::{DISCOVER, Target};
 use crate::cli::{DEFAULT_PORT, SendArgs};
 use crate::engine::{self, Post};
 use crate::exit::{Exit, Failure};
@@ -14,6 +15,7 @@ use crate::transfer::names::{self, printable};
 use crate::transfer::report::{Done, Report, Verb};
 use handler::{Command, Plan, SendHandler, Update};
 use serde_json::json;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +52,7 @@ pub fn run(args: &SendArgs) -> Exit {
 
 fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
     let plans = plan(&args.files)?;
-    let target = Target::parse(&args.to, DEFAULT_PORT)?;
+    let (target, remotes) = receiver(args)?;
     let (identity, made) = keygen::load_or_make(args.common.identity.as_deref())?;
     if made {
         report.say(&format!(
@@ -58,7 +60,6 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
             identity.peer_id()
         ));
     }
-    let remotes = target.resolve()?;
     let addresses: Vec<String> = remotes.iter().map(ToString::to_string).collect();
     let line = format!("connecting to {}", addresses.join(", "));
     report.notice("connecting", json!({"addresses": addresses}), &line);
@@ -68,12 +69,23 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
         remotes,
         identity: Some(identity.clone()),
         connection: Some(connection.clone()),
+        link: args.common.link.connect(),
         ..ConnectConfig::new(([127, 0, 0, 1], 1).into(), Trust::DangerousAny)
     };
     let config =
         EngineConfig { connection, identity: Some(identity), ..engine::config(args.common.driver) };
     let trust = trust::decide(args, &target, &connect, &config, report)?;
     transfer(ConnectConfig { trust, ..connect }, config, plans, report)
+}
+
+/// Who is meant, and where it can be reached.
+fn receiver(args: &SendArgs) -> Result<(Target, Vec<SocketAddr>), Failure> {
+    if let Some(name) = args.to.strip_prefix(DISCOVER) {
+        return find::find(name, &args.pin);
+    }
+    let target = Target::parse(&args.to, DEFAULT_PORT)?;
+    let remotes = target.resolve()?;
+    Ok((target, remotes))
 }
 
 /// Checks the files before anything is sent.
@@ -96,7 +108,8 @@ fn plan_one(path: &Path) -> Result<(PathBuf, String, u64), Failure> {
 
 /// Certificates name hosts, not address literals with zones.
 fn server_name(target: &Target) -> String {
-    if target.host.contains('%') { "trunkline".to_owned() } else { target.host.clone() }
+    let no_name = target.host.contains('%') || target.host.starts_with(DISCOVER);
+    if no_name { "trunkline".to_owned() } else { target.host.clone() }
 }
 
 /// Settings of the one connection.

@@ -61,7 +61,7 @@ fn a_key_made_on_first_use_is_kept() {
 #[test]
 fn every_subcommand_has_help() {
     let home = Home::new();
-    for sub in ["send", "recv", "bench", "keygen"] {
+    for sub in ["send", "recv", "bench", "keygen", "event-source", "token"] {
         let output = run(home.trunkline().args([sub, "--help"]), PATIENCE);
         assert_eq!(output.status.code(), Some(0));
         let help = text(&output.stdout);

@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <poll.h>
+#include <stddef.h>
 #include <sys/wait.h>
 
 /* Sends text on a channel and receives it at the other side. */
@@ -23,6 +24,7 @@ static void whole_life_with(int threadless) {
     OK(trunk_conn_info_init(&info));
     OK(trunk_conn_get_info(p.client, p.at_client, &info));
     CHECK(info.status == TRUNK_STATUS_CONNECTED && info.role == TRUNK_ROLE_CLIENT);
+    CHECK(info.handshake == TRUNK_HANDSHAKE_READY);
     CHECK(info.has_peer && memcmp(info.peer, p.host.fingerprint, sizeof info.peer) == 0);
     CHECK(strcmp(info.remote, p.host.address) == 0 && strncmp(info.suite, "TLS13", 5) == 0);
     trunk_conn_stats stats;
@@ -267,6 +269,15 @@ static void rejected(void) {
     trunk_item item = expect(h.engine, TRUNK_ITEM_INCOMING);
     CHECK(!item.detail.incoming->has_peer && item.detail.incoming->credential_size == 0);
     CHECK(strcmp(item.detail.incoming->server_name, "trunkline") == 0);
+    trunk_conn_info info;
+    OK(trunk_conn_info_init(&info));
+    OK(trunk_conn_get_info(h.engine, item.conn, &info));
+    CHECK(info.handshake == TRUNK_HANDSHAKE_WAITING_FOR_AUTHENTICATION_REQUEST);
+    /* A program that was built before the field existed gets all that it knows. */
+    memset(&info, 0xff, sizeof info);
+    info.struct_size = offsetof(trunk_conn_info, handshake);
+    OK(trunk_conn_get_info(h.engine, item.conn, &info));
+    CHECK(info.role == TRUNK_ROLE_HOST && info.handshake == 0xffffffff);
     OK(trunk_reject(h.engine, item.conn, 1500, "full"));
     GIVES(TRUNK_ERR_INVALID_HANDLE, trunk_reject(h.engine, item.conn, 0, NULL));
     release(&item);
@@ -274,6 +285,9 @@ static void rejected(void) {
     CHECK(item.conn == conn && item.detail.status->reason == 1500);
     CHECK(strcmp(item.detail.status->reason_text, "full") == 0);
     release(&item);
+    OK(trunk_conn_info_init(&info));
+    OK(trunk_conn_get_info(client, conn, &info));
+    CHECK(info.handshake == TRUNK_HANDSHAKE_FAILED_AUTHENTICATION);
     OK(trunk_close(client, conn, 0, NULL, 0));
     skip(client, TRUNK_ITEM_DEAD);
     OK(trunk_engine_destroy(client));

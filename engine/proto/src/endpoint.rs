@@ -156,9 +156,10 @@ impl Endpoint {
         if request != 0 {
             self.requests.remove(&request);
         }
-        if conn.is_stream() {
+        if conn.has_stream() {
             self.streams.forget(now, &mut conn);
-        } else if conn.owes_farewell() {
+        }
+        if !conn.is_stream() && conn.owes_farewell() {
             let mut bytes = vec![0; FAREWELL];
             if let Some(transmit) = conn.poll_transmit(now, &mut bytes, 1, &mut self.shared) {
                 bytes.truncate(transmit.len);
@@ -175,6 +176,7 @@ impl Endpoint {
         self.wheel.set(slot, None);
         self.free.push(slot);
         self.live -= 1;
+        self.shared.counters.count_attempt(conn.handshake_state());
         if conn.is_told() {
             sink.dead(conn.handle(), &conn.report());
         } else if conn.role() == Role::Host {
@@ -212,6 +214,9 @@ impl Endpoint {
             entry.touched = false;
             let Some(conn) = &mut entry.conn else { continue };
             conn.settle(now, sink);
+            if conn.take_stream_lost() {
+                self.streams.lost(conn.handle());
+            }
             if conn.take_handshake_end() {
                 self.handshakes -= 1;
             }
@@ -279,8 +284,10 @@ impl Endpoint {
             let entry = &mut self.slots[slot as usize];
             entry.ready = false;
             let Some(conn) = &mut entry.conn else { continue };
-            if conn.is_stream() {
+            if conn.has_stream() {
                 self.streams.push_ready(slot);
+            }
+            if conn.is_stream() {
                 if !entry.touched {
                     self.wheel.set(slot, conn.next_timeout());
                 }

@@ -186,7 +186,7 @@ impl fmt::Display for Reason {
 }
 
 /// A reason with its text: what a CLOSE carries and what a status event tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CloseReason {
     /// The code.
     pub reason: Reason,

@@ -6,6 +6,7 @@
 //! caller carries that out after the call: no re-entrancy.
 
 use crate::config::{ChannelKind, ChannelOptions};
+use crate::crypto::{Credential, CredentialError, CredentialVerifier};
 use crate::error::CloseReason;
 use crate::ids::{ChannelKey, ConnHandle, PeerId};
 use crate::status::Status;
@@ -22,6 +23,20 @@ pub struct Incoming<'a> {
     pub credential: &'a [u8],
     /// The TLS server name it asked for.
     pub server_name: Option<&'a str>,
+}
+
+impl<'a> Incoming<'a> {
+    /// Checks the credential that the client presented, at `now_s`, seconds of Unix time.
+    ///
+    /// # Errors
+    /// Why it is not accepted: reason enough to reject the connection, in words for its peer.
+    pub fn verify(
+        &self,
+        verifier: &CredentialVerifier,
+        now_s: u64,
+    ) -> Result<Credential<'a>, CredentialError> {
+        verifier.verify(self.credential, now_s, self.peer)
+    }
 }
 
 /// The peer asks for a channel; accept or decline it, now or later.
@@ -75,6 +90,9 @@ pub struct CloseReport {
     pub reason: CloseReason,
     /// Whether the peer acknowledged our CLOSE or sent its own.
     pub peer_knows: bool,
+    /// The peer's CLOSE said that data it had received was thrown away: its application never saw
+    /// all of `acknowledged_bytes`.
+    pub peer_discarded: bool,
 }
 
 /// Receives everything that happens. Default bodies ignore the event.

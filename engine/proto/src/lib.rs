@@ -1,7 +1,9 @@
 //! The protocol of Trunkline without input or output: no sockets, no clock, no threads, no unsafe.
 //!
 //! Layers, arrows one way:
+//! `rendezvous → wire`,
 //! `endpoint → connection → {handshake, channel, recovery} → {crypto, wire} → {limits, time, error}`.
+//! Beside them, over any connection's channels: `rendezvous → {limits, time, error}`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
@@ -22,6 +24,7 @@ pub mod manager;
 pub mod payload;
 pub mod place;
 pub mod recovery;
+pub mod rendezvous;
 pub mod status;
 pub mod time;
 pub mod wheel;

@@ -70,6 +70,10 @@ pub const MAX_CONTROL_NESTING: usize = 4;
 pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
 /// Longest credential in bytes.
 pub const MAX_CREDENTIAL: usize = 8 * 1024;
+/// Longest claims of a credential of ours, in bytes: what surrounds them takes at most 128.
+pub const MAX_CREDENTIAL_CLAIMS: usize = MAX_CREDENTIAL - 128;
+/// Longest name of what a credential of ours is for, in bytes of UTF-8.
+pub const MAX_CREDENTIAL_AUDIENCE: usize = 255;
 /// Longest text of a close or of a declined channel, in bytes of UTF-8.
 pub const MAX_REASON_TEXT: usize = 127;
 /// Longest certificate chain, TLS flight or post-handshake message at one level, in bytes.
@@ -111,12 +115,29 @@ pub const MAX_PEER_CONNECTION_IDS: usize = 4;
 /// Path challenges outstanding and answers queued at once.
 pub const MAX_PATH_CHALLENGES: usize = 4;
 
+/// Longest body of an event, in bytes.
+pub const MAX_EVENT_BODY: usize = 8 * 1024;
+/// Longest name of a client or an application, in bytes.
+pub const MAX_CLIENT_ID: usize = 64;
+/// Longest event on the wire, in bytes: the body, two names, and what stands around them.
+pub const MAX_EVENT: usize = MAX_EVENT_BODY + 512;
+/// Longest name of a token key, in bytes.
+pub const MAX_TOKEN_KEY_ID: usize = 32;
+/// Longest access token, in characters.
+pub const MAX_ACCESS_TOKEN: usize = 512;
+/// Keys of access tokens known at once.
+pub const MAX_TOKEN_KEYS: usize = 64;
+
 const _: () = assert!(FRAME_OVERHEAD == 10);
 const _: () = assert!(PACKET_OVERHEAD == 29);
 const _: () = assert!(
     MAX_DATAGRAM <= MAX_FRAGMENTS * (whole_blocks(MIN_PACKET - PACKET_OVERHEAD) - FRAME_OVERHEAD)
 );
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
+const _: () = assert!(MAX_CREDENTIAL_AUDIENCE <= u8::MAX as usize);
+const _: () = assert!(MAX_EVENT_BODY + 2 * (MAX_CLIENT_ID + 2) + 64 <= MAX_EVENT);
+// An access token goes into a credential together with a client id and a role.
+const _: () = assert!(MAX_ACCESS_TOKEN + MAX_CLIENT_ID + 16 <= MAX_CREDENTIAL);
 // What we send on CONTROL fits whole into one record; the rest holds four messages of the link.
 const _: () = assert!(FRAME_HEADER_LEN + MAX_CREDENTIAL + 16 < STREAM_PAYLOAD);
 const _: () = assert!(MAX_REASON_TEXT + 64 < STREAM_RECORD - STREAM_PAYLOAD);
@@ -124,3 +145,47 @@ const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
 const _: () = assert!((MAX_MESSAGE as u64) < MAX_STREAM_OFFSET);
 const _: () =
     assert!(CLIENT_FIRST_CHANNEL < HOST_FIRST_CHANNEL && HOST_FIRST_CHANNEL < TRANSPORT_CHANNEL);
+
+/// Version of the presence messages.
+pub const PRESENCE_VERSION: u8 = 1;
+/// Least bytes of a PresenceRequest: it is padded, so that no answer is larger than its question.
+pub const MIN_PRESENCE_REQUEST: usize = 256;
+/// Most bytes of a PresenceRequest.
+pub const MAX_PRESENCE_REQUEST: usize = 512;
+/// Most bytes of a PresenceResponse.
+pub const MAX_PRESENCE_RESPONSE: usize = 256;
+/// Longest name of a device in bytes of UTF-8.
+pub const MAX_PRESENCE_NAME: usize = 63;
+/// Longest name of a service in bytes.
+pub const MAX_PRESENCE_SERVICE: usize = 63;
+/// Longest device id in bytes.
+pub const MAX_DEVICE_ID: usize = 64;
+/// Devices that a presence client knows at once; others are counted and not shown.
+pub const MAX_PRESENCE_DEVICES: usize = 1024;
+/// Devices that one source address may claim to be.
+pub const MAX_DEVICES_PER_SOURCE: usize = 64;
+/// Addresses kept of one device.
+pub const MAX_DEVICE_ADDRESSES: usize = 8;
+/// Hosts that a presence client asks by address.
+pub const MAX_PRESENCE_TARGETS: usize = 64;
+/// Questions to one destination that can still be answered.
+pub const MAX_OPEN_QUESTIONS: usize = 8;
+/// Devices that a presence client is told to overlook.
+pub const MAX_PRESENCE_IGNORED: usize = 16;
+/// Clients with which a presence host has sessions; the one heard longest ago makes room.
+pub const MAX_PRESENCE_SESSIONS: usize = 1024;
+/// Source addresses whose rate a presence host keeps.
+pub const MAX_PRESENCE_SOURCES: usize = 1024;
+/// Answers of a presence host that wait for their moment.
+pub const MAX_PENDING_ANSWERS: usize = 128;
+/// Clients that a presence host tells when it leaves.
+pub const MAX_FAREWELLS: usize = 64;
+
+// A question is answered once, and once more when the host leaves.
+const _: () = assert!(
+    2 * MAX_PRESENCE_RESPONSE < AMPLIFICATION_FACTOR as usize * MIN_PRESENCE_REQUEST
+        && MAX_PRESENCE_RESPONSE <= MIN_PRESENCE_REQUEST
+);
+const _: () =
+    assert!(MAX_PRESENCE_REQUEST < MIN_PACKET && MIN_PRESENCE_REQUEST <= MAX_PRESENCE_REQUEST);
+const _: () = assert!(MAX_FAREWELLS <= MAX_PENDING_ANSWERS);

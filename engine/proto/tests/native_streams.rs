@@ -770,6 +770,22 @@ fn a_check_is_answered_by_the_position_behind_the_ping() {
 }
 
 #[test]
+fn several_messages_in_one_frame_and_one_in_several() {
+    let mut raw = up(&Setup::native());
+    raw.frame(0, &request("a", 1, false));
+    // What acknowledges the answer stands in front of another request, which is cut.
+    let consumed = message(LinkMessage::Consumed { position: raw.total });
+    let second = request("b", 2, false);
+    raw.frame(0, &[&consumed[4..], &second[..3]].concat());
+    raw.frame(0, &second[3..]);
+    let consumed = message(LinkMessage::Consumed { position: raw.total });
+    raw.frame(0, &[&consumed[4..], &request("c", 3, false), &request("d", 4, false)].concat());
+    assert_eq!(raw.log.requests().len(), 4);
+    raw.run(ms(100));
+    assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
+}
+
+#[test]
 fn receipts_come_when_the_peer_has_taken_the_bytes() {
     let mut raw = up_as_client(&Setup::native());
     let options = ChannelOptions { no_delay: true, ..ChannelOptions::default() };
@@ -861,6 +877,30 @@ fn a_close_of_ours_waits_for_its_acknowledgement() {
 }
 
 #[test]
+fn a_socket_that_breaks_after_its_end_is_not_kept() {
+    let mut raw = up(&Setup::native());
+    raw.reads = false;
+    // More than the socket takes, so that the answer to the close cannot go.
+    raw.frame(0, &request("a", 1, false));
+    let key = raw.log.requests()[0].0;
+    raw.send(&message(LinkMessage::Credit { channel: 1, limit: 1 << 30 }));
+    for _ in 0..10 {
+        let data = vec![1; 50_000];
+        raw.app(|ep, now, conn| ep.send(now, conn, key, &data, SendOptions::default()))
+            .expect("send");
+    }
+    let close = LinkMessage::Close { reason: Reason(1_500), discarded: false, text: "" };
+    raw.queue(&message(close));
+    raw.finish(true);
+    assert_eq!(raw.end().0, Status::ClosedByPeer);
+    assert!(!raw.closed, "the answer waits");
+    raw.break_off();
+    assert_eq!(raw.end().1.reason, Reason(1_500), "the true reason stays");
+    let needs = raw.endpoint.stream_needs(raw.conn);
+    assert_eq!(needs, trunkline_proto::endpoint::StreamNeeds::Close);
+}
+
+#[test]
 fn a_peer_that_does_not_take_leave_is_not_waited_for() {
     let mut raw = up(&Setup::native());
     raw.frame(0xffff, b"");
@@ -937,6 +977,82 @@ fn a_broken_link_is_told_to_every_channel_once_with_the_true_reason() {
             assert!(report.undelivered_bytes > 0 && !report.peer_knows, "{report:?}");
         }
     }
+}
+
+type Script = fn(&mut Pair);
+
+/// Statuses and reason of each side.
+type Story = [(Vec<Status>, Option<Reason>); 2];
+
+fn story(kind: Over, before: Script, script: Script) -> Story {
+    let mut pair = Pair::apart(13, over(kind), NodeConfig::host());
+    before(&mut pair);
+    pair.start();
+    pair.w.run_for(ms(500));
+    pair.h = pair.w.only(HOST);
+    script(&mut pair);
+    pair.w.run_for(secs(40));
+    pair.w.drain(secs(60));
+    [CLIENT, HOST].map(|node| {
+        let conn = pair.conn(node);
+        (conn.path.clone(), conn.reason.as_ref().map(|r| r.reason))
+    })
+}
+
+#[test]
+fn statuses_and_reasons_are_those_of_the_datagram_link() {
+    let open: Script = |_| {};
+    let ignore: Script = |p| p.host().policy.incoming = sim::OnIncoming::Ignore;
+    let reject: Script =
+        |p| p.host().policy.incoming = sim::OnIncoming::Reject(1_600, String::new());
+    let scripts: [(&str, Script, Script); 9] = [
+        ("the client closes", open, |p| p.close(CLIENT, None)),
+        ("the host closes", open, |p| p.close(HOST, None)),
+        ("the client lingers", open, |p| {
+            p.open(CLIENT, "bulk", ChannelKind::Bytes, Flow::of(400_000, Size::Fixed(4_000)));
+            p.close(CLIENT, Some(secs(30)));
+        }),
+        ("the host lingers", open, |p| {
+            p.open(HOST, "bulk", ChannelKind::Messages, Flow::of(40, Size::Fixed(4_000)));
+            p.close(HOST, Some(secs(30)));
+        }),
+        ("linger has nothing to do", open, |p| p.close(CLIENT, Some(secs(30)))),
+        ("both close", open, |p| {
+            p.close(CLIENT, None);
+            p.close(HOST, None);
+        }),
+        ("never accepted", ignore, |_| {}),
+        ("rejected", reject, |_| {}),
+        ("closed instead of accepted", ignore, |p| p.close(HOST, None)),
+    ];
+    for (name, before, script) in scripts {
+        let datagrams = story(Over::Datagrams, before, script);
+        let stream = story(Over::Stream, before, script);
+        assert_eq!(stream, datagrams, "{name}");
+    }
+}
+
+#[test]
+fn calls_with_a_handle_that_is_gone_mean_nothing() {
+    let mut raw = Raw::client(&Setup::default());
+    raw.accepts = false;
+    raw.pump();
+    raw.send(&frame(0, &request("held", 1, false)));
+    raw.app(|ep, now, conn| ep.reject(now, conn, 1_500, "no")).expect("reject");
+    raw.finish(true);
+    assert_eq!(raw.endpoint.connections().count(), 0);
+    let events = raw.log.events.len();
+    let Raw { endpoint, now, conn, log, .. } = &mut raw;
+    endpoint.stream_receive(*now, *conn, &[1, 2, 3], log);
+    endpoint.stream_finished(*now, *conn, log);
+    endpoint.stream_failed(*now, *conn, "broken", log);
+    endpoint.release_stream(*conn);
+    endpoint.abandon(*conn);
+    assert_eq!(endpoint.stream_transmit(*now, *conn, &mut [0; 100]), 0);
+    assert!(!endpoint.stream_is_readable(*conn) && !endpoint.is_stream_proven(*conn));
+    assert_eq!(endpoint.stream_needs(*conn), trunkline_proto::endpoint::StreamNeeds::Close);
+    endpoint.end_batch(*now, log);
+    assert_eq!((log.events.len(), endpoint.next_timeout()), (events, None));
 }
 
 // ---- sizes

@@ -429,6 +429,42 @@ fn a_request_for_an_id_in_use_is_an_error_that_says_so() {
 }
 
 #[test]
+fn an_id_is_free_when_our_eof_was_written() {
+    // The peer may ask again before anybody has said that TCP has our EOF.
+    for given_up in [false, true] {
+        let mut raw = up(&Setup::default().with(|c| c.channel_timeout = secs(1)));
+        let id = if given_up { 0x8000 } else { 1 };
+        let key = if given_up {
+            let key = open(&mut raw, "ours");
+            raw.now += secs(1);
+            let Raw { endpoint, now, log, .. } = &mut raw;
+            endpoint.handle_timeout(*now, log);
+            key
+        } else {
+            raw.frame(0, &request("a", 1, false));
+            let key = raw.log.requests()[0].0;
+            let Raw { endpoint, now, conn, .. } = &mut raw;
+            endpoint.finish_channel(*now, *conn, key).expect("finish");
+            key
+        };
+        raw.frames();
+        let Raw { endpoint, now, conn, .. } = &mut raw;
+        let mut buf = vec![0; 20_000];
+        while endpoint.poll_transmit(*now, &mut buf, 1).is_some() {}
+        while endpoint.next_stream().is_some() {}
+        let n = endpoint.stream_transmit(*now, *conn, &mut buf);
+        assert!(n > 0);
+        raw.deliver(&buf[..n]);
+        raw.frame(0, &request("again", id, false));
+        assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected), "{:?}", raw.log.events);
+        assert_eq!(raw.frames(), [(id, vec![]), (0, request("again", id, true))]);
+        let end = if given_up { ChannelEnd::TimedOut } else { ChannelEnd::Finished };
+        assert_eq!(raw.log.end(key), Some(&end));
+        assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
+    }
+}
+
+#[test]
 fn simultaneous_requests_for_one_id_are_both_declined() {
     let mut raw = up(&Setup::default());
     let key = open(&mut raw, "ours");

@@ -4,8 +4,9 @@ mod sim;
 
 use sim::pair::{CLIENT, HOST};
 use sim::scenario::{Kinds, Scenario};
-use sim::{Flow, NodeConfig, Over, Pair, Size, secs, seeds};
+use sim::{Flow, NodeConfig, Over, Pair, Size, ms, secs, seeds};
 use trunkline_proto::config::{ChannelKind, ConnectionConfig};
+use trunkline_proto::ids::Link;
 
 fn pair(seed: u64, over: Over, change: impl Fn(&mut ConnectionConfig)) -> Pair {
     let mut client = NodeConfig::client().with(&change);
@@ -26,6 +27,55 @@ fn a_native_stream_connects_and_carries_every_kind() {
             p.await_eof(node, name, secs(60));
         }
         p.check_delivery();
+        p.finish();
+    }
+}
+
+fn either(seed: u64, change: impl FnOnce(&mut Pair)) -> Pair {
+    let mut client = NodeConfig::client();
+    client.over = Over::Either;
+    let mut p = Pair::apart(seed, client, NodeConfig::host());
+    p.link(|link| link.delay = ms(20));
+    p.w.tcp.delay = ms(20);
+    change(&mut p);
+    let start = p.now();
+    p.connect();
+    assert!(p.now().since(start) < ms(300), "{}", p.now().since(start).as_millis());
+    p.open(CLIENT, "there", ChannelKind::Bytes, Flow::of(100_000, Size::Fixed(1_000)));
+    p.open(HOST, "back", ChannelKind::Messages, Flow::of(1_000, Size::Mixed(3_000)));
+    p.await_eof(HOST, "there", secs(60));
+    p.await_eof(CLIENT, "back", secs(60));
+    p.check_delivery();
+    assert_eq!(p.host().app.conns.len(), 1, "the host's application sees one connection");
+    p
+}
+
+#[test]
+fn of_two_links_the_first_to_prove_the_host_is_kept() {
+    for seed in 0..20 {
+        let p = either(seed, |_| {});
+        let info = p.w.nodes[CLIENT].endpoint.info(p.c).unwrap();
+        assert_eq!(info.link, Link::Datagram, "it needs a round trip less");
+        p.finish();
+    }
+}
+
+#[test]
+fn a_network_without_udp_costs_nothing_but_the_handshake_of_tcp() {
+    for seed in 0..20 {
+        let p = either(seed, |p| p.link(|link| link.down = true));
+        let info = p.w.nodes[CLIENT].endpoint.info(p.c).unwrap();
+        assert_eq!(info.link, Link::Stream);
+        p.finish();
+    }
+}
+
+#[test]
+fn a_network_without_tcp_is_not_noticed() {
+    for seed in 0..20 {
+        let p = either(seed, |p| p.w.tcp.refused = true);
+        let info = p.w.nodes[CLIENT].endpoint.info(p.c).unwrap();
+        assert_eq!(info.link, Link::Datagram);
         p.finish();
     }
 }

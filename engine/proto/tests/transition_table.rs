@@ -1,4 +1,14 @@
-//! The table of connection statuses, checked exhaustively and printed to `docs/states.md`.
+//! The tables of states, checked exhaustively and printed to `docs/states.md`: the statuses of a
+//! connection here, the states of handshakes, presence and pairing in `transition_table/`.
+
+#[path = "transition_table/handshake.rs"]
+mod handshake;
+
+#[path = "transition_table/pairing.rs"]
+mod pairing;
+
+#[path = "transition_table/presence.rs"]
+mod presence;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -334,6 +344,9 @@ fn document() -> String {
         }
     }
     out.push_str("    Dead --> [*]\n```\n");
+    handshake::print(&mut out);
+    presence::print(&mut out);
+    out.push_str(&pairing::document());
     out
 }
 

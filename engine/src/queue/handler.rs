@@ -251,6 +251,7 @@ impl QueueHandler {
                 undelivered_channels: 0,
                 reason,
                 peer_knows: false,
+                peer_discarded: false,
             };
             self.end_conn(cx, handle.slot, &report);
         } else if let Some(real) = side.real {

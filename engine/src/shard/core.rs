@@ -112,7 +112,7 @@ impl Core {
             credential: config.credential.clone(),
             connection: config.connection.clone(),
         };
-        if config.link != ConnectLink::Datagram {
+        if matches!(config.link, ConnectLink::Stream | ConnectLink::PlainStream) {
             return self.connect_stream(config, &client);
         }
         let family = Family::of(&config.remotes);
@@ -130,16 +130,19 @@ impl Core {
             }
             Err(e) => return Err(no_socket(&e)),
         };
-        let connected = self.manager.connect(
-            self.now,
-            &mut self.endpoint,
-            socket,
-            &remotes,
-            &client,
-            config.reuse,
-        )?;
+        let either = config.link == ConnectLink::Auto;
+        let (now, endpoint) = (self.now, &mut self.endpoint);
+        let connected = if either {
+            let (manager, first) = (&mut self.manager, config.remotes[0]);
+            manager.connect_either(now, endpoint, socket, &remotes, first, &client, config.reuse)?
+        } else {
+            self.manager.connect(now, endpoint, socket, &remotes, &client, config.reuse)?
+        };
         if !connected.reused {
             self.counters.connections_opened.add(1);
+            if either {
+                self.streams.connect(self.now, connected.conn, &config.remotes);
+            }
         }
         Ok(connected.conn)
     }
@@ -358,6 +361,7 @@ impl Core {
                 undelivered_channels: 0,
                 reason: CloseReason::new(Reason::LINGER_EXPIRED, "the engine stopped waiting"),
                 peer_knows: false,
+                peer_discarded: false,
             };
             end.connections.push((name(self.conn(conn)), report));
         }

@@ -35,9 +35,15 @@ const BYTES_A_STREAM: usize = 256 << 10;
 struct Connecting {
     conn: ConnHandle,
     rest: VecDeque<SocketAddr>,
-    attempts: Vec<StreamId>,
+    attempts: Vec<(StreamId, SocketAddr)>,
     next_at: Instant,
     error: Option<io::Error>,
+}
+
+impl Connecting {
+    fn has(&self, stream: StreamId) -> bool {
+        self.attempts.iter().any(|(id, _)| *id == stream)
+    }
 }
 
 /// A stream of a connection.
@@ -214,7 +220,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             {
                 match self.driver.connect_stream(remote) {
                     Ok(id) => {
-                        entry.attempts.push(id);
+                        entry.attempts.push((id, remote));
                         entry.next_at = now + ATTEMPT_DELAY;
                     }
                     Err(error) => entry.error = Some(error),
@@ -338,11 +344,15 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn connected(&mut self, stream: StreamId) {
         let streams = &mut self.core.streams;
-        let found = streams.connecting.iter().position(|c| c.attempts.contains(&stream));
+        let found = streams.connecting.iter().position(|c| c.has(stream));
         let Some(at) = found else { return };
         let entry = streams.connecting.swap_remove(at);
-        for other in entry.attempts.into_iter().filter(|id| *id != stream) {
-            self.driver.close_stream(other);
+        for (id, remote) in entry.attempts {
+            if id == stream {
+                self.core.endpoint.stream_connected(entry.conn, remote, None);
+            } else {
+                self.driver.close_stream(id);
+            }
         }
         streams.map(entry.conn, stream, None);
         streams.wanting.push_back(entry.conn);
@@ -356,9 +366,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             return self.close_stream(conn);
         }
         let streams = &mut self.core.streams;
-        let found = streams.connecting.iter_mut().find(|c| c.attempts.contains(&stream));
+        let found = streams.connecting.iter_mut().find(|c| c.has(stream));
         if let Some(entry) = found {
-            entry.attempts.retain(|id| *id != stream);
+            entry.attempts.retain(|(id, _)| *id != stream);
             entry.error = Some(error);
             entry.next_at = self.core.now;
             self.more = true;
@@ -511,7 +521,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn give_up_connecting(&mut self, conn: ConnHandle) {
         let connecting = &mut self.core.streams.connecting;
         if let Some(at) = connecting.iter().position(|c| c.conn == conn) {
-            for id in connecting.swap_remove(at).attempts {
+            for (id, _) in connecting.swap_remove(at).attempts {
                 self.driver.close_stream(id);
             }
         }

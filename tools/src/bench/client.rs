@@ -73,6 +73,8 @@ pub struct Sample {
     pub packets_lost: u64,
     pub retransmits: u64,
     pub packet_bytes: u64,
+    /// What carries the connections.
+    pub link: trunkline::Link,
 }
 
 /// The handler.
@@ -291,6 +293,12 @@ impl BenchClient {
             packets_lost: 0,
             retransmits: 0,
             packet_bytes: 0,
+            link: run
+                .links
+                .first()
+                .and_then(|link| cx.info(link.conn))
+                .map(|info| info.link)
+                .unwrap_or_default(),
         };
         for stats in run.links.iter().filter_map(|link| cx.stats(link.conn)) {
             sample.packets_sent += stats.packets_sent;

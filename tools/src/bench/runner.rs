@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use trunkline::{ConnectConfig, Reuse};
+use trunkline::{ConnectConfig, Link, Reuse};
 
 /// Between two live lines.
 const LIVE: Duration = Duration::from_millis(500);
@@ -218,7 +218,10 @@ impl Bench<'_> {
         let server_corrupt: u64 = last.servers.iter().map(|marked| marked.corrupt).sum();
         Run {
             scenario: scenario.name(),
-            link: "datagram",
+            link: match last.link {
+                Link::Datagram => "datagram",
+                Link::Stream => "stream",
+            },
             driver: self.driver.clone(),
             server_driver: last.servers.first().map(|m| m.driver.clone()).unwrap_or_default(),
             loopback: self.loopback,
@@ -313,6 +316,7 @@ mod tests {
             packets_lost: 0,
             retransmits: 0,
             packet_bytes: 0,
+            link: Link::Datagram,
         }
     }
 

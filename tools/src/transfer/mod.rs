@@ -4,3 +4,6 @@
 pub mod names;
 pub mod report;
 pub mod wire;
+
+/// Under which service receivers announce themselves.
+pub const SERVICE: &str = "trunkline.files";

@@ -263,7 +263,8 @@ fn bar_style() -> ProgressStyle {
 }
 
 /// One event for programs. A reader that has gone away is no reason to stop a transfer.
-fn print_json(event: &str, fields: Value) {
+/// One event as a line of JSON on standard output.
+pub fn print_json(event: &str, fields: Value) {
     let mut object = serde_json::Map::new();
     object.insert("event".into(), json!(event));
     if let Value::Object(fields) = fields {
@@ -272,7 +273,8 @@ fn print_json(event: &str, fields: Value) {
     print_line(&Value::Object(object).to_string());
 }
 
-fn print_line(line: &str) {
+/// A line on standard output.
+pub fn print_line(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

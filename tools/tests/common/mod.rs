@@ -109,8 +109,26 @@ impl Recv {
         if !args.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        let mut child =
-            command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command.args(args), dir)
+    }
+
+    /// Runs `command`, a `recv --json` into `dir`.
+    pub fn spawn(command: &mut Command, dir: PathBuf) -> Result<Self, String> {
+        let mut recv = Self::watch(command);
+        recv.dir = dir;
+        let Some(listening) = recv.try_event("listening", PATIENCE) else {
+            return Err(recv.errors());
+        };
+        let field = |name| listening[name].as_str().unwrap();
+        field("address").clone_into(&mut recv.address);
+        field("fingerprint").clone_into(&mut recv.fingerprint);
+        recv.listening = listening;
+        Ok(recv)
+    }
+
+    /// Runs any command that prints JSON lines.
+    pub fn watch(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (tell, events) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
@@ -132,24 +150,16 @@ impl Recv {
                 shared.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
         });
-        let mut recv = Self {
+        Self {
             child,
             address: String::new(),
             fingerprint: String::new(),
-            dir,
+            dir: PathBuf::new(),
             listening: Value::Null,
             events,
             seen: Vec::new(),
             errors,
-        };
-        let Some(listening) = recv.try_event("listening", PATIENCE) else {
-            return Err(recv.errors());
-        };
-        let field = |name| listening[name].as_str().unwrap();
-        field("address").clone_into(&mut recv.address);
-        field("fingerprint").clone_into(&mut recv.fingerprint);
-        recv.listening = listening;
-        Ok(recv)
+        }
     }
 
     pub fn pid(&self) -> u32 {

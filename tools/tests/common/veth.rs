@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Addresses of the two ends.
 pub const ADDRESSES: [&str; 2] = ["10.231.7.1", "10.231.7.2"];
 
+/// IPv6 addresses of the two ends, once [`Veth::with_ipv6`] has set them.
+pub const ADDRESSES_V6: [&str; 2] = ["fd47:5452::1", "fd47:5452::2"];
+
 /// The namespaces, removed when dropped.
 pub struct Veth {
     names: [String; 2],
@@ -30,6 +33,20 @@ impl Veth {
             ip(&format!("-n {name} link set eth mtu {mtu} up"))?;
         }
         Ok(veth)
+    }
+
+    /// Adds the IPv6 addresses, usable at once.
+    pub fn with_ipv6(&self) -> Result<(), String> {
+        for (end, address) in ADDRESSES_V6.into_iter().enumerate() {
+            self.ip(end, &format!("addr add {address}/64 dev eth nodad"))
+                .map_err(|e| format!("this kernel has no IPv6: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// `ip` with `args` at one end.
+    pub fn ip(&self, end: usize, args: &str) -> Result<(), String> {
+        ip(&format!("-n {} {args}", self.names[end]))
     }
 
     /// `command`, to be run at one end: 0 or 1.

@@ -59,6 +59,8 @@ pub enum ConnMessage {
         reason: Reason,
         /// Words for people.
         text: String,
+        /// Received data was thrown away.
+        discarded: bool,
     },
     /// Stream link: the peer knows that we close.
     CloseAck,
@@ -203,6 +205,11 @@ impl Mux {
         self.control.message.take()
     }
 
+    /// Whether bytes of CONTROL stand behind the last message that was looked at.
+    pub const fn has_more_control(&self) -> bool {
+        !self.control.input.is_empty()
+    }
+
     /// Goes on with CONTROL after [`Self::poll_control`] gave a message.
     pub fn resume_control<S: Sink>(
         &mut self,
@@ -243,7 +250,9 @@ impl Mux {
                 self.activate_transport(key.slot);
             }
         }
-        self.control.renew();
+        if !self.framing.is_stream() {
+            self.control.renew();
+        }
     }
 
     /// A frame of CONTROL.

@@ -40,6 +40,11 @@ impl Framing {
         }
     }
 
+    /// From which packet on frames belong to a channel. In a stream none comes too early or too late.
+    pub(super) fn since(self, told: Option<u64>) -> u64 {
+        if self.is_stream() { 0 } else { told.unwrap_or(0) }
+    }
+
     /// Whether the link has nothing but frames, requests and EOFs.
     #[inline]
     pub const fn is_plain(self) -> bool {

@@ -32,6 +32,7 @@ impl Mux {
         }
         if let Some(slot) = self.table.slot_of(id)
             && plain
+            && !self.plain_is_over(slot)
         {
             return self.plain_request_for_used(conn, slot, sink);
         }
@@ -41,7 +42,7 @@ impl Mux {
             self.write_refusal(id, Reason::PROTOCOL.0, "id in use");
             return Ok(());
         }
-        let since = request.options.since.unwrap_or(0);
+        let since = self.framing.since(request.options.since);
         let lost = self.early.lost_frames(id, since);
         let held = self.early.take(id, false);
         let key = self.offer(request, since);
@@ -183,11 +184,12 @@ impl Mux {
         let channel = self.table.at(slot);
         let key = ChannelKey { slot, life: channel.life };
         let declined = answer.options.declined;
+        let since = self.framing.since(answer.options.since);
         match channel.state {
             State::Requested => {}
             State::Closing if channel.has(flag::UNANSWERED) => {
                 channel.clear(flag::UNANSWERED);
-                channel.since = answer.options.since.unwrap_or(0);
+                channel.since = since;
                 if declined.is_some() {
                     channel.set(flag::RECV_DONE);
                 }
@@ -210,7 +212,7 @@ impl Mux {
         }
         let channel = self.table.at(slot);
         channel.state = State::Open;
-        channel.since = answer.options.since.unwrap_or(0);
+        channel.since = since;
         channel.clear(flag::WAIT_ANSWER | flag::WAIT_ACK);
         if answer.options.latest {
             channel.set(flag::LATEST);

@@ -239,8 +239,8 @@ impl Mux {
             LinkMessage::Parameters(bytes) => ConnMessage::Parameters(bytes.to_vec()),
             LinkMessage::Consumed { position } => ConnMessage::Consumed(position),
             LinkMessage::Ping => ConnMessage::Ping,
-            LinkMessage::Close { reason, text, .. } => {
-                ConnMessage::Close { reason, text: text.to_owned() }
+            LinkMessage::Close { reason, text, discarded } => {
+                ConnMessage::Close { reason, text: text.to_owned(), discarded }
             }
             LinkMessage::CloseAck => ConnMessage::CloseAck,
         });
@@ -314,13 +314,24 @@ impl Mux {
         let channel = self.table.at(slot);
         let id = channel.id;
         match channel.state {
-            State::Requested => self.plain_declined(conn, slot, sink),
-            // Ours is over, and the EOF that says so is still to be written.
-            State::Closing => {}
-            _ => return Err(PeerMisbehaved::Control("channel is in use")),
+            State::Requested => {
+                self.plain_declined(conn, slot, sink);
+                self.control.declined.push_back(id);
+                Ok(())
+            }
+            // The EOF with which we give up our own request is still to be written: it declines the
+            // other one, too.
+            State::Closing => Ok(()),
+            _ => Err(PeerMisbehaved::Control("channel is in use")),
         }
-        self.control.declined.push_back(id);
-        Ok(())
+    }
+
+    /// Whether a channel has ended for the peer although nobody has said yet that TCP has our EOF: a
+    /// request for its id is one for a new channel.
+    pub(super) fn plain_is_over(&mut self, slot: u32) -> bool {
+        let channel = self.table.at(slot);
+        matches!(channel.state, State::Open | State::Closing)
+            && channel.has(flag::RECV_DONE | flag::END_SENT)
     }
 
     /// Our EOF waited until what was held for an accepted channel was delivered: it ends the peer's

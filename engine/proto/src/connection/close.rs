@@ -6,6 +6,7 @@ use crate::time::{Duration, Instant};
 
 /// CLOSE being sent.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(crate) struct Closing {
     pub(crate) reason: CloseReason,
     /// Data that arrived was thrown away because the application was gone.
@@ -15,6 +16,10 @@ pub(crate) struct Closing {
     pub(crate) acknowledged: bool,
     /// What the peer was denied with, when the host's application refused it.
     pub(crate) rejection: bool,
+    /// The peer ended it.
+    pub(crate) by_peer: bool,
+    /// The peer's CLOSE said that it had thrown data of ours away.
+    pub(crate) peer_discarded: bool,
     retransmit_at: Option<Instant>,
     interval: Duration,
     last_sent: Option<Instant>,
@@ -37,6 +42,8 @@ impl Closing {
             due: true,
             acknowledged: false,
             rejection: false,
+            by_peer: false,
+            peer_discarded: false,
             retransmit_at: None,
             interval: pto.max(Duration::from_millis(5)),
             last_sent: None,
@@ -96,3 +103,6 @@ impl Closing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

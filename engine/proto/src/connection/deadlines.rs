@@ -241,7 +241,7 @@ impl Connection {
 
     /// Ends a lingering close once the last byte is acknowledged. Called at the end of every batch.
     pub(crate) fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
-        if self.is_stream() {
+        if self.has_stream() {
             self.settle_stream(now, sink);
         }
         if self.role == Role::Host

@@ -10,7 +10,10 @@ use crate::crypto::RetryOrigin;
 use crate::endpoint::{Ecn, RxMeta, Shared, Transmit};
 use crate::error::ApiError;
 use crate::event::Sink;
-use crate::handshake::{ClientTls, Established, Handshake, HandshakeConfig, HostTls, Receipt};
+use crate::handshake::{
+    ClientTls, Established, Handshake, HandshakeConfig, HandshakeFacts, HandshakeFailure,
+    HandshakeState, HostTls, Receipt,
+};
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
 use crate::recovery::{ReceivedPackets, Recovery};
@@ -202,6 +205,7 @@ impl Connection {
             mux: Mux::new(role, &config),
             handshake: handshake.map(Box::new),
             stream: None,
+            stream_lost: false,
             authentication: match role {
                 Role::Client => Authentication::AwaitingResponse,
                 Role::Host => Authentication::AwaitingRequest,
@@ -298,6 +302,18 @@ impl Connection {
         }
     }
 
+    /// What our role waits for, or how its attempt ended.
+    pub(crate) fn handshake_state(&self) -> HandshakeState {
+        let ended = self.closing.as_ref();
+        HandshakeState::of(&HandshakeFacts {
+            role: self.role,
+            requested: true,
+            proven: self.peer.is_some(),
+            accepted: self.authentication == Authentication::Done,
+            failure: ended.map(|c| HandshakeFailure::of(self.role, c.reason.reason, c.by_peer)),
+        })
+    }
+
     // ---- completion
 
     /// Takes over the keys once the machine has them.
@@ -312,6 +328,7 @@ impl Connection {
     }
 
     fn on_established(&mut self, now: Instant, e: Established, shared: &mut Shared) {
+        self.lose_stream();
         let p = &e.peer_params;
         let mut keys = e.keys;
         keys.set_update_after(self.config.key_update_packets);

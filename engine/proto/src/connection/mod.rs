@@ -140,6 +140,8 @@ pub(crate) struct Connection {
     handshake: Option<Box<Handshaking>>,
     /// The link below, if it is a stream.
     stream: Option<Box<StreamLink>>,
+    /// A stream that was tried was given up.
+    stream_lost: bool,
     authentication: Authentication,
     peer: Option<Box<PeerInfo>>,
     pending: Pending,
@@ -265,7 +267,7 @@ impl Connection {
         if self.authentication != Authentication::AwaitingApplication {
             return Err(ApiError::NoConnection("nothing to reject in this state"));
         }
-        self.authentication = Authentication::Done;
+        self.authentication = Authentication::Failed;
         let reason = CloseReason::new(Reason::from_app(code), text);
         self.send_authentication_response(false, reason.reason, &reason.text);
         self.start_closing(now, reason.clone(), true);
@@ -350,6 +352,7 @@ impl Connection {
 
     /// From now on CLOSE is what goes out; fin-wait runs.
     fn start_closing(&mut self, now: Instant, reason: CloseReason, rejection: bool) {
+        self.lose_stream();
         let mut closing = self.new_closing(reason);
         closing.rejection = rejection;
         if self.keys.is_none()
@@ -430,6 +433,7 @@ impl Connection {
         }
         let mut closing = self.new_closing(reason.clone());
         closing.on_acknowledged();
+        closing.by_peer = true;
         self.closing = Some(Box::new(closing));
         self.authentication.fail();
         self.timers = Timers::default();
@@ -458,6 +462,7 @@ impl Connection {
                 .as_ref()
                 .map_or_else(|| CloseReason::new(Reason::MISC, ""), |c| c.reason.clone()),
             peer_knows: self.closing.as_ref().is_some_and(|c| c.acknowledged),
+            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
         }
     }
 
@@ -467,10 +472,12 @@ impl Connection {
         ConnInfo {
             role: self.role,
             status: self.status,
+            handshake: self.handshake_state(),
             remote: self.path.remote,
             local: self.path.local,
             peer: self.peer.as_ref().and_then(|p| p.id),
             reason: self.closing.as_ref().map(|c| c.reason.clone()),
+            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
             suite: self.peer.as_ref().map(|p| p.suite),
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
             link: if self.is_stream() { Link::Stream } else { Link::Datagram },

@@ -29,6 +29,8 @@ struct PacketFacts {
     ping: bool,
     data: bool,
     close: Option<CloseReason>,
+    /// The CLOSE said so of data of ours.
+    discarded: bool,
     close_ack: bool,
 }
 
@@ -130,6 +132,9 @@ impl Connection {
         if let Some(reason) = facts.close {
             self.pending.close_ack = true;
             self.peer_closed(now, reason, sink);
+            if let Some(closing) = &mut self.closing {
+                closing.peer_discarded |= facts.discarded;
+            }
         }
         if facts.close_ack
             && let Some(closing) = &mut self.closing
@@ -173,8 +178,9 @@ impl Connection {
             TransportFrame::ChannelStop { channel, code } => {
                 self.mux.on_stop(now, conn, pn, channel, code, sink)?;
             }
-            TransportFrame::Close { reason, text, .. } => {
+            TransportFrame::Close { reason, text, discarded } => {
                 facts.close = Some(CloseReason::new(reason, text));
+                facts.discarded = discarded;
             }
             TransportFrame::CloseAck => facts.close_ack = true,
             TransportFrame::PathChallenge(data) => {
@@ -279,6 +285,16 @@ impl Connection {
             if let Some(message) = self.mux.poll_control() {
                 self.on_auth_message(now, message, sink)?;
                 self.control_waits = true;
+            }
+            // A peer on a stream may say how far it has read at any time.
+            if self.authentication == Authentication::AwaitingApplication
+                && !self.is_stream()
+                && self.mux.has_more_control()
+            {
+                // A client says nothing more until it has the answer.
+                return Err(PeerMisbehaved::Unexpected(
+                    "CONTROL before the AuthenticationResponse",
+                ));
             }
             let undecided = if self.is_stream() {
                 self.authentication == Authentication::AwaitingApplication
@@ -469,6 +485,10 @@ impl Connection {
 
     /// The handshake ended without success.
     pub(super) fn handshake_over<S: Sink>(&mut self, now: Instant, receipt: Receipt, sink: &mut S) {
+        let over = matches!(receipt, Receipt::Closed(_) | Receipt::Failed(_));
+        if over && self.lose_datagrams() {
+            return;
+        }
         match receipt {
             Receipt::Closed(reason) => self.peer_closed(now, reason, sink),
             Receipt::Failed(reason) => self.fail(now, reason, sink),

@@ -9,7 +9,8 @@ use crate::config::ChannelOptions;
 use crate::connection::{ClientSide, Connection};
 use crate::deferred::Deferred;
 use crate::error::{ApiError, CloseReason};
-use crate::ids::{ChannelKey, ConnHandle};
+use crate::handshake::HandshakeState;
+use crate::ids::{ChannelKey, ConnHandle, Role};
 use crate::payload::Payload;
 use crate::status::Status;
 use crate::time::{Duration, Instant};
@@ -363,6 +364,17 @@ impl Endpoint {
     /// What is known of a connection; `None` for a stale handle.
     pub fn info(&self, conn: ConnHandle) -> Option<ConnInfo> {
         self.open(conn).map(Connection::info)
+    }
+
+    /// What the handshake of a connection waits for, also of one that the application was not told
+    /// of (a client that has not proved itself). `None` when there is no such connection.
+    pub fn handshake_state(&self, conn: ConnHandle) -> Option<HandshakeState> {
+        self.conn(conn).map(Connection::handshake_state)
+    }
+
+    /// What a listening socket waits for: a ConnectionRequest. `None` when it does not listen.
+    pub fn listener_state(&self, socket: u16) -> Option<HandshakeState> {
+        self.listeners.get(&socket).map(|_| HandshakeState::first(Role::Host))
     }
 
     /// Its counters and gauges; `None` for a stale handle.

@@ -73,6 +73,12 @@ impl Streams {
         self.ready.push_back(slot);
     }
 
+    /// A stream lost the race with the datagram link.
+    pub(super) fn lost(&mut self, conn: ConnHandle) {
+        self.closed.push_back(ClosedStream { conn, farewell: Vec::new() });
+        self.live -= 1;
+    }
+
     /// A connection is gone; its last words are written down. What only streams need is given back
     /// with the last of them.
     pub(super) fn forget(&mut self, now: Instant, conn: &mut Connection) {
@@ -154,6 +160,52 @@ impl Endpoint {
         Ok(handle)
     }
 
+    /// Starts a connection over datagrams and over a stream at once (native protocol). The link that
+    /// first proves the host is kept, and only on that one the host's application hears of it: a
+    /// network that drops UDP costs no timeout.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_either(
+        &mut self,
+        now: Instant,
+        socket: u16,
+        remotes: &[SocketAddr],
+        stream_remote: SocketAddr,
+        config: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        let side = StreamSide {
+            tls: config.tls.stream(&config.server_name, false)?,
+            plain: false,
+            credential: config.credential.clone(),
+            on_hold: false,
+            remote: stream_remote,
+            local: None,
+            socket: 0,
+        };
+        let handle = self.connect(now, socket, remotes, config)?;
+        if let Some(conn) = &mut self.slots[handle.slot as usize].conn {
+            conn.race(side);
+            self.streams.live += 1;
+        }
+        Ok(handle)
+    }
+
+    /// Where the stream of a client's connection goes; `None` when it has none.
+    pub fn stream_target(&self, conn: ConnHandle) -> Option<SocketAddr> {
+        self.conn(conn).and_then(Connection::stream_target)
+    }
+
+    /// Client: the TCP connection stands, between these addresses.
+    pub fn stream_connected(
+        &mut self,
+        conn: ConnHandle,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+    ) {
+        self.with_stream(conn, |c| c.stream_connected(remote, local));
+    }
+
     /// Takes over a TCP connection that `remote` has made.
     ///
     /// # Errors
@@ -197,7 +249,7 @@ impl Endpoint {
     ) -> Option<R> {
         let entry = self.slots.get_mut(conn.slot as usize)?;
         let matches = entry.generation == conn.generation;
-        let result = call(entry.conn.as_deref_mut().filter(|c| matches && c.is_stream())?);
+        let result = call(entry.conn.as_deref_mut().filter(|c| matches && c.has_stream())?);
         self.touch(conn.slot);
         Some(result)
     }
@@ -244,7 +296,7 @@ impl Endpoint {
     pub fn next_stream(&mut self) -> Option<ConnHandle> {
         while let Some(slot) = self.streams.ready.pop_front() {
             let entry = &self.slots[slot as usize];
-            if let Some(conn) = entry.conn.as_ref().filter(|c| c.is_stream()) {
+            if let Some(conn) = entry.conn.as_ref().filter(|c| c.has_stream()) {
                 return Some(conn.handle());
             }
         }

@@ -1,6 +1,8 @@
 //! Endpoints against peers and strangers that do not keep to the rules. Two endpoints on a network
 //! without loss, with a look inside.
 
+mod authentication;
+
 use super::*;
 use crate::config::{ChannelKind, ChannelOptions};
 use crate::crypto::Rng;

@@ -2,7 +2,7 @@
 
 use crate::config::ConnectionConfig;
 use crate::error::{ApiError, CloseReason};
-use crate::handshake::{ClientTls, HostTls};
+use crate::handshake::{ClientTls, HandshakeFailure, HandshakeState, HostTls};
 use crate::ids::{Link, PeerId, Role};
 use crate::limits::MAX_CREDENTIAL;
 pub use crate::recovery::Ecn;
@@ -138,6 +138,8 @@ pub struct ConnInfo {
     pub role: Role,
     /// The status.
     pub status: Status,
+    /// What our role in the handshake waits for, or how the attempt ended.
+    pub handshake: HandshakeState,
     /// Where the peer is.
     pub remote: SocketAddr,
     /// The local address in use, where known.
@@ -146,6 +148,9 @@ pub struct ConnInfo {
     pub peer: Option<PeerId>,
     /// Why the connection ended, if it has.
     pub reason: Option<CloseReason>,
+    /// The peer closed and said that data it had received was thrown away: its application never
+    /// saw all that it acknowledged.
+    pub peer_discarded: bool,
     /// TLS cipher suite.
     pub suite: Option<&'static str>,
     /// The TLS session was resumed.
@@ -227,9 +232,27 @@ pub struct EndpointStats {
     pub failed_handshakes: u64,
     /// Connections begun by us.
     pub connected: u64,
+    /// Attempts, ours and those of peers, that ended by the initial timeout. Like the next two they
+    /// are counted when the connection is gone.
+    pub attempts_timed_out: u64,
+    /// Attempts that ended because of a proof, of the order of the handshake, or because the host's
+    /// application denied the client.
+    pub attempts_denied: u64,
+    /// Attempts that ended for another reason.
+    pub attempts_given_up: u64,
 }
 
 impl EndpointStats {
+    pub(super) const fn count_attempt(&mut self, state: HandshakeState) {
+        let HandshakeState::ConnectionFailed(failure) = state else { return };
+        let counter = match failure {
+            HandshakeFailure::Timeout => &mut self.attempts_timed_out,
+            HandshakeFailure::Authentication => &mut self.attempts_denied,
+            HandshakeFailure::Other => &mut self.attempts_given_up,
+        };
+        *counter += 1;
+    }
+
     /// Packets that were nothing of ours, damaged, forged, copied or out of place. A connection
     /// that is at work and in peace causes none.
     pub const fn unwanted(&self) -> u64 {

@@ -4,7 +4,8 @@ use super::client::{AwaitConnectionResponse, ClientState};
 use super::crypto_stream::{CryptoReceive, Inserted};
 use super::host::{AwaitAuthenticationRequest, HostState};
 use super::level::Space;
-use super::outcome::{Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt};
+use super::outcome::{Established, HandshakeConfig, HandshakeCounters, Receipt};
+use super::state::{HandshakeFacts, HandshakeFailure, HandshakeState};
 use super::tls::{ClientTls, HostTls, close_reason};
 use crate::crypto::{DataKeys, RetryOrigin, Rng};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved};
@@ -188,23 +189,23 @@ impl Handshake {
 
     // ---- what the caller can see
 
-    /// What it waits for.
-    pub const fn state(&self) -> HandshakeState {
-        if self.ending.is_some() {
-            return HandshakeState::Failed;
-        }
-        match &self.role {
-            RoleState::Client(ClientState::AwaitConnectionResponse(_)) => {
-                HandshakeState::WaitingForConnectionResponse
-            }
-            RoleState::Client(ClientState::AwaitAuthenticationResponse) if !self.confirmed => {
-                HandshakeState::WaitingForAuthenticationResponse
-            }
-            RoleState::Host(HostState::AwaitAuthenticationRequest(_)) => {
-                HandshakeState::WaitingForAuthenticationRequest
-            }
-            _ => HandshakeState::Ready,
-        }
+    /// What it waits for; `Ready` when the proofs are complete, which for a host is before its
+    /// application has answered.
+    pub fn state(&self) -> HandshakeState {
+        let role = self.role();
+        let failure =
+            self.ending.as_ref().map(|e| HandshakeFailure::of(role, e.reason.reason, e.silent));
+        let accepted = match role {
+            Role::Client => self.confirmed,
+            Role::Host => self.proven,
+        };
+        HandshakeState::of(&HandshakeFacts {
+            role,
+            requested: true,
+            proven: self.proven,
+            accepted: accepted && failure.is_none(),
+            failure,
+        })
     }
 
     /// Which side we are.

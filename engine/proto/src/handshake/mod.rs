@@ -10,6 +10,7 @@
 //! | `machine`, `outcome` | the public face, timers and endings; what goes in and comes out |
 //! | `receive`, `transmit` | packets in and out |
 //! | `client`, `host` | one type for each awaited message of each role |
+//! | `state` | what a role waits for, as the application sees it, with its table |
 //! | `level`, `crypto_stream` | packet number space and byte stream of one encryption level |
 //! | `retry` | answers that a host gives without keeping state |
 //! | `stream_tls` | TLS as a stream link needs it |
@@ -31,6 +32,7 @@ mod machine;
 mod outcome;
 mod receive;
 mod retry;
+mod state;
 mod stream_tls;
 mod transmit;
 
@@ -45,10 +47,9 @@ mod tests;
 
 pub use identity::{Identity, peer_id_of};
 pub use machine::Handshake;
-pub use outcome::{
-    Dropped, Established, HandshakeConfig, HandshakeCounters, HandshakeState, Receipt,
-};
+pub use outcome::{Dropped, Established, HandshakeConfig, HandshakeCounters, Receipt};
 pub use retry::{write_refusal, write_retry, write_version_list};
+pub use state::{HandshakeEvent, HandshakeFacts, HandshakeFailure, HandshakeState};
 pub(crate) use stream_tls::StreamTls;
 pub use tls::{ClientTls, HostTls, KeyLog, TlsFingerprint};
 pub use trust::{ClientAuth, Trust};

@@ -25,21 +25,6 @@ impl Default for HandshakeConfig {
     }
 }
 
-/// What a handshake waits for, as the application sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeState {
-    /// Client: the ConnectionRequest is published.
-    WaitingForConnectionResponse,
-    /// Client: the host has proved itself and the AuthenticationRequest is published.
-    WaitingForAuthenticationResponse,
-    /// Host: the ConnectionResponse is published.
-    WaitingForAuthenticationRequest,
-    /// Both sides have proved themselves.
-    Ready,
-    /// Over without success.
-    Failed,
-}
-
 /// Why a packet was dropped. Nothing but counters changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -51,10 +51,10 @@ impl ReuseKey {
 }
 
 impl ReuseKey {
-    /// The key of the same connect over a stream.
-    fn over_a_stream(self, plain: bool) -> Self {
+    /// The key of the same connect over another link.
+    fn over(self, link: &[u8]) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(if plain { b"plain" } else { b"stream" });
+        hash.update(link);
         hash.update(&self.0);
         let mut key = [0; 32];
         key.copy_from_slice(hash.finish().as_ref());
@@ -106,6 +106,16 @@ impl Manager {
         reuse: Reuse,
     ) -> Result<Connected, ApiError> {
         let key = ReuseKey::new(remotes, config);
+        self.find_or_make(endpoint, key, reuse, |ep| ep.connect(now, socket, remotes, config))
+    }
+
+    fn find_or_make(
+        &mut self,
+        endpoint: &mut Endpoint,
+        key: ReuseKey,
+        reuse: Reuse,
+        make: impl FnOnce(&mut Endpoint) -> Result<ConnHandle, ApiError>,
+    ) -> Result<Connected, ApiError> {
         if reuse != Reuse::ForceNew
             && let Some(&conn) = self.by_key.get(&key)
             && is_usable(endpoint, conn)
@@ -115,12 +125,33 @@ impl Manager {
         if reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
         }
-        let conn = endpoint.connect(now, socket, remotes, config)?;
+        let conn = make(endpoint)?;
         if let Some(old) = self.by_key.insert(key, conn) {
             self.by_conn.remove(&(old.slot, old.generation));
         }
         self.by_conn.insert((conn.slot, conn.generation), key);
         Ok(Connected { conn, reused: false })
+    }
+
+    /// The same for a connection over whichever link proves the host first.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn connect_either(
+        &mut self,
+        now: Instant,
+        endpoint: &mut Endpoint,
+        socket: u16,
+        remotes: &[SocketAddr],
+        stream_remote: SocketAddr,
+        config: &ClientConfig,
+        reuse: Reuse,
+    ) -> Result<Connected, ApiError> {
+        let key = ReuseKey::new(remotes, config).over(b"either");
+        self.find_or_make(endpoint, key, reuse, |ep| {
+            ep.connect_either(now, socket, remotes, stream_remote, config)
+        })
     }
 
     /// The same for a connection over a stream.
@@ -139,22 +170,9 @@ impl Manager {
         let Some(&first) = remotes.first() else {
             return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
         };
-        let key = ReuseKey::new(remotes, config).over_a_stream(options.plain);
-        if reuse != Reuse::ForceNew
-            && let Some(&conn) = self.by_key.get(&key)
-            && is_usable(endpoint, conn)
-        {
-            return Ok(Connected { conn, reused: true });
-        }
-        if reuse == Reuse::NeverNew {
-            return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
-        }
-        let conn = endpoint.connect_stream(now, first, config, options)?;
-        if let Some(old) = self.by_key.insert(key, conn) {
-            self.by_conn.remove(&(old.slot, old.generation));
-        }
-        self.by_conn.insert((conn.slot, conn.generation), key);
-        Ok(Connected { conn, reused: false })
+        let key =
+            ReuseKey::new(remotes, config).over(if options.plain { b"plain" } else { b"stream" });
+        self.find_or_make(endpoint, key, reuse, |ep| ep.connect_stream(now, first, config, options))
     }
 
     /// Forgets a connection that is over.

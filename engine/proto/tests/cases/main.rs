@@ -14,6 +14,8 @@ mod identity;
 mod linger;
 mod overtaking;
 mod paths;
+mod roles;
+mod status;
 mod timers;
 
 use sim::seeds;

@@ -17,7 +17,7 @@ use trunkline_proto::endpoint::{
 };
 use trunkline_proto::error::ApiError;
 use trunkline_proto::event::ChannelEnd;
-use trunkline_proto::handshake::{ClientAuth, Identity};
+use trunkline_proto::handshake::{ClientAuth, HandshakeEvent, HandshakeState, Identity};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, Role};
 use trunkline_proto::limits;
 use trunkline_proto::status::Status;
@@ -36,6 +36,8 @@ pub enum Over {
     Datagrams,
     Stream,
     PlainStream,
+    /// Datagrams and a stream at once.
+    Either,
 }
 
 thread_local! {
@@ -210,6 +212,17 @@ pub struct Node {
     pub timer_calls: u64,
     /// Trains that the interface refused.
     pub refused: u64,
+    /// The last known state of each connection's handshake.
+    handshakes: BTreeMap<ConnHandle, HandshakeState>,
+}
+
+/// Whether the table of handshake states leads from `old` to `new`, in one step or several.
+fn leads_to(old: HandshakeState, new: HandshakeState) -> bool {
+    old == new
+        || HandshakeEvent::ALL
+            .iter()
+            .filter_map(|event| old.on(*event))
+            .any(|next| leads_to(next, new))
 }
 
 impl Node {
@@ -253,6 +266,7 @@ impl Node {
             per_remote: BTreeMap::new(),
             timer_calls: 0,
             refused: 0,
+            handshakes: BTreeMap::new(),
             config,
         }
     }
@@ -264,6 +278,7 @@ impl Node {
         self.app.conns.clear();
         self.app.pending.clear();
         self.paced.clear();
+        self.handshakes.clear();
         self.alive = true;
     }
 
@@ -315,6 +330,23 @@ impl Node {
 
     pub fn end_batch(&mut self, now: Instant) {
         self.call(now, Endpoint::end_batch);
+        self.check_handshakes();
+    }
+
+    /// Handshakes go on only as their table says.
+    fn check_handshakes(&mut self) {
+        let name = self.name;
+        for conn in self.endpoint.connections() {
+            let state = self.endpoint.handshake_state(conn).expect("a connection that is listed");
+            let Some(old) = self.handshakes.insert(conn, state) else {
+                // A host's connection has no info before it is told.
+                let role = self.endpoint.info(conn).map_or(Role::Host, |info| info.role);
+                let first = HandshakeState::first(role);
+                assert!(leads_to(first, state), "{name}: {conn:?} begins with {state:?}");
+                continue;
+            };
+            assert!(leads_to(old, state), "{name}: {conn:?} went from {old:?} to {state:?}");
+        }
     }
 
     pub fn run_timers(&mut self, now: Instant) {
@@ -328,6 +360,7 @@ impl Node {
                 self.timer_runs = (now, 0);
             }
             self.call(now, Endpoint::handle_timeout);
+            self.check_handshakes();
         }
         while let Some(entry) = self.paced.first().copied().filter(|entry| entry.0 <= now) {
             self.paced.remove(&entry);
@@ -401,6 +434,7 @@ impl Node {
                 let options = StreamOptions { plain, on_hold: false };
                 match over {
                     Over::Datagrams => ep.connect(now, 0, remotes, config),
+                    Over::Either => ep.connect_either(now, 0, remotes, remotes[0], config),
                     _ => ep.connect_stream(now, remotes[0], config, options),
                 }
             })

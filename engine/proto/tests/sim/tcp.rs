@@ -6,7 +6,7 @@ use super::world::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use trunkline_proto::endpoint::StreamNeeds;
-use trunkline_proto::ids::{ConnHandle, Link};
+use trunkline_proto::ids::ConnHandle;
 use trunkline_proto::time::{Duration, Instant};
 
 /// What a carried piece brings.
@@ -77,6 +77,8 @@ pub struct Tcp {
     pub jitter: Duration,
     /// What is sent is kept, by sender, for tests that look at the wire.
     pub bytes: u64,
+    /// Nobody takes connections.
+    pub refused: bool,
     rng: Rng,
 }
 
@@ -93,6 +95,7 @@ impl Tcp {
             delay: Duration::from_micros(700),
             jitter: Duration::from_micros(700),
             bytes: 0,
+            refused: false,
             rng,
         }
     }
@@ -145,10 +148,9 @@ impl Tcp {
         nodes: &[Node],
         out: &mut Vec<(Instant, Carried)>,
     ) {
-        let info = nodes[id].endpoint.info(conn);
-        let Some(info) = info.filter(|info| info.link == Link::Stream) else { return };
+        let Some(target) = nodes[id].endpoint.stream_target(conn) else { return };
         let wire = self.wires.len();
-        let to = node_at(nodes, info.remote);
+        let to = node_at(nodes, target).filter(|_| !self.refused);
         self.wires.push([End::new(id, Some(conn)), End::new(to.unwrap_or(usize::MAX), None)]);
         self.by_conn.insert((id, conn), (wire, 0));
         let piece = if to.is_some() { (wire, 1, Piece::Connect) } else { (wire, 0, Piece::Reset) };

@@ -88,15 +88,16 @@ impl Streams {
         listener: std::net::TcpListener,
     ) -> io::Result<u16> {
         listener.set_nonblocking(true)?;
-        let free = self.listeners.iter().position(Option::is_none);
-        let number = free.unwrap_or_else(|| {
+        let number =
+            self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        let id = u16::try_from(number).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        if number == self.listeners.len() {
             self.listeners.push(None);
-            self.listeners.len() - 1
-        });
+        }
         let mut socket = TcpListener::from_std(listener);
         registry.register(&mut socket, Token(LISTENERS + number), Interest::READABLE)?;
         self.listeners[number] = Some(Listening { socket, readable: true });
-        u16::try_from(number).map_err(|_| io::ErrorKind::QuotaExceeded.into())
+        Ok(id)
     }
 
     pub(super) fn unlisten(&mut self, registry: &Registry, listener: u16) -> io::Result<()> {

@@ -6,9 +6,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `race` | a stream that is tried beside the datagram link |
 //! | `receive` | TLS records in, frames to the channels |
 //! | `transmit` | frames of the channels into TLS records |
 
+mod race;
 mod receive;
 mod transmit;
 
@@ -53,6 +55,10 @@ pub(crate) struct StreamLink {
     credential: Vec<u8>,
     /// The AuthenticationRequest waits until this link is chosen among several.
     on_hold: bool,
+    /// Client: the datagram link is tried at the same time, and the first to prove the host wins.
+    racing: bool,
+    remote: SocketAddr,
+    local: Option<IpAddr>,
     /// The TLS handshake is complete.
     up: bool,
     /// The peer's Parameters have come (native).
@@ -90,6 +96,8 @@ pub(crate) struct StreamLink {
     notified: bool,
     /// TLS has failed: what comes cannot be read any more.
     failed: bool,
+    /// The TCP connection is no more: nothing comes and nothing goes.
+    broken: bool,
     /// The peer's direction has ended: cleanly, or with this text.
     ended: Option<Result<(), String>>,
 }
@@ -148,11 +156,21 @@ impl Connection {
             let framing = if side.plain { Framing::Plain } else { Framing::Stream };
             conn.mux.set_framing(framing);
         }
-        conn.stream = Some(Box::new(StreamLink {
+        conn.stream = Some(StreamLink::new(side, false));
+        conn
+    }
+}
+
+impl StreamLink {
+    fn new(side: StreamSide, racing: bool) -> Box<Self> {
+        Box::new(Self {
             tls: Some(Box::new(side.tls)),
             plain: side.plain,
             credential: side.credential,
             on_hold: side.on_hold,
+            racing,
+            remote: side.remote,
+            local: side.local,
             up: false,
             has_params: false,
             paused: false,
@@ -176,13 +194,20 @@ impl Connection {
             close_sent: false,
             notified: false,
             failed: false,
+            broken: false,
             ended: None,
-        }));
-        conn
+        })
+    }
+}
+
+impl Connection {
+    /// Whether this is a connection over a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(|link| !link.racing)
     }
 
-    /// Whether this is a connection over a stream.
-    pub(crate) const fn is_stream(&self) -> bool {
+    /// Whether it has a stream, be it one that is only tried.
+    pub(crate) const fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
 
@@ -201,8 +226,22 @@ impl Connection {
         self.stream.is_some() && self.mux.framing().is_plain()
     }
 
+    /// Where the stream goes, before it is connected.
+    pub(crate) fn stream_target(&self) -> Option<SocketAddr> {
+        self.stream.as_ref().map(|link| link.remote)
+    }
+
+    /// The TCP connection stands, between these addresses.
+    pub(crate) fn stream_connected(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
+        let Some(link) = &mut self.stream else { return };
+        (link.remote, link.local) = (remote, local);
+        if !link.racing {
+            self.path = Path::new(self.path.socket, remote, local, true);
+        }
+    }
+
     /// Whether what is sent reaches the peer: keys exist.
-    pub(super) fn has_keys(&self) -> bool {
+    pub(crate) fn has_keys(&self) -> bool {
         self.keys.is_some() || self.stream.as_ref().is_some_and(|link| link.up)
     }
 
@@ -210,12 +249,13 @@ impl Connection {
 
     /// TLS has proved the peer: the link is native or plain from here on.
     fn on_stream_up<S: Sink>(&mut self, now: Instant, tls: &mut StreamTls, sink: &mut S) {
-        let Some(link) = &mut self.stream else { return };
-        link.up = true;
         let peer = match tls.peer() {
             Ok(peer) => peer,
+            Err(_) if self.lose_stream() => return,
             Err(reason) => return self.fail(now, reason, sink),
         };
+        let Some(link) = &mut self.stream else { return };
+        link.up = true;
         let native = peer.is_native;
         let refusal = match (self.role, native, link.plain) {
             (Role::Client, true, true) => Some("the host speaks only the native protocol"),
@@ -223,6 +263,10 @@ impl Connection {
             (Role::Host, false, false) => Some("the client does not speak the native protocol"),
             _ => None,
         };
+        if refusal.is_some() && self.lose_stream() {
+            return;
+        }
+        self.lose_datagrams();
         if let Some(text) = refusal {
             // Who does not speak the native protocol is told nothing in it.
             if !native {
@@ -303,6 +347,7 @@ impl Connection {
     /// The TCP connection could not be made, or broke.
     pub(crate) fn stream_failed<S: Sink>(&mut self, now: Instant, text: &str, sink: &mut S) {
         let Some(link) = &mut self.stream else { return };
+        link.broken = true;
         if link.ended.is_none() {
             link.ended = Some(Err(text.to_owned()));
         }
@@ -324,6 +369,10 @@ impl Connection {
         let plain = self.is_plain();
         let Some(link) = &self.stream else { return };
         let (Some(end), true) = (&link.ended, !link.paused) else { return };
+        if link.racing {
+            self.lose_stream();
+            return;
+        }
         let notified = link.tls.as_ref().is_some_and(|tls| tls.is_closed_by_peer());
         let (code, text) = match end {
             Err(text) if link.up => (Reason::RESET, text.as_str()),
@@ -361,6 +410,9 @@ impl Connection {
     }
 
     fn tls_failed<S: Sink>(&mut self, now: Instant, error: &rustls::Error, sink: &mut S) {
+        if self.lose_stream() {
+            return;
+        }
         if let rustls::Error::AlertReceived(alert) = error {
             // The peer ended it, and says why.
             return self.peer_closed(now, alert_reason(*alert), sink);
@@ -392,9 +444,12 @@ impl Connection {
             }
             ConnMessage::Consumed(position) => return self.on_consumed(now, position, sink),
             ConnMessage::Ping => link.consumed_now = true,
-            ConnMessage::Close { reason, text } => {
+            ConnMessage::Close { reason, text, discarded } => {
                 self.pending.close_ack = true;
                 self.peer_closed(now, CloseReason { reason, text }, sink);
+                if let Some(closing) = &mut self.closing {
+                    closing.peer_discarded |= discarded;
+                }
             }
             ConnMessage::CloseAck => {
                 if let Some(closing) = &mut self.closing {
@@ -479,19 +534,19 @@ impl Connection {
         let said_all = link.notified && !self.stream_owes();
         // A peer that does not end its direction in time is not waited for.
         let given_up = self.closing.as_ref().is_some_and(|c| c.is_settled() && !c.acknowledged);
-        match &link.ended {
-            Some(Err(_)) => StreamNeeds::Close,
-            Some(Ok(())) if said_all => StreamNeeds::Close,
-            None if said_all && given_up => StreamNeeds::Close,
-            None if said_all => StreamNeeds::Shutdown,
-            _ => StreamNeeds::Nothing,
+        if link.broken || (said_all && (link.ended.is_some() || given_up)) {
+            StreamNeeds::Close
+        } else if said_all {
+            StreamNeeds::Shutdown
+        } else {
+            StreamNeeds::Nothing
         }
     }
 
     /// Whether something of the end is still to be written.
     pub(super) fn stream_owes(&self) -> bool {
         let Some(link) = &self.stream else { return false };
-        if matches!(link.ended, Some(Err(_))) {
+        if link.broken {
             return false;
         }
         let last_word = self.closing.as_ref().is_some_and(|c| c.due && !c.acknowledged);
@@ -535,7 +590,7 @@ impl Connection {
 
     /// Counters and gauges, if this is a connection over a stream. What only packets have is zero.
     pub(super) fn stream_stats(&self) -> Option<ConnStats> {
-        let link = self.stream.as_ref()?;
+        let link = self.stream.as_ref().filter(|link| !link.racing)?;
         let mux = self.mux.stats();
         Some(ConnStats {
             bytes_sent: link.bytes_sent,

@@ -1,0 +1,126 @@
+//! Where clients are: the part of an event source that a fleet of them replaces.
+
+use crate::rendezvous::event::{Event, EventError, EventRef};
+use crate::rendezvous::names::{AppId, ClientId, PairingRole};
+use core::hash::Hash;
+use std::collections::HashMap;
+
+/// A client, as its token has proved it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Party {
+    /// Its application.
+    pub app: AppId,
+    /// Its id.
+    pub client: ClientId,
+    /// Its role.
+    pub role: PairingRole,
+}
+
+/// An event on its way to another event source, with who sent it; the sender's event source vouches
+/// for that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Routed {
+    /// Who sent it.
+    pub from: Party,
+    /// The event, with its true sender.
+    pub event: Event,
+}
+
+impl Routed {
+    /// A copy that can be kept or brought elsewhere.
+    ///
+    /// # Errors
+    /// The event names no recipient.
+    pub fn new(from: &Party, event: &EventRef<'_>) -> Result<Self, EventError> {
+        Ok(Self { from: from.clone(), event: event.to_owned()? })
+    }
+}
+
+/// What a router did with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<K> {
+    /// The recipient is the client with this key, here.
+    Here(K),
+    /// It is elsewhere, and the event is on its way there.
+    Elsewhere,
+    /// Nobody knows it; the event is gone.
+    Absent,
+    /// It is elsewhere, and the way there is full; the event is gone.
+    Full,
+}
+
+/// Knows where clients are, and brings events to those that are elsewhere.
+///
+/// [`LocalRouter`] knows the clients of one [`EventSource`](super::EventSource). A server of many
+/// threads or a fleet of servers implements it over a shared table or a message bus: what it
+/// brings to another event source goes into [`EventSource::routed`](super::EventSource::routed)
+/// there, and a client that another event source has taken over is reported with
+/// [`EventSource::released`](super::EventSource::released).
+///
+/// A client is looked for by its id: in the sender's application if it is there, otherwise in any
+/// other, so that the sender can be told that it is not in its own.
+pub trait Router<K> {
+    /// A client has come, and is newer than any other of its application and id: whoever has that
+    /// one lets go of it. Gives back its key if it is here.
+    fn attach(&mut self, party: &Party, key: K) -> Option<K>;
+
+    /// A client has gone. Nothing happens when a newer one has its place.
+    fn detach(&mut self, party: &Party, key: K);
+
+    /// Presence: the role in which a client is there, wherever that is.
+    fn presence(&self, app: &AppId, client: &ClientId) -> Option<PairingRole>;
+
+    /// Finds the recipient of an event. Unless it is here, the event is brought to it.
+    fn route(&mut self, from: &Party, event: &EventRef<'_>) -> Route<K>;
+}
+
+/// The clients of one event source.
+#[derive(Clone, Debug)]
+pub struct LocalRouter<K> {
+    clients: HashMap<ClientId, Vec<Entry<K>>>,
+}
+
+/// One application's client of an id. Few ids are used by more than one.
+#[derive(Clone, Debug)]
+struct Entry<K> {
+    app: AppId,
+    role: PairingRole,
+    key: K,
+}
+
+impl<K> Default for LocalRouter<K> {
+    fn default() -> Self {
+        Self { clients: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Router<K> for LocalRouter<K> {
+    fn attach(&mut self, party: &Party, key: K) -> Option<K> {
+        let entries = self.clients.entry(party.client.clone()).or_default();
+        if let Some(entry) = entries.iter_mut().find(|e| e.app == party.app) {
+            entry.role = party.role;
+            return Some(core::mem::replace(&mut entry.key, key));
+        }
+        entries.push(Entry { app: party.app.clone(), role: party.role, key });
+        None
+    }
+
+    fn detach(&mut self, party: &Party, key: K) {
+        if let Some(entries) = self.clients.get_mut(&party.client) {
+            entries.retain(|e| e.key != key || e.app != party.app);
+            if entries.is_empty() {
+                self.clients.remove(&party.client);
+            }
+        }
+    }
+
+    fn presence(&self, app: &AppId, client: &ClientId) -> Option<PairingRole> {
+        self.clients.get(client)?.iter().find(|e| e.app == *app).map(|e| e.role)
+    }
+
+    fn route(&mut self, from: &Party, event: &EventRef<'_>) -> Route<K> {
+        let entries = self.clients.get(event.to).map_or(&[][..], Vec::as_slice);
+        let own = entries.iter().find(|e| e.app == from.app);
+        own.or(entries.first()).map_or(Route::Absent, |e| Route::Here(e.key))
+    }
+}
