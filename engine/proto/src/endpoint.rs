@@ -26,8 +26,8 @@ use crate::config::ConnectionConfig;
 use crate::connection::Connection;
 use crate::deferred::Deferred;
 use crate::error::ApiError;
-use crate::event::Sink;
-use crate::ids::{ConnHandle, ConnectionId};
+use crate::event::{NullSink, Sink};
+use crate::ids::{ConnHandle, ConnectionId, Role};
 use crate::time::Instant;
 use crate::wheel::TimerWheel;
 use std::collections::{BTreeMap, VecDeque};
@@ -179,6 +179,16 @@ impl Endpoint {
         self.shared.counters.count_attempt(conn.handshake_state());
         if conn.is_told() {
             sink.dead(conn.handle(), &conn.report());
+        } else if conn.role() == Role::Host {
+            self.shared.counters.failed_handshakes += 1;
+        }
+    }
+
+    /// Ends a connection that the application knows nothing of, without a word to anybody.
+    fn drop_quietly(&mut self, now: Instant, slot: u32) {
+        if let Some(conn) = &mut self.slots[slot as usize].conn {
+            conn.forget();
+            self.remove(now, slot, &mut NullSink);
         }
     }
 

@@ -396,6 +396,10 @@ impl<D: Driver> Driver for FaultDriver<D> {
         self.inner.close_stream(stream);
     }
 
+    fn abort_stream(&mut self, stream: StreamId) {
+        self.inner.abort_stream(stream);
+    }
+
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.inner.stream_bytes(bytes)
     }

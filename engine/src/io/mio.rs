@@ -7,7 +7,7 @@
 mod streams;
 
 use super::arrive::Arrivals;
-use super::stream::{StreamBytes, StreamId};
+use super::stream::{StreamBytes, StreamId, shorter};
 use super::train::{Cut, RefusedPaths, Train};
 use super::waker::{Parking, Signal, Waker};
 use super::{
@@ -429,10 +429,8 @@ impl Driver for MioDriver {
         if quiet && self.failures.is_empty() {
             let starved = self.slots.iter().flatten().any(|s| s.readable);
             let limit = if starved { Some(STARVED_SLEEP) } else { None };
-            let timeout = match (timeout, limit) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            let limit = shorter(limit, self.streams.longest_sleep(STARVED_SLEEP));
+            let timeout = shorter(timeout, limit);
             let awake = timeout.is_some_and(|t| t.is_zero()) || !self.parking.park();
             self.stats.sleeps += u64::from(!awake);
             self.stats.rx_starved += u64::from(!awake && starved);
@@ -481,6 +479,10 @@ impl Driver for MioDriver {
         self.streams.close(self.selector.registry(), stream);
     }
 
+    fn abort_stream(&mut self, stream: StreamId) {
+        self.streams.abort(self.selector.registry(), stream);
+    }
+
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.rx.open(bytes.token, 0, bytes.len)
     }
@@ -521,6 +523,7 @@ impl MioDriver {
     fn poll_streams(&mut self, batch: &mut Batch) {
         let registry = self.selector.registry();
         self.streams.poll(registry, &mut self.rx, &mut batch.streams, self.config.max_batch);
+        self.stats.accepts_paused = self.streams.pauses;
     }
 
     fn read_sockets(&mut self, batch: &mut Batch, start_len: usize) {

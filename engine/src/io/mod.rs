@@ -223,6 +223,9 @@ pub struct DriverStats {
     pub leases_refused: u64,
     /// Times that no transmit buffer was free.
     pub tx_no_buffer: u64,
+    /// Times that accepting streams rested because the system had no descriptor or memory for one
+    /// more.
+    pub accepts_paused: u64,
 }
 
 /// Moves datagrams for one shard. Made and used on the shard's own thread.
@@ -357,6 +360,12 @@ pub trait Driver {
 
     /// Closes a stream once everything is sent. Nothing more is told of it.
     fn close_stream(&mut self, stream: StreamId) {
+        let _ = stream;
+    }
+
+    /// Closes a stream with a reset: what was not sent is dropped, by the system too. Nothing more
+    /// is told of it. Works on a stream that is being closed.
+    fn abort_stream(&mut self, stream: StreamId) {
         let _ = stream;
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of the buffer that a stream lends for sending: four TLS records and what they add.
 pub const STREAM_BUFFER: usize = 66 << 10;
@@ -14,13 +14,20 @@ pub(super) const ACCEPTS_A_POLL: usize = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_PROBES: u32 = 3;
-/// What was sent and is not acknowledged for this long ends the connection (RFC 5482).
+/// A peer that takes nothing of what is sent for this long is given up, whether it is gone or does
+/// not read (RFC 5482; Linux counts probes of a closed window, too). Longer than an application may
+/// pause: on a native link its own timeouts find out about the dead much earlier.
 #[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// When the system has no descriptor or memory for one more connection, the next try waits so long.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A driver's number of a stream. It is used again once the stream was closed.
+/// A driver's name of a stream. Its place is used again once the stream was closed, its name is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(pub(crate) u32);
+pub struct StreamId {
+    pub(crate) index: u32,
+    pub(crate) life: u32,
+}
 
 /// Received bytes of a stream. Hand them back with
 /// [`Driver::release_stream`](super::Driver::release_stream).
@@ -75,6 +82,41 @@ pub(super) fn configure(socket: socket2::SockRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Accepting rests while the system has no descriptor or memory: those who wait stay in its queue,
+/// and are taken when there is room again.
+#[derive(Debug, Default)]
+pub(super) struct AcceptPause(Option<Instant>);
+
+impl AcceptPause {
+    /// An accept failed.
+    pub(super) fn begin(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "accepting rests");
+        self.0 = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Whether accepting rests still.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// How long it still rests; the clock is read only if it does. `None` once it is over.
+    pub(super) fn rest(&mut self) -> Option<Duration> {
+        let rest = self.0?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero());
+        if rest.is_none() {
+            self.0 = None;
+        }
+        rest
+    }
+}
+
+/// The shorter of two sleeps; `None` has no end.
+pub(super) fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 /// Whether an error of an accept concerns one connection only, and the next may well succeed.
 pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -83,6 +125,10 @@ pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
             | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
     )
 }
 

@@ -1,5 +1,7 @@
 //! The same tests for every real driver, and for the drivers crossing each other.
 
+mod streams;
+
 use super::*;
 use crate::buf::Lease;
 use crate::sys::{self, BufferSizes};

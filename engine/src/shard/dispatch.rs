@@ -5,7 +5,7 @@
 //! until its peers know.
 
 use super::context::{Context, Source};
-use super::core::Core;
+use super::core::{Core, NO_SOCKET};
 use super::log::{Entry, EventLog, Place, Rare, Span};
 use crate::handle::{Association, Channel, Conn, OpenRequest};
 use crate::handler::{Discontent, Handler, Opened};
@@ -299,7 +299,9 @@ fn dispatch_rare<H: Handler>(
         }
         Rare::Notice(notice) => return dispatch_notice(core, handler, notice),
         Rare::Incoming { socket, remote, peer, .. } => {
-            core.note_accepted(handle, *socket);
+            // The listening sockets of streams have numbers of their own.
+            let is_stream = core.streams.contains(handle);
+            core.note_accepted(handle, if is_stream { NO_SOCKET } else { *socket });
             tracing::debug!(?conn, %remote, ?peer, "incoming connection");
         }
         Rare::Status { old, new, reason } => {

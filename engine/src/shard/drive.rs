@@ -116,6 +116,9 @@ impl Driver for AnyDriver {
     fn close_stream(&mut self, stream: StreamId) {
         each!(self, d => d.close_stream(stream));
     }
+    fn abort_stream(&mut self, stream: StreamId) {
+        each!(self, d => d.abort_stream(stream));
+    }
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         each!(self, d => d.stream_bytes(bytes))
     }

@@ -26,6 +26,8 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A stream whose connection is gone waits so long for the end of the peer's direction: closing it
 /// with bytes unread would take back what was sent last.
 const DRAIN: Duration = Duration::from_secs(2);
+/// While something of it waits to be sent, it waits at most so many times as long. Then it is reset.
+const DRAINS: u32 = 15;
 /// Bytes that one stream may send before others have their turn.
 const BYTES_A_STREAM: usize = 256 << 10;
 
@@ -52,6 +54,17 @@ struct Stream {
     listener: Option<ListenerId>,
     reading: bool,
     shut_down: bool,
+    /// Something was sent: the peer shall have it before the end.
+    used: bool,
+}
+
+/// A stream without a connection.
+#[derive(Clone, Copy)]
+struct Draining {
+    id: StreamId,
+    until: Instant,
+    /// How often it may wait again.
+    left: u32,
 }
 
 /// A socket that streams arrive at.
@@ -72,8 +85,11 @@ pub(crate) struct Streams {
     connecting: Vec<Connecting>,
     /// Connections that may have something to send.
     wanting: VecDeque<ConnHandle>,
-    /// Streams without a connection, until the peer has ended its direction.
-    draining: HashMap<StreamId, Instant>,
+    /// Streams without a connection, until the peer has ended its direction, with what is still to
+    /// be said before ours ends.
+    draining: HashMap<StreamId, Vec<u8>>,
+    /// When they have waited long enough, the first first; those that are gone among them.
+    drains: VecDeque<Draining>,
     /// Listening sockets that are to be closed.
     retiring: Vec<u16>,
 }
@@ -129,7 +145,7 @@ impl Streams {
     /// When the next address is to be tried, or a stream has waited long enough.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let attempts = self.connecting.iter().filter(|c| !c.rest.is_empty()).map(|c| c.next_at);
-        attempts.chain(self.draining.values().copied()).min()
+        attempts.chain(self.drains.front().map(|d| d.until)).min()
     }
 
     /// Whether a stream still waits for the end of the peer's direction.
@@ -148,9 +164,20 @@ impl Streams {
         accepted.map(|(conn, _)| *conn).collect()
     }
 
+    /// Whether this is a connection over a stream.
+    pub(crate) fn contains(&self, conn: ConnHandle) -> bool {
+        self.by_conn.contains_key(&conn)
+    }
+
     fn map(&mut self, conn: ConnHandle, id: StreamId, listener: Option<ListenerId>) {
         self.by_stream.insert(id, conn);
-        self.by_conn.insert(conn, Stream { id, listener, reading: true, shut_down: false });
+        let stream = Stream { id, listener, reading: true, shut_down: false, used: false };
+        self.by_conn.insert(conn, stream);
+    }
+
+    fn drain(&mut self, id: StreamId, farewell: Vec<u8>, now: Instant, left: u32) {
+        self.draining.insert(id, farewell);
+        self.drains.push_back(Draining { id, until: now + DRAIN, left });
     }
 }
 
@@ -242,6 +269,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 StreamEvent::Sent(stream) => {
                     if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
                         self.core.streams.wanting.push_back(conn);
+                    } else {
+                        self.say_farewell(stream);
                     }
                 }
                 StreamEvent::Finished(stream) | StreamEvent::Failed(stream, _)
@@ -286,6 +315,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         let known = core.streams.listener_of(listener).filter(|_| core.ending.is_none());
         let Some((number, id)) = known else { return self.driver.close_stream(stream) };
+        self.bound_sockets();
+        let core = &mut self.core;
         match core.endpoint.accept_stream(core.now, number, remote, local) {
             Ok(conn) => {
                 core.streams.map(conn, stream, Some(id));
@@ -294,6 +325,19 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             Err(error) => {
                 tracing::debug!(%remote, %error, "a connection is not taken");
                 self.driver.close_stream(stream);
+            }
+        }
+    }
+
+    /// What only waits for its peer's end must not add to the sockets that connections may have.
+    fn bound_sockets(&mut self) {
+        let most = self.core.shared.config.max_connections as usize;
+        let streams = &mut self.core.streams;
+        while streams.by_conn.len() + streams.draining.len() >= most
+            && let Some(oldest) = streams.drains.pop_front()
+        {
+            if streams.draining.remove(&oldest.id).is_some() {
+                self.driver.abort_stream(oldest.id);
             }
         }
     }
@@ -317,7 +361,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn failed(&mut self, stream: StreamId, error: io::Error) {
         if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
-            return self.stream_failed(conn, Some(error));
+            self.stream_failed(conn, Some(error));
+            // However long the application takes to close: the socket is of no use.
+            return self.close_stream(conn);
         }
         let streams = &mut self.core.streams;
         let found = streams.connecting.iter_mut().find(|c| c.has(stream));
@@ -358,51 +404,77 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if begun {
             self.try_addresses();
         }
+        // Before anything asks what such a connection needs: it may still have something to say.
+        self.take_closed();
         let mut sends = 0;
         for _ in 0..self.core.streams.wanting.len() {
             let Some(conn) = self.core.streams.wanting.pop_front() else { break };
             sends += self.transmit_stream(conn);
         }
+        self.take_closed();
+        self.end_draining();
+        sends
+    }
+
+    /// Looks after the streams of connections that are gone.
+    fn take_closed(&mut self) {
         while let Some(closed) = self.core.endpoint.closed_stream() {
             let Some(stream) = self.core.streams.by_conn.get(&closed.conn).copied() else {
                 self.give_up_connecting(closed.conn);
                 continue;
             };
-            let farewell = &closed.farewell;
-            if !farewell.is_empty()
-                && let Some(buffer) = self.driver.stream_buffer(stream.id)
-                && let Some(room) = buffer.get_mut(..farewell.len())
-            {
-                room.copy_from_slice(farewell);
-                self.driver.send_stream(stream.id, farewell.len());
+            if closed.farewell.is_empty() && !stream.used {
+                // The peer was told nothing that could be taken back.
+                self.close_stream(closed.conn);
+            } else {
+                self.drain_stream(closed.conn, closed.farewell);
             }
-            self.drain_stream(closed.conn);
         }
-        self.end_draining();
-        sends
     }
 
     /// The connection of a stream is gone: our direction ends, and the peer's is awaited.
-    fn drain_stream(&mut self, conn: ConnHandle) {
+    fn drain_stream(&mut self, conn: ConnHandle, farewell: Vec<u8>) {
         let streams = &mut self.core.streams;
         if let Some(stream) = streams.by_conn.remove(&conn) {
             streams.by_stream.remove(&stream.id);
-            streams.draining.insert(stream.id, self.core.now + DRAIN);
-            self.driver.shutdown_stream(stream.id);
+            streams.drain(stream.id, farewell, self.core.now, DRAINS);
+            self.say_farewell(stream.id);
             self.driver.read_stream(stream.id, true);
         }
+    }
+
+    /// Ends our direction of a stream whose connection is gone, with its last words if there are any.
+    fn say_farewell(&mut self, id: StreamId) {
+        let Some(farewell) = self.core.streams.draining.get_mut(&id) else { return };
+        if !farewell.is_empty() {
+            // They wait for what is being sent before.
+            let Some(buffer) = self.driver.stream_buffer(id) else { return };
+            let farewell = std::mem::take(farewell);
+            if let Some(room) = buffer.get_mut(..farewell.len()) {
+                room.copy_from_slice(&farewell);
+                self.core.counters.bytes_sent.add(farewell.len() as u64);
+                self.driver.send_stream(id, farewell.len());
+            }
+        }
+        self.driver.shutdown_stream(id);
     }
 
     /// Closes the streams that have waited long enough.
     fn end_draining(&mut self) {
         let now = self.core.now;
-        let driver = &mut self.driver;
-        self.core.streams.draining.retain(|stream, until| {
-            if *until <= now {
-                driver.close_stream(*stream);
+        let streams = &mut self.core.streams;
+        while let Some(first) = streams.drains.front().copied().filter(|d| d.until <= now) {
+            streams.drains.pop_front();
+            let Some(farewell) = streams.draining.remove(&first.id) else { continue };
+            if self.driver.stream_buffer(first.id).is_some() {
+                self.driver.send_stream(first.id, 0);
+                self.driver.close_stream(first.id);
+            } else if first.left > 0 {
+                streams.drain(first.id, farewell, now, first.left - 1);
+            } else {
+                self.driver.abort_stream(first.id);
             }
-            *until > now
-        });
+        }
     }
 
     fn transmit_stream(&mut self, conn: ConnHandle) -> u64 {
@@ -429,6 +501,11 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             }
         }
         self.core.counters.bytes_sent.add(bytes as u64);
+        if sends > 0
+            && let Some(known) = self.core.streams.by_conn.get_mut(&conn)
+        {
+            known.used = true;
+        }
         sends
     }
 

@@ -185,6 +185,10 @@ impl Connection {
         self.told
     }
 
+    pub(crate) const fn role(&self) -> Role {
+        self.role
+    }
+
     pub(crate) fn is_live_id(&self, sequence: u8) -> bool {
         self.ids.is_live(sequence)
     }

@@ -485,7 +485,7 @@ impl Connection {
     /// Whether [`Self::poll_transmit`] has a farewell to send although the connection is over.
     pub(crate) fn owes_farewell(&self) -> bool {
         if self.is_stream() {
-            return self.stream_owes();
+            return self.stream_owes() || self.stream_owes_notify();
         }
         let due = self.pending.close_ack || self.closing.as_ref().is_some_and(|c| c.due);
         self.status == Status::Dead && (self.handshake.is_some() || (self.keys.is_some() && due))

@@ -56,6 +56,8 @@ pub(super) struct Streams {
     ready: VecDeque<u32>,
     closed: VecDeque<ClosedStream>,
     live: u32,
+    /// Host: connections in the order in which they came, some of which have proved nothing yet.
+    unproven: VecDeque<ConnHandle>,
     /// Plaintext of one record.
     scratch: Vec<u8>,
 }
@@ -93,6 +95,7 @@ impl Streams {
         if self.live == 0 {
             self.scratch = Vec::new();
             self.ready = VecDeque::new();
+            self.unproven = VecDeque::new();
         }
     }
 }
@@ -262,14 +265,17 @@ impl Endpoint {
         remote: SocketAddr,
         local: Option<IpAddr>,
     ) -> Result<ConnHandle, ApiError> {
-        let Some(listener) = self.streams.listeners.get(&socket) else {
-            return Err(ApiError::NoConnection("nobody listens here"));
-        };
-        if self.handshakes >= self.config.max_handshakes {
+        let crowded = self.handshakes >= self.config.max_handshakes;
+        let full = self.live >= self.config.max_connections;
+        let has_room = !(crowded || full) || self.make_room(now);
+        if crowded && !has_room {
             self.shared.counters.refused += 1;
             let limit = self.config.max_handshakes.into();
             return Err(ApiError::LimitReached { what: "max_handshakes", limit });
         }
+        let Some(listener) = self.streams.listeners.get(&socket) else {
+            return Err(ApiError::NoConnection("nobody listens here"));
+        };
         let (plain, connection) = (listener.plain, listener.connection.clone());
         let tls = listener.config.tls.stream(plain)?;
         let credential = Vec::new();
@@ -285,11 +291,12 @@ impl Endpoint {
             local,
             socket,
         };
-        let handle = self.reserve()?;
+        let handle = self.reserve().inspect_err(|_| self.shared.counters.refused += 1)?;
         let conn = Connection::stream(now, handle, Role::Host, connection, side, &mut self.shared);
         self.shared.counters.accepted += 1;
         self.streams.live += 1;
         self.insert(handle, conn);
+        self.note_unproven(handle);
         Ok(handle)
     }
 
@@ -428,5 +435,36 @@ impl Endpoint {
             c.forget();
             self.touch(conn.slot);
         }
+    }
+
+    /// Makes room for one more handshake: the oldest TCP connection that has proved nothing goes, so
+    /// that silence keeps nobody out. `false` when there is none.
+    fn make_room(&mut self, now: Instant) -> bool {
+        while let Some(oldest) = self.streams.unproven.pop_front() {
+            if self.is_unproven(oldest) {
+                self.shared.counters.refused += 1;
+                self.drop_quietly(now, oldest.slot);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn is_unproven(&self, conn: ConnHandle) -> bool {
+        self.conn(conn).is_some_and(|c| c.is_counted_as_handshake() && !c.is_told())
+    }
+
+    /// A TCP connection was taken.
+    fn note_unproven(&mut self, conn: ConnHandle) {
+        let mut unproven = core::mem::take(&mut self.streams.unproven);
+        while unproven.front().is_some_and(|first| !self.is_unproven(*first)) {
+            unproven.pop_front();
+        }
+        // One that takes long must not let those behind it pile up.
+        if unproven.len() >= 2 * self.config.max_handshakes as usize {
+            unproven.retain(|conn| self.is_unproven(*conn));
+        }
+        unproven.push_back(conn);
+        self.streams.unproven = unproven;
     }
 }

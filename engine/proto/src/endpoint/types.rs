@@ -215,7 +215,8 @@ pub struct EndpointStats {
     pub late_handshake_packets: u64,
     /// Long packets that were invalid, forged, repeated or out of order.
     pub dropped_handshake_packets: u64,
-    /// ConnectionRequests refused because a bound was reached.
+    /// ConnectionRequests and TCP connections refused because a bound was reached; TCP connections
+    /// that made room for others before they had proved anything, too.
     pub refused: u64,
     /// Retry packets sent.
     pub retries: u64,
@@ -227,6 +228,8 @@ pub struct EndpointStats {
     pub resets_received: u64,
     /// Connections begun by peers.
     pub accepted: u64,
+    /// Those of them that ended before the application heard of them.
+    pub failed_handshakes: u64,
     /// Connections begun by us.
     pub connected: u64,
     /// Attempts, ours and those of peers, that ended by the initial timeout. Like the next two they

@@ -1,8 +1,8 @@
 //! TCP on readiness: reads into the driver's receive buffers, writes as far as the system takes.
 
 use super::super::stream::{
-    ACCEPTS_A_POLL, SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId, configure,
-    is_of_one_connection,
+    ACCEPTS_A_POLL, AcceptPause, SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId,
+    configure, is_of_one_connection,
 };
 use crate::buf::RxPool;
 use ::mio::event::Event;
@@ -11,10 +11,11 @@ use ::mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
-/// Tokens of streams and of listening sockets begin here; those of datagram sockets are small.
-const STREAMS: usize = 1 << 20;
-const LISTENERS: usize = 1 << 52;
+/// Tokens of listening sockets and of streams begin here; those of datagram sockets are smaller.
+const LISTENERS: usize = 1 << 16;
+const STREAMS: usize = 1 << 17;
 /// Reads of one stream in one poll.
 const READS_A_POLL: usize = 4;
 
@@ -27,6 +28,9 @@ struct Listening {
 #[derive(Debug)]
 struct Slot {
     socket: TcpStream,
+    life: u32,
+    /// Is among those to look at.
+    touched: bool,
     connecting: bool,
     /// May have bytes waiting.
     readable: bool,
@@ -50,6 +54,9 @@ pub(super) struct Streams {
     listeners: Vec<Option<Listening>>,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
+    lives: u32,
+    pause: AcceptPause,
+    pub(super) pauses: u64,
     spare: Vec<Box<[u8]>>,
     /// Streams to look at in the next poll.
     touched: Vec<u32>,
@@ -66,7 +73,13 @@ impl Streams {
     pub(super) fn has_news(&self) -> bool {
         !self.events.is_empty()
             || !self.touched.is_empty()
-            || self.listeners.iter().flatten().any(|l| l.readable)
+            || (!self.pause.is_on() && self.listeners.iter().flatten().any(|l| l.readable))
+    }
+
+    /// The longest sleep that leaves nothing undone: accepting goes on, or buffers come back.
+    pub(super) fn longest_sleep(&mut self, starved: Duration) -> Option<Duration> {
+        let rest = self.pause.rest();
+        if self.touched.is_empty() { rest } else { Some(rest.map_or(starved, |r| r.min(starved))) }
     }
 
     pub(super) fn listen(
@@ -118,8 +131,12 @@ impl Streams {
             self.free.push(index);
             return Err(error);
         }
+        self.lives = self.lives.wrapping_add(1);
+        let id = StreamId { index, life: self.lives };
         self.slots[index as usize] = Some(Slot {
             socket,
+            life: id.life,
+            touched: false,
             connecting,
             readable: !connecting,
             read_closed: false,
@@ -132,15 +149,18 @@ impl Streams {
             shutdown: false,
             closing: false,
         });
-        Ok(StreamId(index))
+        Ok(id)
     }
 
     fn slot(&mut self, stream: StreamId) -> Option<&mut Slot> {
-        self.slots.get_mut(stream.0 as usize)?.as_mut().filter(|slot| !slot.closing)
+        let slot = self.slots.get_mut(stream.index as usize)?.as_mut();
+        slot.filter(|slot| slot.life == stream.life && !slot.closing)
     }
 
     fn touch(&mut self, index: u32) {
-        if !self.touched.contains(&index) {
+        if let Some(Some(slot)) = self.slots.get_mut(index as usize)
+            && !std::mem::replace(&mut slot.touched, true)
+        {
             self.touched.push(index);
         }
     }
@@ -151,14 +171,19 @@ impl Streams {
         let starts = on && !slot.reading;
         slot.reading = on;
         if starts && slot.readable {
-            self.touch(stream.0);
+            self.touch(stream.index);
         }
     }
 
     pub(super) fn buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
         let spare = &mut self.spare;
-        let slot = self.slots.get_mut(stream.0 as usize)?.as_mut()?;
-        if slot.closing || slot.sending.is_some() || slot.failed || slot.connecting {
+        let slot = self.slots.get_mut(stream.index as usize)?.as_mut()?;
+        if slot.life != stream.life
+            || slot.closing
+            || slot.sending.is_some()
+            || slot.failed
+            || slot.connecting
+        {
             return None;
         }
         let buffer = slot.buffer.get_or_insert_with(|| {
@@ -171,8 +196,8 @@ impl Streams {
     pub(super) fn send(&mut self, stream: StreamId, len: usize) -> bool {
         let Some(slot) = self.slot(stream) else { return true };
         slot.sending = (len > 0).then_some((0, len));
-        self.write(stream.0);
-        self.slots[stream.0 as usize].as_ref().is_none_or(|slot| slot.sending.is_none())
+        self.write(stream.index);
+        self.slots[stream.index as usize].as_ref().is_none_or(|slot| slot.sending.is_none())
     }
 
     /// Hands the system what it takes.
@@ -188,26 +213,31 @@ impl Streams {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     slot.sending = None;
-                    Self::fail(slot, StreamId(index), error, &mut self.events);
+                    Self::fail(slot, index, error, &mut self.events);
                 }
             }
         }
         if slot.sending.is_some() {
             return;
         }
-        if let Some(buffer) = slot.buffer.take()
+        let buffer = slot.buffer.take();
+        if std::mem::take(&mut slot.shutdown) {
+            // A peer that is gone needs no end.
+            let _ = slot.socket.shutdown(Shutdown::Write);
+        }
+        self.keep_spare(buffer);
+    }
+
+    fn keep_spare(&mut self, buffer: Option<Box<[u8]>>) {
+        if let Some(buffer) = buffer
             && self.spare.len() < SPARE_BUFFERS
         {
             self.spare.push(buffer);
         }
-        if slot.shutdown {
-            slot.shutdown = false;
-            // A peer that is gone needs no end.
-            let _ = slot.socket.shutdown(Shutdown::Write);
-        }
     }
 
-    fn fail(slot: &mut Slot, stream: StreamId, error: io::Error, events: &mut Vec<StreamEvent>) {
+    fn fail(slot: &mut Slot, index: u32, error: io::Error, events: &mut Vec<StreamEvent>) {
+        let stream = StreamId { index, life: slot.life };
         if !std::mem::replace(&mut slot.failed, true) && !slot.closing {
             events.push(StreamEvent::Failed(stream, error));
         }
@@ -218,7 +248,7 @@ impl Streams {
         if let Some(slot) = self.slot(stream) {
             slot.shutdown = true;
             if slot.sending.is_none() {
-                self.write(stream.0);
+                self.write(stream.index);
             }
         }
     }
@@ -227,7 +257,19 @@ impl Streams {
     pub(super) fn close(&mut self, registry: &Registry, stream: StreamId) {
         let Some(slot) = self.slot(stream) else { return };
         slot.closing = true;
-        self.finish_closing(registry, stream.0);
+        self.finish_closing(registry, stream.index);
+    }
+
+    /// Closes at once, with a reset.
+    pub(super) fn abort(&mut self, registry: &Registry, stream: StreamId) {
+        let Some(Some(slot)) = self.slots.get_mut(stream.index as usize) else { return };
+        if slot.life != stream.life {
+            return;
+        }
+        // Without it what was sent is still delivered: the end is the same for us.
+        let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+        (slot.closing, slot.sending) = (true, None);
+        self.finish_closing(registry, stream.index);
     }
 
     fn finish_closing(&mut self, registry: &Registry, index: u32) {
@@ -237,6 +279,7 @@ impl Streams {
         }
         if let Some(mut slot) = self.slots[index as usize].take() {
             let _ = registry.deregister(&mut slot.socket);
+            self.keep_spare(slot.buffer.take());
             self.free.push(index);
         }
     }
@@ -244,10 +287,10 @@ impl Streams {
     /// An event of the selector; `false` when it belongs to something else.
     pub(super) fn on_event(&mut self, event: &Event) -> bool {
         let token = event.token().0;
-        if token == super::WAKE.0 || token < STREAMS {
+        if token == super::WAKE.0 || token < LISTENERS {
             return false;
         }
-        if token >= LISTENERS {
+        if token < STREAMS {
             if let Some(Some(listening)) = self.listeners.get_mut(token - LISTENERS) {
                 listening.readable = true;
             }
@@ -277,6 +320,9 @@ impl Streams {
         out.append(&mut self.events);
         let start = out.len();
         for index in std::mem::take(&mut self.touched) {
+            if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
+                slot.touched = false;
+            }
             self.advance(index);
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
             let was_sending = slot.sending.is_some();
@@ -284,7 +330,7 @@ impl Streams {
                 self.write(index);
                 let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
                 if slot.sending.is_none() && !slot.closing && !slot.failed {
-                    out.push(StreamEvent::Sent(StreamId(index)));
+                    out.push(StreamEvent::Sent(StreamId { index, life: slot.life }));
                 }
             }
             if out.len() - start < most {
@@ -307,11 +353,11 @@ impl Streams {
         if !slot.connecting || slot.failed || slot.closing {
             return;
         }
-        let stream = StreamId(index);
+        let stream = StreamId { index, life: slot.life };
         match slot.socket.take_error() {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => {
-                return Self::fail(slot, stream, error, &mut self.events);
+                return Self::fail(slot, index, error, &mut self.events);
             }
         }
         match slot.socket.peer_addr() {
@@ -320,18 +366,18 @@ impl Streams {
                 slot.readable = true;
                 match configure(SockRef::from(&slot.socket)) {
                     Ok(()) => self.events.push(StreamEvent::Connected(stream)),
-                    Err(error) => Self::fail(slot, stream, error, &mut self.events),
+                    Err(error) => Self::fail(slot, index, error, &mut self.events),
                 }
             }
             // Not yet: another event follows.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
-            Err(error) => Self::fail(slot, stream, error, &mut self.events),
+            Err(error) => Self::fail(slot, index, error, &mut self.events),
         }
     }
 
     fn receive(&mut self, index: u32, rx: &mut RxPool, out: &mut Vec<StreamEvent>) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
-        let stream = StreamId(index);
+        let stream = StreamId { index, life: slot.life };
         for _ in 0..READS_A_POLL {
             let idle = !slot.reading || slot.connecting || slot.finished || slot.failed;
             if idle || slot.closing || !slot.readable {
@@ -361,7 +407,7 @@ impl Streams {
                     match error.kind() {
                         io::ErrorKind::WouldBlock => slot.readable = false,
                         io::ErrorKind::Interrupted => {}
-                        _ => Self::fail(slot, stream, error, &mut self.events),
+                        _ => Self::fail(slot, index, error, &mut self.events),
                     }
                 }
             }
@@ -369,6 +415,9 @@ impl Streams {
     }
 
     fn accept(&mut self, registry: &Registry) {
+        if self.pause.rest().is_some() {
+            return;
+        }
         for number in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_A_POLL {
                 let Some(Some(listening)) = self.listeners.get_mut(number) else { break };
@@ -387,12 +436,14 @@ impl Streams {
                         }
                     }
                     Err(error) if is_of_one_connection(&error) => {}
-                    Err(error) => {
-                        // Out of descriptors or memory: the next connection will try again.
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            tracing::warn!(%error, "accepting a connection");
-                        }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listening.readable = false;
+                    }
+                    // Out of descriptors or memory.
+                    Err(error) => {
+                        self.pause.begin(&error);
+                        self.pauses += 1;
+                        return;
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! The driver's face to the shard.
 
 use super::super::arrive::Arrivals;
+use super::super::stream::shorter;
 use super::super::train::{Cut, Train};
 use super::super::{
     Batch, Capabilities, Driver, DriverStats, MAX_TRAIN, RxItem, StreamBytes, StreamId, TxBuf,
@@ -137,10 +138,7 @@ impl Driver for UringDriver {
             self.prepare()?;
             let starved = self.unarmed > 0 || self.streams.is_starved();
             let limit = starved.then_some(STARVED_SLEEP);
-            let timeout = match (timeout, limit) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            let timeout = shorter(timeout, shorter(limit, self.streams.accept_rest()));
             if self.parking.park() {
                 self.stats.sleeps += 1;
                 self.stats.rx_starved += u64::from(limit.is_some());
@@ -211,6 +209,10 @@ impl Driver for UringDriver {
 
     fn close_stream(&mut self, stream: StreamId) {
         self.remove_stream(stream);
+    }
+
+    fn abort_stream(&mut self, stream: StreamId) {
+        self.reset_stream(stream);
     }
 
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {

@@ -4,7 +4,7 @@
 //! (the buffer being sent, the address being connected to) stays in the slot until they are done.
 
 use super::super::stream::{
-    SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId, configure,
+    AcceptPause, SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId, configure,
     is_of_one_connection,
 };
 use super::super::{Batch, stream};
@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::Duration;
 
 /// Flags of a send: all of it or an error, and no signal.
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -30,6 +31,7 @@ struct Listening {
 /// One stream. It lies on the heap: the kernel reads the address from it.
 struct Slot {
     socket: TcpStream,
+    life: u32,
     /// Where it is connecting to.
     name: Name,
     connecting: bool,
@@ -60,6 +62,10 @@ pub(super) struct Streams {
     #[allow(clippy::vec_box)]
     slots: Vec<Option<Box<Slot>>>,
     free: Vec<u32>,
+    lives: u32,
+    pause: AcceptPause,
+    /// The driver goes: nothing is started any more.
+    ending: bool,
     spare: Vec<Box<[u8]>>,
     /// Streams and listening sockets whose receives and accepts are to be started.
     unarmed: Vec<u32>,
@@ -82,9 +88,14 @@ impl Streams {
         !self.unarmed.is_empty()
     }
 
+    /// How long accepting still rests.
+    pub(super) fn accept_rest(&mut self) -> Option<Duration> {
+        self.pause.rest()
+    }
+
     fn slot(&mut self, stream: StreamId) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(stream.0 as usize)?.as_deref_mut();
-        slot.filter(|slot| !slot.closing)
+        let slot = self.slots.get_mut(stream.index as usize)?.as_deref_mut();
+        slot.filter(|slot| slot.life == stream.life && !slot.closing)
     }
 
     fn add(&mut self, socket: TcpStream, connecting: bool) -> StreamId {
@@ -92,8 +103,11 @@ impl Streams {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
+        self.lives = self.lives.wrapping_add(1);
+        let id = StreamId { index, life: self.lives };
         self.slots[index as usize] = Some(Box::new(Slot {
             socket,
+            life: id.life,
             name: Name::EMPTY,
             connecting,
             reading: false,
@@ -105,7 +119,7 @@ impl Streams {
             shutdown: false,
             closing: false,
         }));
-        StreamId(index)
+        id
     }
 
     fn keep_spare(&mut self, buffer: Option<Box<[u8]>>) {
@@ -118,8 +132,9 @@ impl Streams {
 
     fn fail(&mut self, index: u32, error: io::Error) {
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else { return };
+        let stream = StreamId { index, life: slot.life };
         if !std::mem::replace(&mut slot.failed, true) && !slot.closing {
-            self.events.push(StreamEvent::Failed(StreamId(index), error));
+            self.events.push(StreamEvent::Failed(stream, error));
         }
     }
 }
@@ -160,7 +175,7 @@ impl UringDriver {
 
     /// Starts the accepts and receives that are not under way.
     pub(super) fn arm_streams(&mut self) -> io::Result<()> {
-        if self.streams.unarmed_listeners > 0 {
+        if self.streams.unarmed_listeners > 0 && self.streams.accept_rest().is_none() {
             for (number, listening) in self.streams.listeners.iter_mut().enumerate() {
                 let Some(listening) = listening.as_mut().filter(|l| !l.armed && !l.closing) else {
                     continue;
@@ -198,7 +213,7 @@ impl UringDriver {
     pub(super) fn start_connect(&mut self, remote: SocketAddr) -> io::Result<StreamId> {
         let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
         let stream = self.streams.add(socket.into(), true);
-        let Some(Some(slot)) = self.streams.slots.get_mut(stream.0 as usize) else {
+        let Some(Some(slot)) = self.streams.slots.get_mut(stream.index as usize) else {
             return Err(stream::unsupported());
         };
         let len = slot.name.set(&remote);
@@ -206,7 +221,7 @@ impl UringDriver {
         let entry = opcode::Connect::new(fd, slot.name.as_mut_ptr().cast(), len).build();
         // SAFETY: the address lies in the slot, which neither moves nor goes before the completion,
         // and so does the socket.
-        unsafe { self.ring.push(&entry.user_data(kind::CONNECT | u64::from(stream.0)))? };
+        unsafe { self.ring.push(&entry.user_data(kind::CONNECT | u64::from(stream.index)))? };
         self.under_way += 1;
         Ok(stream)
     }
@@ -219,18 +234,23 @@ impl UringDriver {
         slot.reading = on;
         if on {
             if !slot.armed {
-                self.streams.unarmed.push(stream.0);
+                self.streams.unarmed.push(stream.index);
             }
         } else if slot.armed {
             // Should it fail, what arrives is told all the same.
-            let _ = self.cancel(kind::STREAM_RECEIVE | u64::from(stream.0));
+            let _ = self.cancel(kind::STREAM_RECEIVE | u64::from(stream.index));
         }
     }
 
     pub(super) fn lend_stream_buffer(&mut self, stream: StreamId) -> Option<&mut [u8]> {
         let Streams { slots, spare, .. } = &mut *self.streams;
-        let slot = slots.get_mut(stream.0 as usize)?.as_mut()?;
-        if slot.closing || slot.sending.is_some() || slot.failed || slot.connecting {
+        let slot = slots.get_mut(stream.index as usize)?.as_mut()?;
+        if slot.life != stream.life
+            || slot.closing
+            || slot.sending.is_some()
+            || slot.failed
+            || slot.connecting
+        {
             return None;
         }
         let buffer = slot.buffer.get_or_insert_with(|| {
@@ -247,8 +267,8 @@ impl UringDriver {
             return true;
         }
         slot.sending = Some((0, len));
-        if let Err(error) = self.push_stream_send(stream.0) {
-            self.streams.fail(stream.0, error);
+        if let Err(error) = self.push_stream_send(stream.index) {
+            self.streams.fail(stream.index, error);
         }
         false
     }
@@ -282,12 +302,29 @@ impl UringDriver {
         slot.closing = true;
         let (armed, connecting) = (slot.armed, slot.connecting);
         if armed {
-            let _ = self.cancel(kind::STREAM_RECEIVE | u64::from(stream.0));
+            let _ = self.cancel(kind::STREAM_RECEIVE | u64::from(stream.index));
         }
         if connecting {
-            let _ = self.cancel(kind::CONNECT | u64::from(stream.0));
+            let _ = self.cancel(kind::CONNECT | u64::from(stream.index));
         }
-        self.finish_stream(stream.0);
+        self.finish_stream(stream.index);
+    }
+
+    /// Closes with a reset: what is being sent fails at once.
+    pub(super) fn reset_stream(&mut self, stream: StreamId) {
+        let Some(Some(slot)) = self.streams.slots.get_mut(stream.index as usize) else { return };
+        if slot.life != stream.life {
+            return;
+        }
+        // Without it what was sent is still delivered: the end is the same for us.
+        let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+        if slot.sending.is_some() {
+            let _ = slot.socket.shutdown(Shutdown::Both);
+        }
+        if slot.closing {
+            return self.finish_stream(stream.index);
+        }
+        self.remove_stream(stream);
     }
 
     /// Frees the slot of a stream that is closed once the kernel has no request of it.
@@ -305,6 +342,7 @@ impl UringDriver {
 
     /// The driver goes: nothing is started any more.
     pub(super) fn end_streams(&mut self) {
+        self.streams.ending = true;
         for listening in self.streams.listeners.iter_mut().flatten() {
             listening.closing = true;
         }
@@ -332,7 +370,9 @@ impl UringDriver {
             let error = io::Error::from_raw_os_error(-result);
             let cancelled = error.raw_os_error() == Some(libc::ECANCELED);
             if !cancelled && !is_of_one_connection(&error) {
-                tracing::warn!(%error, "accepting a connection");
+                // Out of descriptors or memory.
+                self.streams.pause.begin(&error);
+                self.stats.accepts_paused += 1;
             }
             return;
         }
@@ -354,6 +394,7 @@ impl UringDriver {
         self.under_way -= 1;
         let Some(Some(slot)) = self.streams.slots.get_mut(index as usize) else { return };
         slot.connecting = false;
+        let stream = StreamId { index, life: slot.life };
         if slot.closing {
             return self.finish_stream(index);
         }
@@ -367,7 +408,7 @@ impl UringDriver {
                 if slot.reading {
                     self.streams.unarmed.push(index);
                 }
-                self.streams.events.push(StreamEvent::Connected(StreamId(index)));
+                self.streams.events.push(StreamEvent::Connected(stream));
             }
             Err(error) => self.streams.fail(index, error),
         }
@@ -375,7 +416,7 @@ impl UringDriver {
 
     pub(super) fn on_stream_receive(&mut self, index: u32, result: i32, flags: u32) {
         let Some(Some(slot)) = self.streams.slots.get_mut(index as usize) else { return };
-        let stream = StreamId(index);
+        let stream = StreamId { index, life: slot.life };
         if !cqueue::more(flags) {
             slot.armed = false;
             self.under_way -= 1;
@@ -423,9 +464,10 @@ impl UringDriver {
 
     pub(super) fn on_stream_send(&mut self, index: u32, result: i32) {
         self.under_way -= 1;
+        let ending = self.streams.ending;
         let Some(Some(slot)) = self.streams.slots.get_mut(index as usize) else { return };
         let Some((done, len)) = slot.sending else { return };
-        let again = matches!(-result, libc::EINTR | libc::EAGAIN);
+        let again = matches!(-result, libc::EINTR | libc::EAGAIN) && !ending;
         if result < 0 && !again {
             slot.sending = None;
             let buffer = slot.buffer.take();
@@ -434,7 +476,7 @@ impl UringDriver {
             return self.finish_stream(index);
         }
         let done = done + usize::try_from(result).unwrap_or(0);
-        if done < len {
+        if done < len && !ending {
             slot.sending = Some((done, len));
             if let Err(error) = self.push_stream_send(index) {
                 self.streams.fail(index, error);
@@ -447,7 +489,8 @@ impl UringDriver {
             let _ = slot.socket.shutdown(Shutdown::Write);
         }
         if !slot.closing && !slot.failed {
-            self.streams.events.push(StreamEvent::Sent(StreamId(index)));
+            let stream = StreamId { index, life: slot.life };
+            self.streams.events.push(StreamEvent::Sent(stream));
         }
         self.streams.keep_spare(buffer);
         self.finish_stream(index);

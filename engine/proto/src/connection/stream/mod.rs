@@ -580,6 +580,12 @@ impl Connection {
         waits || (link.up && !link.notified && (last_word || self.pending.close_ack))
     }
 
+    /// Whether our direction of TLS would end without close_notify (RFC 8446 §6.1).
+    pub(super) fn stream_owes_notify(&self) -> bool {
+        let Some(link) = &self.stream else { return false };
+        link.up && !link.notified && !matches!(link.ended, Some(Err(_)))
+    }
+
     /// When the peer is to be told what we have taken.
     pub(super) fn stream_timeout(&self) -> Option<Instant> {
         self.stream.as_ref().and_then(|link| link.consumed_at)
