@@ -1,8 +1,8 @@
 //! What a handler can do: the shard's side of every call to it.
 
+use super::bind::bind_links;
 use super::control::{AddListener, listener_config};
 use super::core::Core;
-use super::streams::bind_links;
 use crate::Listener;
 use crate::buf::{Retainer, SendBuf};
 use crate::config::{ConnectConfig, ListenConfig};
