@@ -683,9 +683,16 @@ fn unread() -> Unread {
     quick.connection.connected_timeout = trunkline::Duration::from_millis(700);
     quick.connection.keep_alive = trunkline::Duration::from_millis(200);
     let host = QueuedEngine::start(quick.clone()).unwrap();
-    let path = Cut::new(host.listen(&listen(&identity)).unwrap().local_addr);
+    // The path that can be cut carries datagrams only.
+    let listening =
+        trunkline::ListenConfig { links: trunkline::Links::DATAGRAM, ..listen(&identity) };
+    let path = Cut::new(host.listen(&listening).unwrap().local_addr);
     let client = QueuedEngine::start(quick).unwrap();
-    let conn = client.connect(&connect(path.addr, &identity), None).unwrap();
+    let through = trunkline::ConnectConfig {
+        link: trunkline::ConnectLink::Datagram,
+        ..connect(path.addr, &identity)
+    };
+    let conn = client.connect(&through, None).unwrap();
     let mut inbox = Inbox::new(&host);
     let Received::Event(Event::Incoming { conn: at_host, .. }) = inbox.next() else { panic!() };
     host.accept(at_host).unwrap();

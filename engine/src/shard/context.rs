@@ -2,9 +2,9 @@
 
 mod managed;
 
+use super::bind::bind_links;
 use super::control::{AddListener, listener_config};
 use super::core::Core;
-use super::streams::bind_links;
 use crate::Listener;
 use crate::buf::{Retainer, SendBuf};
 use crate::config::{ConnectConfig, ListenConfig};

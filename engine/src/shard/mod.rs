@@ -14,6 +14,7 @@
 //! | `mailbox`, `control`, `forward` | what comes from other threads |
 //! | `sockets`, `limits`, `timers` | the shard's tables |
 //! | `streams` | its TCP streams |
+//! | `bind` | the sockets of a listener, for all shards |
 //! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
 //! | `drive` | the driver that works here |
@@ -23,6 +24,7 @@
 //! This is the only part of the engine that knows both the endpoint and the driver.
 
 mod ahead;
+pub(crate) mod bind;
 pub(crate) mod context;
 pub(crate) mod control;
 mod core;
