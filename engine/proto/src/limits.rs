@@ -172,8 +172,8 @@ pub const MAX_OPEN_QUESTIONS: usize = 8;
 pub const MAX_PRESENCE_IGNORED: usize = 16;
 /// Clients with which a presence host has sessions; the one heard longest ago makes room.
 pub const MAX_PRESENCE_SESSIONS: usize = 1024;
-/// Source addresses whose rate a presence host keeps.
-pub const MAX_PRESENCE_SOURCES: usize = 1024;
+/// Source addresses whose rate is kept by whoever answers strangers.
+pub const MAX_RATE_SOURCES: usize = 1024;
 /// Answers of a presence host that wait for their moment.
 pub const MAX_PENDING_ANSWERS: usize = 128;
 /// Clients that a presence host tells when it leaves.

@@ -14,6 +14,7 @@
 //! | [`token`] | access tokens: minted with a key, checked without a database |
 //! | [`event_source`] | the server's part: who is there, who may write to whom, limits, routing |
 //! | [`relay`] | the message that carries a packet from client to client by way of the event source |
+//! | [`stun`] | tells clients the address under which they are seen |
 //! | [`presence`] | devices of a local network announce themselves and are found |
 
 pub mod event;
@@ -21,7 +22,9 @@ pub mod event_source;
 mod names;
 pub mod pairing;
 pub mod presence;
+mod rate;
 pub mod relay;
+pub mod stun;
 pub mod token;
 
 pub use event::{Abort, Event, EventError, EventRef, EventType, Reject};
