@@ -45,7 +45,7 @@ pub mod sys;
 
 pub use config::{
     ConnectConfig, ConnectLink, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy,
-    Reuse,
+    Reuse, StunConfig,
 };
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};

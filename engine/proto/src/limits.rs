@@ -130,6 +130,10 @@ pub const MAX_TOKEN_KEY_ID: usize = 32;
 pub const MAX_ACCESS_TOKEN: usize = 512;
 /// Keys of access tokens known at once.
 pub const MAX_TOKEN_KEYS: usize = 64;
+/// Largest packet that an event source relays from one client to another.
+pub const MAX_RELAY_PACKET: usize = MIN_PACKET;
+/// Longest message of the relay, in bytes: the packet, and the name of a client with its length.
+pub const MAX_RELAY_MESSAGE: usize = 1 + MAX_CLIENT_ID + MAX_RELAY_PACKET;
 
 const _: () = assert!(FRAME_OVERHEAD == 10);
 const _: () = assert!(PACKET_OVERHEAD == 29);
@@ -139,6 +143,7 @@ const _: () = assert!(
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
 const _: () = assert!(MAX_CREDENTIAL_AUDIENCE <= u8::MAX as usize);
 const _: () = assert!(MAX_EVENT_BODY + 2 * (MAX_CLIENT_ID + 2) + 64 <= MAX_EVENT);
+const _: () = assert!(MAX_CLIENT_ID <= u8::MAX as usize && MAX_RELAY_MESSAGE <= MAX_DATAGRAM);
 // An access token goes into a credential together with a client id and a role.
 const _: () = assert!(MAX_ACCESS_TOKEN + MAX_CLIENT_ID + 16 <= MAX_CREDENTIAL);
 const _: () = assert!(MAX_CHANNEL_NAME + 512 < MAX_CONTROL_MESSAGE);
@@ -174,8 +179,8 @@ pub const MAX_OPEN_QUESTIONS: usize = 8;
 pub const MAX_PRESENCE_IGNORED: usize = 16;
 /// Clients with which a presence host has sessions; the one heard longest ago makes room.
 pub const MAX_PRESENCE_SESSIONS: usize = 1024;
-/// Source addresses whose rate a presence host keeps.
-pub const MAX_PRESENCE_SOURCES: usize = 1024;
+/// Source addresses whose rate is kept by whoever answers strangers.
+pub const MAX_RATE_SOURCES: usize = 1024;
 /// Answers of a presence host that wait for their moment.
 pub const MAX_PENDING_ANSWERS: usize = 128;
 /// Clients that a presence host tells when it leaves.
