@@ -191,6 +191,7 @@ pub unsafe extern "C" fn trunk_listen(
                 identity: trunk_identity::required(config.identity)?,
                 client_auth: trunk_trust::of_host(config.client_trust)?,
                 links: Links::DATAGRAM,
+                stun: false,
                 connection: trunk_connection_config::optional(config.connection)?,
             }
         };

@@ -14,6 +14,7 @@ use trunkline_proto::limits;
 
 pub use trunkline_proto::endpoint::RetryPolicy;
 pub use trunkline_proto::manager::{Reuse, SecHandle, SecurityCallback};
+pub use trunkline_proto::rendezvous::stun::StunConfig;
 
 /// Most shards of one engine: the shard number is one byte of a connection id.
 pub const MAX_SHARDS: usize = 256;
@@ -129,6 +130,8 @@ pub struct EngineConfig {
     /// ConnectionRequests a second from one source (an IPv4 address, an IPv6 /64) that one shard
     /// answers, twice that in a burst. 200; 0 = any number.
     pub handshakes_per_source_per_s: u32,
+    /// How often a shard answers STUN requests, where a listener does.
+    pub stun: StunConfig,
     /// Sources whose ConnectionRequests are dropped.
     pub deny: Vec<IpNet>,
     /// When a ConnectionRequest is answered with a Retry first.
@@ -186,6 +189,7 @@ impl Default for EngineConfig {
             max_connections: 65_536,
             max_handshakes: 4096,
             handshakes_per_source_per_s: 200,
+            stun: StunConfig::default(),
             deny: Vec::new(),
             retry: RetryPolicy::WhenLoaded(512),
             key_log: None,
@@ -308,6 +312,9 @@ pub struct ListenConfig {
     pub client_auth: ClientAuth,
     /// What connections are taken over.
     pub links: Links,
+    /// Whether STUN Binding requests are answered at its UDP port: clients learn the address under
+    /// which they are seen there. They are not.
+    pub stun: bool,
     /// Settings of its connections; `None` = the engine's.
     pub connection: Option<ConnectionConfig>,
 }
@@ -316,7 +323,8 @@ impl ListenConfig {
     /// Listens at `addr` as `identity`, and asks nothing of clients.
     pub const fn new(addr: SocketAddr, identity: Identity) -> Self {
         let links = Links::DATAGRAM;
-        Self { addr, identity, client_auth: ClientAuth::None, links, connection: None }
+        let client_auth = ClientAuth::None;
+        Self { addr, identity, client_auth, links, stun: false, connection: None }
     }
 
     pub(crate) fn validate(&self) -> Result<(), ApiError> {
@@ -325,6 +333,7 @@ impl ListenConfig {
             "links",
             "must name at least one link",
         )?;
+        check(self.links.datagram || !self.stun, "stun", "needs a listener for datagrams")?;
         self.connection.as_ref().map_or(Ok(()), ConnectionConfig::validate)
     }
 }

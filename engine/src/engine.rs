@@ -278,6 +278,7 @@ pub(crate) fn listen_all(
             socket,
             stream,
             links: config.links,
+            stun: config.stun,
             config: listener.clone(),
             result: Some(result.clone()),
         };

@@ -45,6 +45,7 @@ pub mod sys;
 
 pub use config::{
     ConnectConfig, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy, Reuse,
+    StunConfig,
 };
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};

@@ -71,7 +71,8 @@ impl Source {
         let engine =
             EngineConfig { identity: Some(identity.clone()), ..engine_config(driver, shards) };
         let server = EventSourceServer::start(engine, config, &keys()).unwrap();
-        let listener = server.listen(&ListenConfig::new(addr, identity.clone())).unwrap();
+        let listen = ListenConfig { stun: true, ..ListenConfig::new(addr, identity.clone()) };
+        let listener = server.listen(&listen).unwrap();
         Self { server, identity, addr: listener.local_addr }
     }
 
@@ -96,6 +97,7 @@ impl Source {
         let config = PairingClientConfig {
             engine: engine_config(DriverChoice::Mio, 1),
             pairing,
+            relay: true,
             ..PairingClientConfig::new(connect(self.addr, &self.identity), role)
         };
         Client(PairingClient::start(config).unwrap())
@@ -429,4 +431,100 @@ fn what_waits_too_long_to_be_taken_ends_the_client() {
         trunkline::Channel::from_parts(conn, trunkline_proto::ids::ChannelKey { slot: 0, life: 0 });
     let raw = Raw { engine, conn, channel };
     assert_eq!(raw.end(), Abort::ClientNotAlive.reason());
+}
+
+/// Packets pass between partners, whichever shards they are on, and to nobody else.
+#[test]
+fn packets_are_relayed_between_partners() {
+    for driver in drivers() {
+        for shards in [1, 3] {
+            let source = Source::start(driver, shards);
+            let c = source.client("app", "c", PairingRole::Controller);
+            let responders: Vec<Client> = (0..4)
+                .map(|n| source.client("app", &format!("r{n}"), PairingRole::Responder))
+                .collect();
+            assert!(c.0.send_relayed(b"x").is_err(), "there is no partner");
+            for (n, r) in responders.iter().enumerate() {
+                r.reaches(PairingState::ReadyToPair);
+                c.assign(&format!("r{n}"));
+                r.reaches(PairingState::Interacting);
+                c.reaches(PairingState::Interacting);
+                exchange(&c, r, &[n as u8; 1200]);
+                exchange(r, &c, b"back");
+            }
+            assert!(c.0.send_relayed(&[0; 1201]).is_err(), "too large");
+            for r in &responders {
+                assert_eq!(r.0.recv_relayed(Duration::ZERO), None);
+            }
+            let stats = source.server.stats().source.relay;
+            assert!(stats.delivered >= 8 && stats.delivered_bytes >= 4 * 1204);
+            assert_eq!((stats.malformed, stats.blocked, stats.oversize), (0, 0, 0));
+        }
+    }
+}
+
+/// Sends `packet` until it has arrived: the other's channel may not be open yet.
+fn exchange(from: &Client, to: &Client, packet: &[u8]) {
+    let start = Instant::now();
+    loop {
+        let _ = from.0.send_relayed(packet);
+        if let Some(received) = to.0.recv_relayed(Duration::from_millis(200)) {
+            assert_eq!(*received, *packet);
+            while to.0.recv_relayed(Duration::from_millis(20)).is_some() {}
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "no packet arrived");
+    }
+}
+
+/// An event source that relays nothing goes on pairing.
+#[test]
+fn clients_pair_where_packets_are_not_relayed() {
+    let config = SourceConfig { relay: false, ..SourceConfig::default() };
+    let source = Source::with(DriverChoice::Mio, 1, &config, identity(), loopback());
+    let c = source.client("app", "c", PairingRole::Controller);
+    let r = source.client("app", "r", PairingRole::Responder);
+    c.assign("r");
+    r.reaches(PairingState::Interacting);
+    c.reaches(PairingState::Interacting);
+    wait_until("declined", || c.0.send_relayed(b"x").is_err());
+    assert_eq!(r.0.recv_relayed(Duration::from_millis(50)), None);
+    r.0.send(1, b"still here", false).unwrap();
+    assert_eq!(c.event(), (1, b"still here".to_vec()));
+}
+
+/// STUN requests are answered with the address that they come from, and nothing else is answered.
+#[test]
+fn stun_is_answered_where_the_listener_says_so() {
+    let request: [u8; 20] = *b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
+    for driver in drivers() {
+        let source = Source::start(driver, 2);
+        let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut answer = [0; 100];
+        for _ in 0..10 {
+            socket.send_to(&request, source.addr).unwrap();
+            let (len, from) = socket.recv_from(&mut answer).unwrap();
+            assert_eq!((len, from), (32, source.addr));
+            assert_eq!(answer[..8], *b"\x01\x01\x00\x0c\x21\x12\xa4\x42");
+            assert_eq!(answer[8..20], *b"abcdefghijkl");
+            let port = u16::from_be_bytes([answer[26] ^ 0x21, answer[27] ^ 0x12]);
+            assert_eq!(port, socket.local_addr().unwrap().port());
+        }
+        let mut foreign = request;
+        foreign[0] = 1;
+        socket.send_to(&foreign, source.addr).unwrap();
+        socket.send_to(&request[..19], source.addr).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!(socket.recv_from(&mut answer).is_err());
+        let counts = source.server.engine_stats().total();
+        assert_eq!((counts.stun_answered, counts.stun_dropped), (10, 2));
+    }
+    // Not asked for, not answered.
+    let engine = QueuedEngine::start(engine_config(DriverChoice::Mio, 1)).unwrap();
+    let addr = engine.listen(&listen(&identity())).unwrap().local_addr;
+    let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.send_to(&request, addr).unwrap();
+    assert!(socket.recv_from(&mut [0; 100]).is_err());
 }

@@ -105,6 +105,7 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
             .saturating_add(1024)
             .min(1 << 20),
         handshakes_per_source_per_s: settings.handshakes_per_source_per_s,
+        stun: settings.stun,
         ..engine::config(args.driver)
     };
     let started = EventSourceServer::start(config, &settings.source, &settings.keys);
@@ -112,7 +113,8 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         let Link::Udp = listen.link;
-        let config = ListenConfig::new(listen.address, identity.clone());
+        let mut config = ListenConfig::new(listen.address, identity.clone());
+        config.stun = listen.stun;
         let listener = server.listen(&config).map_err(|e| {
             Failure::connection(format!("cannot listen at {}: {e}", listen.address))
         })?;

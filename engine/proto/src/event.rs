@@ -164,6 +164,14 @@ pub trait Sink {
     /// [`Endpoint::answer_security`](crate::endpoint::Endpoint::answer_security) lets go. Told only
     /// where [`Endpoint::ask_security`](crate::endpoint::Endpoint::ask_security) was called.
     fn security(&mut self, conn: ConnHandle, info: &SecInfo) {}
+    /// The peer is reached over another path now, which is proven: `relayed` when that is the relay of
+    /// an event source, and `remote` the address that stands for the peer there.
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {}
+    /// A path that was to be tried did not answer in time.
+    fn path_failed(&mut self, conn: ConnHandle, socket: u16, remote: SocketAddr) {}
+    /// Our connection gives way to one of the same peer, which connected at the same time. `by` is
+    /// offered next.
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {}
     /// A connectivity check was answered.
     fn check_answered(&mut self, conn: ConnHandle) {}
 }

@@ -115,6 +115,17 @@ pub const MAX_PEER_CONNECTION_IDS: usize = 4;
 /// Path challenges outstanding and answers queued at once.
 pub const MAX_PATH_CHALLENGES: usize = 4;
 
+/// Direct paths of one connection that are tried at once.
+pub const MAX_PATH_PROBES: usize = 4;
+/// Addresses of its own, and addresses under which others see it, that a peer tells.
+pub const MAX_ROUTE_CANDIDATES: usize = 16;
+/// Addresses of the peer that one search for a route has looked at, those told and those met.
+pub const MAX_ROUTE_ADDRESSES: usize = 64;
+/// Number of the socket that stands for the relay of an event source.
+pub const RELAY_SOCKET: u16 = 0xFFFE;
+/// Largest packet that a relay carries, in bytes.
+pub const RELAY_PACKET: usize = MIN_PACKET;
+
 /// Longest body of an event, in bytes.
 pub const MAX_EVENT_BODY: usize = 8 * 1024;
 /// Longest name of a client or an application, in bytes.
@@ -127,6 +138,10 @@ pub const MAX_TOKEN_KEY_ID: usize = 32;
 pub const MAX_ACCESS_TOKEN: usize = 512;
 /// Keys of access tokens known at once.
 pub const MAX_TOKEN_KEYS: usize = 64;
+/// Largest packet that an event source relays from one client to another.
+pub const MAX_RELAY_PACKET: usize = MIN_PACKET;
+/// Longest message of the relay, in bytes: the packet, and the name of a client with its length.
+pub const MAX_RELAY_MESSAGE: usize = 1 + MAX_CLIENT_ID + MAX_RELAY_PACKET;
 
 /// Channel requests and associations of one manager at once, of each.
 pub const MAX_MANAGED: usize = 1 << 18;
@@ -142,6 +157,7 @@ const _: () = assert!(
 const _: () = assert!(MAX_CREDENTIAL < MAX_CONTROL_MESSAGE);
 const _: () = assert!(MAX_CREDENTIAL_AUDIENCE <= u8::MAX as usize);
 const _: () = assert!(MAX_EVENT_BODY + 2 * (MAX_CLIENT_ID + 2) + 64 <= MAX_EVENT);
+const _: () = assert!(MAX_CLIENT_ID <= u8::MAX as usize && MAX_RELAY_MESSAGE <= MAX_DATAGRAM);
 // An access token goes into a credential together with a client id and a role.
 const _: () = assert!(MAX_ACCESS_TOKEN + MAX_CLIENT_ID + 16 <= MAX_CREDENTIAL);
 // What we send on CONTROL fits whole into one record; the rest holds four messages of the link.
@@ -180,8 +196,8 @@ pub const MAX_OPEN_QUESTIONS: usize = 8;
 pub const MAX_PRESENCE_IGNORED: usize = 16;
 /// Clients with which a presence host has sessions; the one heard longest ago makes room.
 pub const MAX_PRESENCE_SESSIONS: usize = 1024;
-/// Source addresses whose rate a presence host keeps.
-pub const MAX_PRESENCE_SOURCES: usize = 1024;
+/// Source addresses whose rate is kept by whoever answers strangers.
+pub const MAX_RATE_SOURCES: usize = 1024;
 /// Answers of a presence host that wait for their moment.
 pub const MAX_PENDING_ANSWERS: usize = 128;
 /// Clients that a presence host tells when it leaves.

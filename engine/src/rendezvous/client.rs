@@ -22,6 +22,8 @@ use trunkline_proto::time::Instant;
 
 /// Notices that wait for the application; more are dropped and counted.
 const NOTICES: usize = 4096;
+/// Packets that wait for the application; more are dropped.
+const PACKETS: usize = 1024;
 /// How long a call waits for the client's thread.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// How long the last events may take.
@@ -39,13 +41,15 @@ pub struct PairingClientConfig {
     pub role: PairingRole,
     /// Timers and queues.
     pub pairing: PairingConfig,
+    /// Whether packets are exchanged with the partner by way of the event source.
+    pub relay: bool,
 }
 
 impl PairingClientConfig {
     /// For `role` at this event source, everything else by default.
     pub fn new(source: ConnectConfig, role: PairingRole) -> Self {
         let pairing = PairingConfig::default();
-        Self { engine: EngineConfig::default(), source, role, pairing }
+        Self { engine: EngineConfig::default(), source, role, pairing, relay: false }
     }
 }
 
@@ -60,6 +64,7 @@ pub(crate) struct Call(Job);
 pub struct PairingClient {
     engine: Engine<ClientHandler>,
     notices: Receiver<Notice>,
+    packets: Receiver<Box<[u8]>>,
     missed: Arc<AtomicU64>,
 }
 
@@ -69,7 +74,7 @@ impl PairingClient {
     /// # Errors
     /// Unusable settings, no driver, no thread.
     pub fn start(config: PairingClientConfig) -> Result<Self, EngineError> {
-        let PairingClientConfig { mut engine, source, role, mut pairing } = config;
+        let PairingClientConfig { mut engine, source, role, mut pairing, relay } = config;
         engine.shards = 1;
         if pairing.backoff_seed == 0 {
             let mut seed = [0; 8];
@@ -77,16 +82,18 @@ impl PairingClient {
                 .map_err(|_| EngineError::Stopped)?;
             pairing.backoff_seed = u64::from_ne_bytes(seed).max(1);
         }
-        let mut session =
-            Some(Session::new(SessionConfig { source, role, pairing, timer: TIMER })?);
+        let config = SessionConfig { source, role, pairing, timer: TIMER, relay };
+        let mut session = Some(Session::new(config)?);
         let (sender, notices) = bounded(NOTICES);
+        let (packet_sender, packets) = bounded(PACKETS);
         let missed = Arc::new(AtomicU64::new(0));
         let engine = Engine::start(engine, |_| ClientHandler {
             session: session.take(),
             notices: sender.clone(),
+            packets: packet_sender.clone(),
             missed: missed.clone(),
         })?;
-        Ok(Self { engine, notices, missed })
+        Ok(Self { engine, notices, packets, missed })
     }
 
     /// As [`Pairing::set_active`].
@@ -160,6 +167,21 @@ impl PairingClient {
         self.notices.recv_timeout(timeout).ok()
     }
 
+    /// As [`Session::send_relayed`].
+    ///
+    /// # Errors
+    /// As the session's; otherwise as [`set_active`](Self::set_active).
+    pub fn send_relayed(&self, packet: &[u8]) -> Result<(), EngineError> {
+        let packet = packet.to_vec();
+        Ok(self.call_session(move |session, cx| session.send_relayed(cx, &packet))??)
+    }
+
+    /// The next packet of the partner that came by way of the event source; waits for at most
+    /// `timeout`.
+    pub fn recv_relayed(&self, timeout: Duration) -> Option<Box<[u8]>> {
+        self.packets.recv_timeout(timeout).ok()
+    }
+
     /// Notices that were dropped because the application did not take them.
     pub fn missed_notices(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
@@ -175,9 +197,16 @@ impl PairingClient {
         &self,
         f: impl FnOnce(&mut Pairing, Instant) -> R + Send + 'static,
     ) -> Result<R, EngineError> {
+        self.call_session(move |session, cx| session.call(cx, f))
+    }
+
+    fn call_session<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Session, &mut Context<'_>) -> R + Send + 'static,
+    ) -> Result<R, EngineError> {
         let (reply, answer) = bounded(1);
         let job: Job = Box::new(move |session, cx| {
-            let _ = reply.send(session.call(cx, f));
+            let _ = reply.send(f(session, cx));
         });
         let full = || EngineError::Api(ApiError::WouldBlock("the client's mailbox"));
         self.engine.post(0, Call(job)).map_err(|_| full())?;
@@ -190,6 +219,7 @@ pub(crate) struct ClientHandler {
     /// Gone once the one shard was started; a second shard is never asked for.
     session: Option<Session>,
     notices: Sender<Notice>,
+    packets: Sender<Box<[u8]>>,
     missed: Arc<AtomicU64>,
 }
 
@@ -201,6 +231,9 @@ impl ClientHandler {
             if self.notices.try_send(notice).is_err() {
                 self.missed.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        while let Some(packet) = session.poll_relayed() {
+            let _ = self.packets.try_send(packet);
         }
     }
 }

@@ -74,7 +74,7 @@ pub use trunkline_proto::rendezvous::token::{
 };
 pub use trunkline_proto::rendezvous::{
     Abort, AppId, ClientId, EVENTS_CHANNEL, EventType, NameError, Notice, Pairing, PairingConfig,
-    PairingRole, PairingState, Reject, SourceConfig, SourceStats,
+    PairingRole, PairingState, RELAY_CHANNEL, Reject, RelayStats, SourceConfig, SourceStats,
 };
 
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
@@ -102,7 +102,15 @@ pub fn connection_config() -> ConnectionConfig {
     }
 }
 
-/// How the channel of events is opened and accepted.
+/// How the channel of events is opened and accepted: what is said on it goes before packets.
 pub(crate) fn channel_options() -> ChannelOptions {
-    ChannelOptions { kind: ChannelKind::Messages, no_delay: true, ..ChannelOptions::default() }
+    let kind = ChannelKind::Messages;
+    ChannelOptions { kind, no_delay: true, priority: 2, ..ChannelOptions::default() }
+}
+
+/// How the channel of packets is opened and accepted. A packet that has waited for a quarter of a
+/// second is only in the way of those that replace it.
+pub(crate) fn relay_options() -> ChannelOptions {
+    let kind = ChannelKind::Datagrams;
+    ChannelOptions { kind, no_delay: true, expires_ms: 250, ..ChannelOptions::default() }
 }

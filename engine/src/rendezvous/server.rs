@@ -1,7 +1,7 @@
 //! An event source as a server: the machine of `trunkline_proto` on the shards of an engine.
 
 use super::table::{ShardRouter, Table};
-use super::{EVENTS_CHANNEL, channel_options};
+use super::{EVENTS_CHANNEL, RELAY_CHANNEL, channel_options, relay_options};
 use crate::config::{EngineConfig, ListenConfig};
 use crate::engine::{Engine, Listener, ShutdownReport};
 use crate::error::EngineError;
@@ -17,7 +17,7 @@ use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::{CloseReason, Reason};
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, Incoming};
 use trunkline_proto::rendezvous::event::Abort;
-use trunkline_proto::rendezvous::event_source::{EventSource, Outlet, Refusal, Routed};
+use trunkline_proto::rendezvous::event_source::{EventSource, Outlet, Refusal, Relayed, Routed};
 use trunkline_proto::rendezvous::{KeyRing, SourceConfig, SourceStats};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::Instant;
@@ -44,6 +44,8 @@ pub struct ServerStats {
 pub(crate) enum Command {
     /// An event for a client of the shard.
     Routed(Box<Routed>),
+    /// A packet for a client of the shard.
+    Relayed(Box<Relayed>),
     /// Another shard has a newer connection of this client.
     Released(Conn),
     Keys(KeyRing),
@@ -76,6 +78,7 @@ impl EventSourceServer {
             SourceHandler {
                 source: EventSource::new(source.clone(), keys.clone(), router).ok(),
                 channels: HashMap::new(),
+                relays: HashMap::new(),
                 timer_at: None,
             }
         })?;
@@ -161,6 +164,8 @@ pub(crate) struct SourceHandler {
     /// There is one: its settings were checked.
     source: Option<EventSource<Conn, ShardRouter>>,
     channels: HashMap<Conn, Channel>,
+    /// Channels of packets.
+    relays: HashMap<Conn, Channel>,
     timer_at: Option<Instant>,
 }
 
@@ -168,6 +173,7 @@ pub(crate) struct SourceHandler {
 struct Out<'a, 'b> {
     cx: &'a mut Context<'b>,
     channels: &'a mut HashMap<Conn, Channel>,
+    relays: &'a mut HashMap<Conn, Channel>,
 }
 
 impl Outlet<Conn> for Out<'_, '_> {
@@ -176,8 +182,14 @@ impl Outlet<Conn> for Out<'_, '_> {
         self.cx.send(*channel, message).is_ok()
     }
 
+    fn relay(&mut self, client: Conn, message: &[u8]) -> bool {
+        let Some(channel) = self.relays.get(&client) else { return false };
+        self.cx.send(*channel, message).is_ok()
+    }
+
     fn abort(&mut self, client: Conn, reason: Abort, text: &str) {
         self.channels.remove(&client);
+        self.relays.remove(&client);
         tracing::info!(conn = client.to_bits(), %reason, text, "client aborted");
         let _ = self.cx.close(client, reason.reason().0, text, None);
     }
@@ -196,7 +208,8 @@ impl SourceHandler {
     ) -> Option<T> {
         let source = self.source.as_mut()?;
         let now = cx.now();
-        let result = f(source, now, &mut Out { cx, channels: &mut self.channels });
+        let (channels, relays) = (&mut self.channels, &mut self.relays);
+        let result = f(source, now, &mut Out { cx, channels, relays });
         if self.timer_at.is_none()
             && let Some(at) = source.next_timeout()
         {
@@ -209,6 +222,7 @@ impl SourceHandler {
     /// A client's connection or channel has ended.
     fn gone(&mut self, cx: &mut Context<'_>, conn: Conn, reason: Option<&CloseReason>) {
         self.channels.remove(&conn);
+        self.relays.remove(&conn);
         self.with(cx, |source, _, _| {
             if let Some(party) = source.party(conn) {
                 let reason = reason.map(ToString::to_string).unwrap_or_default();
@@ -218,6 +232,47 @@ impl SourceHandler {
             source.gone(conn);
         });
         let _ = cx.close(conn, Reason::APP.0, "", None);
+    }
+
+    /// The client opens one channel of each kind.
+    fn take_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        request: &ChannelRequest<'_>,
+    ) -> bool {
+        let conn = channel.conn();
+        match (request.name, request.options.kind) {
+            (EVENTS_CHANNEL, ChannelKind::Messages) => {
+                let fits = self.with(cx, |source, _, _| source.opened(conn)) == Some(true);
+                let taken = fits && cx.accept_channel(channel, &channel_options()).is_ok();
+                if taken {
+                    self.channels.insert(conn, channel);
+                }
+                taken
+            }
+            (RELAY_CHANNEL, ChannelKind::Datagrams) => {
+                let fits = self.with(cx, |source, _, _| source.relay_opened(conn)) == Some(true);
+                let taken = fits && cx.accept_channel(channel, &relay_options()).is_ok();
+                if taken {
+                    self.relays.insert(conn, channel);
+                }
+                taken
+            }
+            _ => false,
+        }
+    }
+
+    /// A channel will bring no more: without that of its events, a client is of no use.
+    fn channel_ended(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        let conn = channel.conn();
+        if self.channels.get(&conn) == Some(&channel) {
+            self.gone(cx, conn, None);
+        } else if self.relays.get(&conn) == Some(&channel) {
+            self.relays.remove(&conn);
+            let _ = cx.finish(channel);
+            self.with(cx, |source, _, _| source.relay_closed(conn));
+        }
     }
 }
 
@@ -268,44 +323,43 @@ impl Handler for SourceHandler {
         channel: Channel,
         request: &ChannelRequest<'_>,
     ) {
-        let conn = channel.conn();
-        let fits = request.name == EVENTS_CHANNEL
-            && request.options.kind == ChannelKind::Messages
-            && self.with(cx, |source, _, _| source.opened(conn)) == Some(true);
-        if fits && cx.accept_channel(channel, &channel_options()).is_ok() {
-            self.channels.insert(conn, channel);
-        } else {
-            let text = "one messages channel named events is all there is";
+        if !self.take_channel(cx, channel, request) {
+            let text = "a messages channel named events and a datagrams channel named relay is all \
+                        there is";
             let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, text);
         }
     }
 
     fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, _: &ChannelEnd) {
-        if self.channels.get(&channel.conn()) == Some(&channel) {
-            self.gone(cx, channel.conn(), None);
-        }
+        self.channel_ended(cx, channel);
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        if self.channels.get(&channel.conn()) == Some(&channel) {
-            self.gone(cx, channel.conn(), None);
-        }
+        self.channel_ended(cx, channel);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, channel: Channel, _: ChannelKind, m: &[u8]) {
-        if self.channels.get(&channel.conn()) == Some(&channel) {
-            self.with(cx, |source, now, out| source.receive(now, channel.conn(), m, out));
+        let conn = channel.conn();
+        if self.channels.get(&conn) == Some(&channel) {
+            self.with(cx, |source, now, out| source.receive(now, conn, m, out));
+        } else if self.relays.get(&conn) == Some(&channel) {
+            self.with(cx, |source, now, out| source.receive_relay(now, conn, m, out));
         }
     }
 
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        self.with(cx, |source, now, out| source.writable(now, channel.conn(), out));
+        if self.channels.get(&channel.conn()) == Some(&channel) {
+            self.with(cx, |source, now, out| source.writable(now, channel.conn(), out));
+        }
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
         match command {
             Command::Routed(routed) => {
                 self.with(cx, |source, now, out| source.routed(now, &routed, out));
+            }
+            Command::Relayed(relayed) => {
+                self.with(cx, |source, _, out| source.relayed(&relayed, out));
             }
             Command::Released(conn) => {
                 self.with(cx, |source, _, out| source.released(conn, out));

@@ -5,23 +5,26 @@
 //! (each says whether it did), and takes notices from [`Session::poll_notice`]. It knows no other
 //! connection of the handler, and never blocks.
 
-use super::{EVENTS_CHANNEL, channel_options, connection_config};
+use super::{EVENTS_CHANNEL, RELAY_CHANNEL, channel_options, connection_config, relay_options};
 use crate::config::{ConnectConfig, Reuse};
 use crate::handle::{Channel, Conn, TimerId};
 use crate::handler::Context;
 use std::collections::VecDeque;
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::ChannelEnd;
+use trunkline_proto::limits::MAX_RELAY_PACKET;
 use trunkline_proto::rendezvous::event::{Abort, Event, decode};
 use trunkline_proto::rendezvous::pairing::{Notice, Output, Pairing, PairingConfig};
 use trunkline_proto::rendezvous::token::{AccessToken, credential};
-use trunkline_proto::rendezvous::{ClientId, PairingRole};
+use trunkline_proto::rendezvous::{ClientId, PairingRole, relay};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
 
 /// Events that wait for room on the channel before the connection counts as broken: the machine's
 /// own queue and rate come before it.
 const MAX_UNSENT: usize = 256;
+/// Packets of the partner that wait for the handler; more are dropped.
+const MAX_PACKETS: usize = 256;
 /// How long a connection that is left delivers its last events.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,9 @@ pub struct SessionConfig {
     pub pairing: PairingConfig,
     /// Token of the session's timer, which no other timer of the handler has.
     pub timer: u64,
+    /// Whether packets are exchanged with the partner by way of the event source, on a channel of
+    /// their own.
+    pub relay: bool,
 }
 
 /// A pairing and its connection. See the module.
@@ -52,6 +58,16 @@ pub struct Session {
     channel: Option<Channel>,
     unsent: VecDeque<Vec<u8>>,
     notices: VecDeque<Notice>,
+    relay: Relay,
+}
+
+/// Packets by way of the event source.
+#[derive(Debug, Default)]
+struct Relay {
+    wanted: bool,
+    channel: Option<Channel>,
+    received: VecDeque<Box<[u8]>>,
+    scratch: Vec<u8>,
 }
 
 impl Session {
@@ -60,7 +76,7 @@ impl Session {
     /// # Errors
     /// A setting that is out of range.
     pub fn new(config: SessionConfig) -> Result<Self, ApiError> {
-        let SessionConfig { mut source, role, mut pairing, timer } = config;
+        let SessionConfig { mut source, role, mut pairing, timer, relay } = config;
         source.reuse = Reuse::ForceNew;
         source.connection.get_or_insert_with(connection_config);
         source.credential.clear();
@@ -77,6 +93,7 @@ impl Session {
             channel: None,
             unsent: VecDeque::new(),
             notices: VecDeque::new(),
+            relay: Relay { wanted: relay, ..Relay::default() },
         })
     }
 
@@ -106,6 +123,30 @@ impl Session {
         self.notices.pop_front()
     }
 
+    /// Sends a packet to the partner by way of the event source. Nobody says whether it arrives.
+    ///
+    /// # Errors
+    /// [`ApiError::MessageTooLarge`]; [`ApiError::NoConnection`] without a partner, or without a
+    /// channel of packets; [`ApiError::WouldBlock`] when the channel has no room: the packet is
+    /// dropped.
+    pub fn send_relayed(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Result<(), ApiError> {
+        if packet.len() > MAX_RELAY_PACKET {
+            return Err(ApiError::MessageTooLarge { len: packet.len(), limit: MAX_RELAY_PACKET });
+        }
+        let channel =
+            self.relay.channel.ok_or(ApiError::NoConnection("packets are not relayed"))?;
+        let partner = self.pairing.partner().filter(|_| self.pairing.state().is_paired());
+        let partner = partner.ok_or(ApiError::NoConnection("not paired"))?;
+        self.relay.scratch.clear();
+        relay::encode(&mut self.relay.scratch, partner.as_str(), packet);
+        cx.send(channel, &self.relay.scratch)
+    }
+
+    /// The next packet of the partner that came by way of the event source.
+    pub fn poll_relayed(&mut self) -> Option<Box<[u8]>> {
+        self.relay.received.pop_front()
+    }
+
     /// From [`Handler::on_status`](crate::Handler::on_status). `true`: it was about this session.
     pub fn on_status(
         &mut self,
@@ -119,7 +160,13 @@ impl Session {
         }
         match new {
             Status::Connected => match cx.open_channel(conn, EVENTS_CHANNEL, &channel_options()) {
-                Ok(channel) => self.channel = Some(channel),
+                Ok(channel) => {
+                    self.channel = Some(channel);
+                    if self.relay.wanted {
+                        let relay = cx.open_channel(conn, RELAY_CHANNEL, &relay_options());
+                        self.relay.channel = relay.ok();
+                    }
+                }
                 Err(_) => self.lost(cx, None),
             },
             Status::ClosedByPeer | Status::ProblemDetectedLocally => {
@@ -136,7 +183,7 @@ impl Session {
         if ours {
             self.call(cx, Pairing::connection_open);
         }
-        ours
+        ours || self.relay.channel == Some(channel)
     }
 
     /// From [`Handler::on_channel_closed`](crate::Handler::on_channel_closed).
@@ -151,7 +198,7 @@ impl Session {
         if ours && !matches!(end, ChannelEnd::Connection(_)) {
             self.lost(cx, None);
         }
-        ours
+        ours || self.relay.channel.take_if(|relay| *relay == channel).is_some()
     }
 
     /// From [`Handler::on_eof`](crate::Handler::on_eof): without its channel the connection is of
@@ -170,7 +217,19 @@ impl Session {
         if ours && let Ok(event) = decode(message) {
             self.call(cx, |pairing, now| pairing.receive(now, &event));
         }
-        ours
+        ours || (self.relay.channel == Some(channel) && self.take_relayed(message))
+    }
+
+    /// Packets of others than the partner never reach the application, as their events do not.
+    fn take_relayed(&mut self, message: &[u8]) -> bool {
+        if let Ok(read) = relay::decode(message)
+            && self.pairing.state().is_paired()
+            && self.pairing.partner().is_some_and(|p| p.as_str() == read.client)
+            && self.relay.received.len() < MAX_PACKETS
+        {
+            self.relay.received.push_back(read.packet.into());
+        }
+        true
     }
 
     /// From [`Handler::on_writable`](crate::Handler::on_writable).
@@ -237,6 +296,7 @@ impl Session {
     /// The machine wants no connection any more.
     fn leave(&mut self, cx: &mut Context<'_>) {
         self.channel = None;
+        self.relay.channel = None;
         self.unsent.clear();
         if let Some(conn) = self.conn.take() {
             let _ = cx.close(conn, Reason::APP.0, "", Some(FAREWELL));

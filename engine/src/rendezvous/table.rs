@@ -7,7 +7,7 @@ use crate::handle::Conn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use trunkline_proto::rendezvous::event::EventRef;
 use trunkline_proto::rendezvous::{
-    AppId, ClientId, LocalRouter, PairingRole, Party, Route, Routed, Router,
+    AppId, ClientId, LocalRouter, PairingRole, Party, Relayed, Route, Routed, Router,
 };
 
 /// The clients of all shards, and the way to the shards.
@@ -86,6 +86,21 @@ impl Router<Conn> for ShardRouter {
         }
         let Ok(routed) = Routed::new(from, event) else { return Route::Absent };
         match self.table.post(to.shard(), Command::Routed(Box::new(routed))) {
+            Ok(()) => Route::Elsewhere,
+            Err(_) => Route::Full,
+        }
+    }
+
+    fn relay(&mut self, from: &Party, to: &str, packet: &[u8]) -> Route<Conn> {
+        let key = match self.table.clients().relay(from, to, packet) {
+            Route::Here(key) => key,
+            other => return other,
+        };
+        if key.shard() == self.shard {
+            return Route::Here(key);
+        }
+        let Ok(relayed) = Relayed::new(from, to, packet) else { return Route::Absent };
+        match self.table.post(key.shard(), Command::Relayed(Box::new(relayed))) {
             Ok(()) => Route::Elsewhere,
             Err(_) => Route::Full,
         }

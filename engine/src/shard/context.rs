@@ -86,6 +86,7 @@ impl<'a> Context<'a> {
                 socket: bound.datagrams.pop().flatten(),
                 stream: bound.streams.pop().flatten(),
                 links: config.links,
+                stun: config.stun,
                 config: listener,
                 result: None,
             })

@@ -18,6 +18,8 @@ pub(crate) struct AddListener {
     /// Where TCP connections arrive, if they are taken.
     pub stream: Option<TcpListener>,
     pub links: Links,
+    /// Whether STUN requests are answered there.
+    pub stun: bool,
     pub config: ListenerConfig,
     pub result: Option<Sender<std::io::Result<()>>>,
 }

@@ -7,6 +7,7 @@ use super::log::{EventLog, block_pool};
 use super::shared::{Shared, new_send_pool};
 use super::sockets::{Family, Purpose, Sockets};
 use super::streams::Streams;
+use super::stun::Stun;
 use super::timers::AppTimers;
 use crate::buf::SendPool;
 use crate::config::{ConnectConfig, mapped};
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub timers: AppTimers,
     pub admission: Admission,
     pub ahead: Ahead,
+    pub stun: Stun,
     pub log: EventLog,
     pub blocks: BlockPool,
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
@@ -78,6 +80,7 @@ impl Core {
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             ahead: Ahead::default(),
+            stun: Stun::new(config.stun, now),
             log: EventLog::default(),
             blocks: block_pool(),
             closed: Vec::new(),
@@ -153,12 +156,14 @@ impl Core {
         if !add.links.datagram {
             return Ok(());
         }
-        let Some(socket) = add.socket else {
-            let awake = self.awaken(add.addr, add.id, &add.config);
-            return if awake > 0 { Ok(()) } else { Err(io::ErrorKind::AddrInUse.into()) };
-        };
-        let socket = self.sockets.add(socket, Purpose::Listen(add.id))?;
-        self.listen_on(socket, add.addr, add.id, &add.config)
+        if let Some(socket) = add.socket {
+            let socket = self.sockets.add(socket, Purpose::Listen(add.id))?;
+            self.listen_on(socket, add.addr, add.id, &add.config)?;
+        } else if self.awaken(add.addr, add.id, &add.config) == 0 {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.sockets.set_stun(add.id, add.stun);
+        Ok(())
     }
 
     /// Listens with a socket that the driver has already.

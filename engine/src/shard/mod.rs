@@ -15,6 +15,7 @@
 //! | `sockets`, `limits`, `timers` | the shard's tables |
 //! | `streams` | its TCP streams |
 //! | `bind` | the sockets of a listener, for all shards |
+//! | `stun` | answers to those who ask under which address they are seen |
 //! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
 //! | `drive` | the driver that works here |
@@ -39,6 +40,7 @@ pub(crate) mod shared;
 pub(crate) mod sockets;
 mod spin;
 pub(crate) mod streams;
+mod stun;
 pub(crate) mod threads;
 mod timers;
 mod wait;
@@ -66,6 +68,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use trunkline_proto::endpoint::{Ecn, Routed, RxMeta, Transmit};
 use trunkline_proto::error::{CloseReason, Reason};
+use trunkline_proto::rendezvous::stun::is_stun;
 use trunkline_proto::time::{Duration, Instant};
 
 /// Commands of the application in one turn.
@@ -227,6 +230,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let mut recorder = core.log.recorder(&mut core.blocks, bytes, socket);
         let mut sink = core.manager.watch(&mut recorder);
         for segment in bytes.chunks_mut(item.stride.max(1)) {
+            if is_stun(segment) && core.sockets.answers_stun(socket) {
+                core.stun.receive(core.now, &meta, segment, counters);
+                continue;
+            }
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
             {
@@ -407,6 +414,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     fn transmit(&mut self) -> u64 {
         self.stalled = false;
+        self.core.stun.transmit(&mut self.driver, &self.core.sockets, &self.core.counters);
         let max_segments = self.driver.capabilities().max_segments;
         let core = &mut self.core;
         let (mut trains, mut packets, mut bytes) = (0u64, 0, 0u64);

@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     driver: Option<u16>,
     /// Connections that were accepted through it and live.
     pub accepted: u32,
+    /// STUN requests are answered there, as long as it listens.
+    stun: bool,
 }
 
 /// The table.
@@ -102,7 +104,7 @@ impl Sockets {
         if number >= MAX_SOCKETS {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many sockets"));
         }
-        let entry = Some(Entry { purpose, local, driver: None, accepted: 0 });
+        let entry = Some(Entry { purpose, local, driver: None, accepted: 0, stun: false });
         if number == self.entries.len() {
             self.entries.push(entry);
         } else {
@@ -159,6 +161,17 @@ impl Sockets {
             Purpose::Listen(id) | Purpose::Dormant(id) => Some(id),
             Purpose::Client(_) => None,
         }
+    }
+
+    /// Whether STUN requests are answered at the sockets of a listener.
+    pub(crate) fn set_stun(&mut self, id: ListenerId, on: bool) {
+        let own = |e: &&mut Entry| e.purpose == Purpose::Listen(id);
+        self.entries.iter_mut().flatten().filter(own).for_each(|e| e.stun = on);
+    }
+
+    /// Whether they are at this one.
+    pub(crate) fn answers_stun(&self, number: u16) -> bool {
+        self.get(number).is_some_and(|e| e.stun && matches!(e.purpose, Purpose::Listen(_)))
     }
 
     /// Gives the driver every socket that it does not have yet.

@@ -305,6 +305,7 @@ fn member(
             addr,
             socket: Some(socket),
             stream: None,
+            stun: false,
             links: crate::config::Links::DATAGRAM,
             config,
             result: None,

@@ -94,6 +94,10 @@ counters! {
     requests_denied,
     /// ConnectionRequests dropped because their source asked too often.
     requests_limited,
+    /// STUN requests that were answered.
+    stun_answered,
+    /// STUN messages that were dropped: malformed, not for us, or too many.
+    stun_dropped,
     /// Connections that were made or accepted.
     connections_opened,
     /// Connections that are gone.

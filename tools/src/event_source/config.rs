@@ -8,6 +8,7 @@ use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use trunkline::StunConfig;
 use trunkline::rendezvous::{AppId, KeyRing, SourceConfig};
 
 /// Longest configuration file that is read.
@@ -40,6 +41,13 @@ pub struct Listen {
     pub link: Link,
     /// Address and port.
     pub address: SocketAddr,
+    /// Whether STUN requests are answered there.
+    #[serde(default = "yes")]
+    pub stun: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +76,12 @@ struct Limits {
     faults_burst: Option<u32>,
     queue_events: Option<usize>,
     queue_bytes: Option<usize>,
+    relay_packets_per_s: Option<u32>,
+    relay_packets_burst: Option<u32>,
+    relay_bytes_per_s: Option<u64>,
+    relay_bytes_burst: Option<u64>,
+    stun_per_s: Option<u32>,
+    stun_per_source_per_s: Option<u32>,
     stall_s: Option<u64>,
     open_s: Option<u64>,
     end_expired: Option<bool>,
@@ -82,6 +96,7 @@ struct File {
     shards: Option<u16>,
     linger_s: Option<u64>,
     log: Option<LogFormat>,
+    relay: Option<bool>,
     #[serde(default)]
     listen: Vec<Listen>,
     #[serde(default)]
@@ -103,6 +118,7 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     pub source: SourceConfig,
     pub handshakes_per_source_per_s: u32,
+    pub stun: StunConfig,
 }
 
 impl Settings {
@@ -120,11 +136,12 @@ impl Settings {
         let mut listen = file.listen;
         if !args.listen.is_empty() {
             let link = Link::Udp;
-            listen = args.listen.iter().map(|address| Listen { link, address: *address }).collect();
+            let listen_at = |address: &SocketAddr| Listen { link, address: *address, stun: true };
+            listen = args.listen.iter().map(listen_at).collect();
         }
         if listen.is_empty() {
             let address = (Ipv4Addr::LOCALHOST, EVENT_SOURCE_PORT).into();
-            listen.push(Listen { link: Link::Udp, address });
+            listen.push(Listen { link: Link::Udp, address, stun: true });
         }
         let mut key_files = args.key.clone();
         if key_files.is_empty() {
@@ -143,7 +160,7 @@ impl Settings {
         if !args.app.is_empty() {
             apps = Some(args.app.clone());
         }
-        let source = source_config(&file.limits, apps)?;
+        let source = source_config(&file.limits, apps, file.relay.unwrap_or(true))?;
         let shards = args.shards.or(file.shards).unwrap_or(1);
         if !(1..=256).contains(&shards) {
             return Err(Failure::usage("shards must lie in 1..=256"));
@@ -157,6 +174,7 @@ impl Settings {
             keys,
             metrics: args.metrics.or(file.metrics.map(|m| m.address)),
             source,
+            stun: stun_config(&file.limits),
             handshakes_per_source_per_s: file.limits.handshakes_per_source_per_s.unwrap_or(200),
         })
     }
@@ -178,7 +196,19 @@ fn parse_apps(apps: &[String]) -> Result<Vec<AppId>, Failure> {
     apps.iter().map(parse).collect()
 }
 
-fn source_config(limits: &Limits, apps: Option<Vec<AppId>>) -> Result<SourceConfig, Failure> {
+fn stun_config(limits: &Limits) -> StunConfig {
+    let defaults = StunConfig::default();
+    StunConfig {
+        per_s: limits.stun_per_s.unwrap_or(defaults.per_s),
+        per_source_per_s: limits.stun_per_source_per_s.unwrap_or(defaults.per_source_per_s),
+    }
+}
+
+fn source_config(
+    limits: &Limits,
+    apps: Option<Vec<AppId>>,
+    relay: bool,
+) -> Result<SourceConfig, Failure> {
     let seconds = trunkline::Duration::from_secs;
     let defaults = SourceConfig::default();
     let config = SourceConfig {
@@ -192,6 +222,11 @@ fn source_config(limits: &Limits, apps: Option<Vec<AppId>>) -> Result<SourceConf
         faults_burst: limits.faults_burst.unwrap_or(defaults.faults_burst),
         queue_events: limits.queue_events.unwrap_or(defaults.queue_events),
         queue_bytes: limits.queue_bytes.unwrap_or(defaults.queue_bytes),
+        relay,
+        relay_packets_per_s: limits.relay_packets_per_s.unwrap_or(defaults.relay_packets_per_s),
+        relay_packets_burst: limits.relay_packets_burst.unwrap_or(defaults.relay_packets_burst),
+        relay_bytes_per_s: limits.relay_bytes_per_s.unwrap_or(defaults.relay_bytes_per_s),
+        relay_bytes_burst: limits.relay_bytes_burst.unwrap_or(defaults.relay_bytes_burst),
         stall_limit: limits.stall_s.map_or(defaults.stall_limit, seconds),
         open_limit: limits.open_s.map_or(defaults.open_limit, seconds),
         end_expired: limits.end_expired.unwrap_or(defaults.end_expired),
@@ -240,6 +275,10 @@ mod tests {
         assert_eq!(settings.source.max_clients, defaults.max_clients);
         assert_eq!(settings.source.bytes_burst, defaults.bytes_burst);
         assert_eq!(settings.source.stall_limit, defaults.stall_limit);
+        assert_eq!(settings.source.relay_bytes_per_s, defaults.relay_bytes_per_s);
+        assert_eq!(settings.source.relay_packets_burst, defaults.relay_packets_burst);
+        assert_eq!(settings.stun, StunConfig::default());
+        assert!(settings.source.relay && settings.listen.iter().all(|l| l.stun));
         assert_eq!(settings.identity, Some(dir.path().join("identity.pem")));
         assert_eq!(settings.keys.ids().collect::<Vec<_>>(), ["k1"]);
         assert_eq!(settings.listen.len(), 2);
@@ -253,6 +292,12 @@ mod tests {
             "faults_burst",
             "queue_events",
             "queue_bytes",
+            "relay_packets_per_s",
+            "relay_packets_burst",
+            "relay_bytes_per_s",
+            "relay_bytes_burst",
+            "stun_per_s",
+            "stun_per_source_per_s",
             "stall_s",
             "open_s",
             "end_expired",

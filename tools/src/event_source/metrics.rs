@@ -137,6 +137,8 @@ fn render(server: &EventSourceServer, started: Instant) -> String {
     page.counter("datagrams_sent", None, total.datagrams_sent);
     page.counter("bytes_received", None, total.bytes_received);
     page.counter("bytes_sent", None, total.bytes_sent);
+    page.counter("stun_answered", None, total.stun_answered);
+    page.counter("stun_dropped", None, total.stun_dropped);
     page.text
 }
 

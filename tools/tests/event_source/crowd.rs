@@ -93,6 +93,7 @@ impl Clients {
             role,
             pairing: PairingConfig::default(),
             timer: at as u64,
+            relay: false,
         };
         let mut session = Session::new(config).unwrap();
         let id = |n: usize| ClientId::new(&format!("client-{n}")).unwrap();

@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod route;
 mod sec_info;
 mod stream;
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod transmit;
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::{DataKeys, ReplayWindow};
-use crate::endpoint::{ConnInfo, ConnStats, Shared};
+use crate::endpoint::{ConnInfo, ConnStats, RxMeta, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
 use crate::handshake::LocalSecurity;
@@ -41,6 +42,8 @@ use ids::IdSet;
 use path::Migration;
 pub(crate) use path::Path;
 pub(crate) use receive::Taken;
+use route::Route;
+pub(crate) use route::is_discard_only;
 use sec_info::Decision;
 pub use sec_info::{AuthMethod, Party, SecInfo, SecInfoError};
 use std::net::SocketAddr;
@@ -135,6 +138,8 @@ pub(crate) struct Connection {
     config: Arc<ConnectionConfig>,
     path: Path,
     migration: Option<Box<Migration>>,
+    /// It was made over a relay.
+    route: Option<Box<Route>>,
     ids: IdSet,
     keys: Option<Box<DataKeys>>,
     replay: ReplayWindow,
@@ -177,16 +182,16 @@ impl Connection {
         self.handle
     }
 
+    pub(crate) const fn role(&self) -> Role {
+        self.role
+    }
+
     pub(crate) const fn status(&self) -> Status {
         self.status
     }
 
     pub(crate) const fn is_told(&self) -> bool {
         self.told
-    }
-
-    pub(crate) const fn role(&self) -> Role {
-        self.role
     }
 
     pub(crate) fn is_live_id(&self, sequence: u8) -> bool {
@@ -262,7 +267,7 @@ impl Connection {
         }
         self.authentication = Authentication::Done;
         self.send_authentication_response(true, Reason::APP, "");
-        self.establish(now, sink);
+        self.agreed(now, sink);
         Ok(())
     }
 
@@ -456,6 +461,10 @@ impl Connection {
 
     /// A stateless reset with one of our peer's tokens.
     pub(crate) fn on_stateless_reset<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.route.is_some() && self.status == Status::Connecting {
+            // The peer may have dropped it for its own connection to us, which is about to arrive.
+            return;
+        }
         self.peer_closed(now, CloseReason::new(Reason::RESET, ""), sink);
         self.pending.close_ack = false;
     }
@@ -497,6 +506,7 @@ impl Connection {
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
             link: self.link(),
             plain: self.is_plain(),
+            relayed: self.is_relayed(),
         }
     }
 
@@ -525,11 +535,12 @@ impl Connection {
         }
     }
 
-    /// Whether packets from `remote` can belong to this connection.
-    pub(crate) fn accepts_from(&self, remote: SocketAddr) -> bool {
+    /// Whether packets from there can belong to this connection.
+    pub(crate) fn accepts_from(&self, meta: &RxMeta) -> bool {
         self.role == Role::Host
-            || remote == self.path.remote
-            || self.handshake.as_ref().is_some_and(|h| h.candidates.contains(&remote))
+            || meta.remote == self.path.remote
+            || self.handshake.as_ref().is_some_and(|h| h.candidates.contains(&meta.remote))
+            || self.route.as_ref().is_some_and(|r| r.knows(meta))
     }
 
     /// The driver could not send a train whole, or a packet was too large for the interface.

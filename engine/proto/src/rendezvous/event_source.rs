@@ -3,19 +3,22 @@
 //! It moves no bytes and reads no clock. Whoever runs it names each connection with a key of its
 //! choice, calls [`EventSource::connect`] with the credential when a connection is asked for,
 //! [`EventSource::opened`], [`EventSource::receive`] and [`EventSource::gone`] as things happen to
-//! it, and gives every call an [`Outlet`] through which events leave and connections end.
+//! it (for its packets [`EventSource::relay_opened`], [`EventSource::receive_relay`] and
+//! [`EventSource::relay_closed`]), and gives every call an [`Outlet`] through which events and
+//! packets leave and connections end.
 //!
 //! Nothing a client says about itself is believed: its application, id and role are those of its
 //! token, and are put into every event that it sends.
 
 mod config;
+mod forwarding;
 mod limits;
 mod router;
 mod stats;
 
 pub use config::SourceConfig;
-pub use router::{LocalRouter, Party, Route, Routed, Router};
-pub use stats::{Counter, SourceStats};
+pub use router::{LocalRouter, Party, Relayed, Route, Routed, Router};
+pub use stats::{Counter, RelayStats, SourceStats};
 
 use super::event::{self, Abort, EventError, EventRef, EventType, Reject};
 use super::names::{AppId, ClientId, PairingRole};
@@ -38,6 +41,10 @@ pub trait Outlet<K> {
     /// [`EventSource::writable`] will be called when there is some.
     fn send(&mut self, client: K, message: &[u8]) -> bool;
 
+    /// Hands a packet to a client's channel of packets. `false`: there is no room, and the packet
+    /// is gone.
+    fn relay(&mut self, client: K, message: &[u8]) -> bool;
+
     /// Ends a client's connection with the reason's code.
     fn abort(&mut self, client: K, reason: Abort, text: &str);
 }
@@ -57,6 +64,7 @@ struct Client {
     since: Instant,
     expires_s: u64,
     opened: bool,
+    relay_open: bool,
     limits: Limits,
     queue: VecDeque<Box<[u8]>>,
     queued_bytes: usize,
@@ -169,6 +177,7 @@ impl<K: Copy + Eq + Hash, R: Router<K>> EventSource<K, R> {
             since: now,
             expires_s,
             opened: false,
+            relay_open: false,
             limits: Limits::new(now),
             queue: VecDeque::new(),
             queued_bytes: 0,

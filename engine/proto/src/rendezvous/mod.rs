@@ -13,6 +13,9 @@
 //! | [`pairing`] | a client's machine and its timers |
 //! | [`token`] | access tokens: minted with a key, checked without a database |
 //! | [`event_source`] | the server's part: who is there, who may write to whom, limits, routing |
+//! | [`relay`] | the message that carries a packet from client to client by way of the event source |
+//! | [`route`] | finds direct paths between two clients that are connected over the relay |
+//! | [`stun`] | tells clients the address under which they are seen |
 //! | [`presence`] | devices of a local network announce themselves and are found |
 
 pub mod event;
@@ -20,12 +23,16 @@ pub mod event_source;
 mod names;
 pub mod pairing;
 pub mod presence;
+mod rate;
+pub mod relay;
+pub mod route;
+pub mod stun;
 pub mod token;
 
 pub use event::{Abort, Event, EventError, EventRef, EventType, Reject};
 pub use event_source::{
-    Counter, EventSource, LocalRouter, Outlet, Party, Refusal, Route, Routed, Router, SourceConfig,
-    SourceStats,
+    Counter, EventSource, LocalRouter, Outlet, Party, Refusal, RelayStats, Relayed, Route, Routed,
+    Router, SourceConfig, SourceStats,
 };
 pub use names::{AppId, ClientId, NameError, PairingRole};
 pub use pairing::{Notice, Output, Pairing, PairingConfig, PairingState};
@@ -33,3 +40,5 @@ pub use token::{AccessToken, Grant, KeyRing, TokenError};
 
 /// Name of the channel that carries events.
 pub const EVENTS_CHANNEL: &str = "events";
+/// Name of the channel that carries packets of connections between clients.
+pub const RELAY_CHANNEL: &str = "relay";

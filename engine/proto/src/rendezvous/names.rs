@@ -26,6 +26,11 @@ pub(super) const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'+')
 }
 
+/// Whether `name` is a client id.
+pub(super) fn is_name(name: &str) -> bool {
+    check(name).is_ok()
+}
+
 fn check(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         Err(NameError::Empty)

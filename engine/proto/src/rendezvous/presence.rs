@@ -16,7 +16,6 @@
 mod client;
 mod describe;
 mod host;
-mod rate;
 mod state;
 mod table;
 mod wire;

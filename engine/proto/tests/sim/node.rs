@@ -6,7 +6,7 @@ use super::flow::{Flow, Pump, Pumped};
 use super::pattern;
 use super::rng::Rng;
 use super::tls;
-use super::world::{NodeId, Packet};
+use super::world::{NodeId, Packet, relay_addr};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +20,7 @@ use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, HandshakeEvent, HandshakeState, Identity};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, Role};
 use trunkline_proto::limits;
+use trunkline_proto::rendezvous::route::{RouteFinder, RouteOutput};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
 
@@ -78,6 +79,8 @@ pub struct NodeConfig {
     pub over: Over,
     /// Answers ConnectionRequests.
     pub listen: bool,
+    /// Answers those that come over the relay.
+    pub listen_relay: bool,
     pub identity: Identity,
     /// What a host asks of its clients.
     pub client_auth: ClientAuth,
@@ -104,6 +107,7 @@ impl NodeConfig {
         Self {
             over: USUAL.get(),
             listen: false,
+            listen_relay: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
             // Links carry what they are given unless a test says otherwise: Ethernet's packets.
@@ -190,6 +194,10 @@ pub struct Node {
     pub addr: SocketAddr,
     /// The local address it is told.
     pub local: Option<IpAddr>,
+    /// The translator it stands behind.
+    pub nat: Option<usize>,
+    /// Looks for routes of a connection.
+    pub finder: Option<(RouteFinder, ConnHandle)>,
     pub alive: bool,
     /// Origin of its time on the world's clock, in nanoseconds before zero.
     offset: u64,
@@ -200,6 +208,8 @@ pub struct Node {
     /// Where packets are written; kept, because clearing it would cost more than all else.
     buffer: Vec<u8>,
     paced: BTreeSet<(Instant, ConnHandle, (u32, u32))>,
+    /// When the finder has work.
+    finder_at: Option<Instant>,
     /// UDP payload bytes and packets sent and received.
     pub bytes_out: u64,
     pub packets_out: u64,
@@ -251,6 +261,8 @@ impl Node {
             policy: Policy::default(),
             addr,
             local: id.is_multiple_of(2).then_some(addr.ip()),
+            nat: None,
+            finder: None,
             alive: true,
             offset,
             heap_base,
@@ -258,6 +270,7 @@ impl Node {
             timer_runs: (Instant::ZERO, 0),
             buffer: Vec::new(),
             paced: BTreeSet::new(),
+            finder_at: None,
             bytes_out: 0,
             packets_out: 0,
             packets_in: 0,
@@ -310,7 +323,10 @@ impl Node {
     /// When this node does something by itself.
     pub fn next_event(&self, now: Instant) -> Option<Instant> {
         let paced = self.paced.first().map(|entry| entry.0.max(now));
-        self.next_timeout(now).into_iter().chain(paced).min()
+        let local = self.local_time(now);
+        let search = self.finder_at.filter(|_| self.finder.is_some());
+        let search = search.map(|at| self.world_time(at.max(local)));
+        self.next_timeout(now).into_iter().chain(paced).chain(search).min()
     }
 
     /// Bytes of heap that the endpoint holds.
@@ -362,11 +378,61 @@ impl Node {
             self.call(now, Endpoint::handle_timeout);
             self.check_handshakes();
         }
+        self.run_finder(now);
         while let Some(entry) = self.paced.first().copied().filter(|entry| entry.0 <= now) {
             self.paced.remove(&entry);
             let (_, conn, (slot, life)) = entry;
             self.pump(now, conn, ChannelKey { slot, life });
         }
+    }
+
+    /// What the finder wants done, and its packets. Bodies of route events are given back.
+    pub fn search(&mut self, now: Instant) -> (Vec<Packet>, Vec<Vec<u8>>) {
+        let (mut packets, mut events) = (Vec::new(), Vec::new());
+        let local = self.local_time(now);
+        while let Some((finder, conn)) = &mut self.finder {
+            let conn = *conn;
+            let Some(output) = finder.poll() else {
+                self.finder_at = Some(finder.next_timeout());
+                break;
+            };
+            match output {
+                RouteOutput::Event(body) => events.push(body),
+                RouteOutput::Stun { socket, local, remote, packet } => {
+                    assert_eq!((socket, local), (0, self.addr), "{}", self.name);
+                    packets.push(Packet {
+                        sent_at: now,
+                        from: self.addr,
+                        to: remote,
+                        ecn: trunkline_proto::endpoint::Ecn::NotEct,
+                        data: packet,
+                    });
+                }
+                RouteOutput::Try { socket, remote } => {
+                    let tried = self.endpoint.try_path(local, conn, socket, remote);
+                    tried.unwrap_or_else(|e| panic!("{}: {remote}: {e}", self.name));
+                }
+                RouteOutput::UseRelay => self.endpoint.use_relay(local, conn).expect("relay"),
+                RouteOutput::FallBack => self.endpoint.fall_back(local, conn).expect("back"),
+            }
+        }
+        (packets, events)
+    }
+
+    fn run_finder(&mut self, now: Instant) {
+        let local = self.local_time(now);
+        if let Some((finder, _)) = &mut self.finder
+            && finder.next_timeout() <= local
+        {
+            finder.handle_timeout(local);
+        }
+    }
+
+    /// A STUN packet came.
+    pub fn stun(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> bool {
+        let local = self.local_time(now);
+        let Some((finder, _)) = &mut self.finder else { return false };
+        finder.on_stun(local, 0, self.local, from, packet)
     }
 
     /// All packets that the endpoint wants to send now.
@@ -391,9 +457,10 @@ impl Node {
                 self.bytes_out += segment.len() as u64;
                 self.per_remote.entry(t.remote).or_default().1 += segment.len() as u64;
                 let data = segment.to_vec();
+                let relayed = t.socket == limits::RELAY_SOCKET;
                 packets.push(Packet {
                     sent_at: now,
-                    from: self.addr,
+                    from: if relayed { relay_addr(self.id) } else { self.addr },
                     to: t.remote,
                     ecn: t.ecn,
                     data,
@@ -411,6 +478,11 @@ impl Node {
         let segments = t.len.div_ceil(t.segment);
         assert!(segments <= self.config.max_segments, "{name}: {segments} segments");
         assert!(!t.probe || segments == 1, "{name}: a probe in {segments} segments");
+        if t.socket == limits::RELAY_SOCKET {
+            assert!(segments == 1, "{name}: {segments} segments for the relay");
+            assert!(t.len <= limits::RELAY_PACKET, "{name}: {} bytes for the relay", t.len);
+            assert!(!t.probe, "{name}: a size probe for the relay");
+        }
         let largest = self.config.connection.max_packet;
         assert!(t.segment <= largest, "{name}: packet of {} bytes", t.segment);
         if t.probe {
@@ -516,6 +588,7 @@ impl Node {
         let result = self.call(now, |ep, now, _| ep.close(now, conn, CLOSE_CODE, "done", linger));
         if result.is_ok() {
             self.app.conn_mut(conn).closed = Some(now);
+            self.finder.take_if(|f| f.1 == conn);
             assert_eq!(
                 self.endpoint.status(conn),
                 Status::None,
@@ -546,6 +619,18 @@ impl Node {
                 }
                 Event::Data { conn, channel, .. } => self.take(now, conn, channel),
                 Event::Status { conn, new, .. } => self.check_status(now, conn, new),
+                Event::Path { conn, remote, relayed } => {
+                    let local = self.local_time(now);
+                    if let Some((finder, _)) = self.finder.as_mut().filter(|f| f.1 == conn) {
+                        finder.on_path(local, remote, relayed);
+                    }
+                }
+                Event::PathFailed { conn, remote } => {
+                    let local = self.local_time(now);
+                    if let Some((finder, _)) = self.finder.as_mut().filter(|f| f.1 == conn) {
+                        finder.on_path_failed(local, 0, remote);
+                    }
+                }
                 _ => {}
             }
         }
@@ -749,6 +834,11 @@ fn endpoint(
         let listener = ListenerConfig { tls, connection: None };
         endpoint.listen(0, listener.clone()).expect("listen");
         endpoint.listen_stream(0, listener, true).expect("listen");
+    }
+    if config.listen_relay {
+        let tls = tls::host_tls(&config.identity, &config.client_auth);
+        let listener = ListenerConfig { tls, connection: None };
+        endpoint.listen(limits::RELAY_SOCKET, listener).expect("listen");
     }
     endpoint
 }

@@ -1,7 +1,7 @@
 //! Settings of an event source.
 
 use crate::error::ApiError;
-use crate::limits::MAX_EVENT;
+use crate::limits::{MAX_EVENT, MAX_RELAY_MESSAGE};
 use crate::rendezvous::names::AppId;
 use crate::time::Duration;
 
@@ -30,6 +30,16 @@ pub struct SourceConfig {
     pub queue_events: usize,
     /// Bytes that wait for one client to take them. 128 KiB.
     pub queue_bytes: usize,
+    /// Whether packets of connections between clients are relayed. They are.
+    pub relay: bool,
+    /// Packets a second that a client may have relayed; more are dropped. 1000.
+    pub relay_packets_per_s: u32,
+    /// Packets that it may have relayed at once. 1000.
+    pub relay_packets_burst: u32,
+    /// Bytes a second that a client may have relayed. 512 KiB.
+    pub relay_bytes_per_s: u64,
+    /// Bytes that it may have relayed at once. 512 KiB.
+    pub relay_bytes_burst: u64,
     /// A client that takes nothing for this long while something waits is not alive. 10 s.
     pub stall_limit: Duration,
     /// A client that does not open its channel for this long is not alive. 10 s.
@@ -51,6 +61,11 @@ impl Default for SourceConfig {
             faults_burst: 500,
             queue_events: 64,
             queue_bytes: 128 << 10,
+            relay: true,
+            relay_packets_per_s: 1000,
+            relay_packets_burst: 1000,
+            relay_bytes_per_s: 512 << 10,
+            relay_bytes_burst: 512 << 10,
             stall_limit: Duration::from_secs(10),
             open_limit: Duration::from_secs(10),
             end_expired: false,
@@ -77,6 +92,12 @@ impl SourceConfig {
         check(self.faults_burst >= 1, "faults_burst", "must be at least 1")?;
         check(self.queue_events >= 1, "queue_events", "must be at least 1")?;
         check(self.queue_bytes >= MAX_EVENT, "queue_bytes", "must hold one event of 8704 bytes")?;
+        check(self.relay_packets_per_s >= 1, "relay_packets_per_s", "must be at least 1")?;
+        check(self.relay_packets_burst >= 1, "relay_packets_burst", "must be at least 1")?;
+        check(self.relay_bytes_per_s >= 1, "relay_bytes_per_s", "must be at least 1")?;
+        let one = MAX_RELAY_MESSAGE as u64;
+        let why = "must hold one message of 1265 bytes";
+        check(self.relay_bytes_burst >= one, "relay_bytes_burst", why)?;
         let second = Duration::from_secs(1);
         check(self.stall_limit >= second, "stall_limit", "must be at least 1 s")?;
         check(self.open_limit >= second, "open_limit", "must be at least 1 s")

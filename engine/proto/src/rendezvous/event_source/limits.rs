@@ -29,12 +29,14 @@ pub(super) struct Limits {
     events: Rate,
     bytes: Rate,
     faults: Rate,
+    packets: Rate,
+    packet_bytes: Rate,
 }
 
 impl Limits {
     pub(super) const fn new(now: Instant) -> Self {
         let rate = Rate { clear_at: now };
-        Self { events: rate, bytes: rate, faults: rate }
+        Self { events: rate, bytes: rate, faults: rate, packets: rate, packet_bytes: rate }
     }
 
     /// Whether an event of so many bytes may pass.
@@ -42,6 +44,19 @@ impl Limits {
         let (events, burst) = (config.events_per_s, config.events_burst);
         self.events.take(now, 1, events.into(), burst.into())
             && self.bytes.take(now, bytes as u64, config.bytes_per_s, config.bytes_burst)
+    }
+
+    /// Whether a message of so many bytes may be relayed.
+    pub(super) fn packet(&mut self, now: Instant, bytes: usize, config: &SourceConfig) -> bool {
+        let (packets, burst) = (config.relay_packets_per_s, config.relay_packets_burst);
+        let bytes = bytes as u64;
+        self.packets.take(now, 1, packets.into(), burst.into())
+            && self.packet_bytes.take(
+                now,
+                bytes,
+                config.relay_bytes_per_s,
+                config.relay_bytes_burst,
+            )
     }
 
     /// Counts an event that was dropped for what it is; `false` when there were too many.

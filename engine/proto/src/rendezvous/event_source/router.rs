@@ -1,7 +1,7 @@
 //! Where clients are: the part of an event source that a fleet of them replaces.
 
 use crate::rendezvous::event::{Event, EventError, EventRef};
-use crate::rendezvous::names::{AppId, ClientId, PairingRole};
+use crate::rendezvous::names::{AppId, ClientId, NameError, PairingRole};
 use core::hash::Hash;
 use std::collections::HashMap;
 
@@ -36,28 +36,49 @@ impl Routed {
     }
 }
 
-/// What a router did with an event.
+/// A packet on its way to another event source, with who sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Relayed {
+    /// Who sent it.
+    pub from: Party,
+    /// Whom it is for.
+    pub to: ClientId,
+    /// At most [`MAX_RELAY_PACKET`](crate::limits::MAX_RELAY_PACKET) bytes.
+    pub packet: Box<[u8]>,
+}
+
+impl Relayed {
+    /// A copy that can be kept or brought elsewhere.
+    ///
+    /// # Errors
+    /// `to` is no client id.
+    pub fn new(from: &Party, to: &str, packet: &[u8]) -> Result<Self, NameError> {
+        Ok(Self { from: from.clone(), to: ClientId::new(to)?, packet: packet.into() })
+    }
+}
+
+/// What a router did with an event or a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<K> {
     /// The recipient is the client with this key, here.
     Here(K),
-    /// It is elsewhere, and the event is on its way there.
+    /// It is elsewhere, and what it is to get is on its way there.
     Elsewhere,
-    /// Nobody knows it; the event is gone.
+    /// Nobody knows it; what it was to get is gone.
     Absent,
-    /// It is elsewhere, and the way there is full; the event is gone.
+    /// It is elsewhere, and the way there is full; what it was to get is gone.
     Full,
 }
 
-/// Knows where clients are, and brings events to those that are elsewhere.
+/// Knows where clients are, and brings events and packets to those that are elsewhere.
 ///
 /// [`LocalRouter`] knows the clients of one [`EventSource`](super::EventSource). A server of many
 /// threads or a fleet of servers implements it over a shared table or a message bus: what it
 /// brings to another event source goes into [`EventSource::routed`](super::EventSource::routed)
-/// there, and a client that another event source has taken over is reported with
+/// or [`EventSource::relayed`](super::EventSource::relayed) there, and a client that another event source has taken over is reported with
 /// [`EventSource::released`](super::EventSource::released).
 ///
-/// A client is looked for by its id: in the sender's application if it is there, otherwise in any
+/// The recipient of an event is looked for by its id: in the sender's application if it is there, otherwise in any
 /// other, so that the sender can be told that it is not in its own.
 pub trait Router<K> {
     /// A client has come, and is newer than any other of its application and id: whoever has that
@@ -72,6 +93,10 @@ pub trait Router<K> {
 
     /// Finds the recipient of an event. Unless it is here, the event is brought to it.
     fn route(&mut self, from: &Party, event: &EventRef<'_>) -> Route<K>;
+
+    /// Finds the recipient of a packet, in the sender's application only. Unless it is here, the
+    /// packet is brought to it.
+    fn relay(&mut self, from: &Party, to: &str, packet: &[u8]) -> Route<K>;
 }
 
 /// The clients of one event source.
@@ -122,5 +147,10 @@ impl<K: Copy + Eq + Hash> Router<K> for LocalRouter<K> {
         let entries = self.clients.get(event.to).map_or(&[][..], Vec::as_slice);
         let own = entries.iter().find(|e| e.app == from.app);
         own.or(entries.first()).map_or(Route::Absent, |e| Route::Here(e.key))
+    }
+    fn relay(&mut self, from: &Party, to: &str, _: &[u8]) -> Route<K> {
+        let entries = self.clients.get(to).map_or(&[][..], Vec::as_slice);
+        let own = entries.iter().find(|e| e.app == from.app);
+        own.map_or(Route::Absent, |e| Route::Here(e.key))
     }
 }

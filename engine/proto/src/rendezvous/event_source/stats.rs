@@ -2,6 +2,29 @@
 
 use crate::rendezvous::event::{Abort, EventType};
 
+/// Counters of what an event source does with packets between clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayStats {
+    /// Packets handed to clients here.
+    pub delivered: u64,
+    /// Bytes of them.
+    pub delivered_bytes: u64,
+    /// Packets handed to the router for elsewhere.
+    pub forwarded: u64,
+    /// Packets for a client that is not there, or that takes none.
+    pub absent: u64,
+    /// Packets that may not pass between their sender and their recipient.
+    pub blocked: u64,
+    /// Packets that could not be read.
+    pub malformed: u64,
+    /// Packets longer than one can be.
+    pub oversize: u64,
+    /// Packets beyond what a client may have relayed.
+    pub limited: u64,
+    /// Packets that found the channel of their recipient full, or the way to it.
+    pub overflowed: u64,
+}
+
 /// Counters of an event source, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceStats {
@@ -41,6 +64,8 @@ pub struct SourceStats {
     pub queued: u64,
     /// Events that found the queue of their recipient full, or the way to it.
     pub overflowed: u64,
+    /// Packets between clients.
+    pub relay: RelayStats,
 }
 
 /// One of the counters, for monitoring.
@@ -54,6 +79,20 @@ pub struct Counter {
     pub value: u64,
 }
 
+impl RelayStats {
+    fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.delivered_bytes += other.delivered_bytes;
+        self.forwarded += other.forwarded;
+        self.absent += other.absent;
+        self.blocked += other.blocked;
+        self.malformed += other.malformed;
+        self.oversize += other.oversize;
+        self.limited += other.limited;
+        self.overflowed += other.overflowed;
+    }
+}
+
 impl SourceStats {
     /// All counters, those of one name in a row.
     pub fn counters(&self) -> Vec<Counter> {
@@ -63,6 +102,9 @@ impl SourceStats {
             ("events_delivered", self.delivered),
             ("events_forwarded", self.forwarded),
             ("events_queued", self.queued),
+            ("relay_packets_delivered", self.relay.delivered),
+            ("relay_bytes_delivered", self.relay.delivered_bytes),
+            ("relay_packets_forwarded", self.relay.forwarded),
         ]
         .map(|(name, value)| Counter { name, label: None, value })
         .into();
@@ -89,6 +131,16 @@ impl SourceStats {
             ("overflowed", self.overflowed),
         ] {
             push("events_dropped", ("reason", why), count);
+        }
+        for (why, count) in [
+            ("absent", self.relay.absent),
+            ("blocked", self.relay.blocked),
+            ("malformed", self.relay.malformed),
+            ("oversize", self.relay.oversize),
+            ("limited", self.relay.limited),
+            ("overflowed", self.relay.overflowed),
+        ] {
+            push("relay_packets_dropped", ("reason", why), count);
         }
         all
     }
@@ -123,6 +175,7 @@ impl SourceStats {
         self.limited += other.limited;
         self.queued += other.queued;
         self.overflowed += other.overflowed;
+        self.relay.add(&other.relay);
         let pairs = [
             (&mut self.refused[..], &other.refused[..]),
             (&mut self.aborted[..], &other.aborted[..]),

@@ -8,11 +8,14 @@ use PairingRole::{Controller, Responder};
 use proptest::prelude::*;
 use std::collections::HashSet;
 
+mod relay;
+
 const UNIX: u64 = 1_700_000_000;
 
 #[derive(Default)]
 struct Out {
     sent: Vec<(u32, Event)>,
+    relayed: Vec<(u32, Vec<u8>)>,
     aborted: Vec<(u32, Abort)>,
     /// Clients whose channel has no room.
     full: HashSet<u32>,
@@ -24,6 +27,14 @@ impl Outlet<u32> for Out {
             return false;
         }
         self.sent.push((client, decode(message).unwrap().to_owned().unwrap()));
+        true
+    }
+
+    fn relay(&mut self, client: u32, message: &[u8]) -> bool {
+        if self.full.contains(&client) {
+            return false;
+        }
+        self.relayed.push((client, message.to_vec()));
         true
     }
 
@@ -500,6 +511,7 @@ fn a_fleet_needs_only_another_router() {
     struct Bus {
         places: HashMap<(AppId, ClientId), (usize, u32, PairingRole)>,
         events: Vec<(usize, Routed)>,
+        packets: Vec<(usize, Relayed)>,
         released: Vec<(usize, u32)>,
     }
     struct Node(usize, Rc<RefCell<Bus>>);
@@ -524,6 +536,18 @@ fn a_fleet_needs_only_another_router() {
         }
         fn presence(&self, app: &AppId, client: &ClientId) -> Option<PairingRole> {
             self.1.borrow().places.get(&(app.clone(), client.clone())).map(|p| p.2)
+        }
+        fn relay(&mut self, from: &Party, to: &str, packet: &[u8]) -> Route<u32> {
+            let mut bus = self.1.borrow_mut();
+            let name = (from.app.clone(), ClientId::new(to).unwrap());
+            match bus.places.get(&name).copied() {
+                None => Route::Absent,
+                Some((node, key, _)) if node == self.0 => Route::Here(key),
+                Some((node, ..)) => {
+                    bus.packets.push((node, Relayed::new(from, to, packet).unwrap()));
+                    Route::Elsewhere
+                }
+            }
         }
         fn route(&mut self, from: &Party, event: &EventRef<'_>) -> Route<u32> {
             let mut bus = self.1.borrow_mut();
@@ -585,6 +609,13 @@ fn a_fleet_needs_only_another_router() {
     send(&mut nodes, "x", &mut out);
     assert_eq!((out.sent[0].0, out.sent[0].1.kind), (1, EventType::Reject));
     assert_eq!(Reject::from_wire(out.sent[0].1.subtype), Reject::AppIdMismatch);
+    // A packet takes the same way.
+    assert!(nodes[0].relay_opened(1) && nodes[1].relay_opened(2));
+    nodes[0].receive_relay(now, 1, b"\x01rpacket", &mut out);
+    let packets = core::mem::take(&mut bus.borrow_mut().packets);
+    assert_eq!((packets.len(), packets[0].0), (1, 1));
+    nodes[1].relayed(&packets[0].1, &mut out);
+    assert_eq!(out.relayed, [(2, b"\x01cpacket".to_vec())]);
     // The newest wins across nodes.
     let ticket = ticket(&grant("app", "*"), "c", Controller);
     nodes[1].connect(now, UNIX, 9, &ticket, &mut out).unwrap();
@@ -614,6 +645,10 @@ fn settings_are_checked() {
         ("faults_burst", with(|c| c.faults_burst = 0)),
         ("queue_events", with(|c| c.queue_events = 0)),
         ("queue_bytes", with(|c| c.queue_bytes = 1)),
+        ("relay_packets_per_s", with(|c| c.relay_packets_per_s = 0)),
+        ("relay_packets_burst", with(|c| c.relay_packets_burst = 0)),
+        ("relay_bytes_per_s", with(|c| c.relay_bytes_per_s = 0)),
+        ("relay_bytes_burst", with(|c| c.relay_bytes_burst = 1264)),
         ("stall_limit", with(|c| c.stall_limit = Duration::ZERO)),
         ("open_limit", with(|c| c.open_limit = Duration::ZERO)),
     ] {

@@ -2,12 +2,12 @@
 //! have asked.
 
 use super::describe::Announcement;
-use super::rate::RateTable;
 use super::state::{HostState, HostTrigger};
 use super::wire::{Message, Nonce, Request, Response};
 use crate::crypto::rng::Rng;
 use crate::error::ApiError;
 use crate::limits::{MAX_FAREWELLS, MAX_PENDING_ANSWERS, MAX_PRESENCE_SESSIONS, VERSION};
+use crate::rendezvous::rate::RateTable;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

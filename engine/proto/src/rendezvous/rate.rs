@@ -1,6 +1,6 @@
-//! How often a host answers: token buckets, one for all and one for each source address.
+//! How often strangers are answered: token buckets, one for all and one for each source address.
 
-use crate::limits::MAX_PRESENCE_SOURCES;
+use crate::limits::MAX_RATE_SOURCES;
 use crate::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -100,7 +100,7 @@ impl RateTable {
             return false;
         }
         self.new.take(self.new_rate, now);
-        if self.sources.len() >= MAX_PRESENCE_SOURCES
+        if self.sources.len() >= MAX_RATE_SOURCES
             && let Some((_, oldest)) = self.by_age.pop_first()
         {
             self.sources.remove(&oldest);
@@ -201,7 +201,7 @@ mod tests {
         let mut table = RateTable::new(u32::MAX, 1, at(0));
         for n in 0..5000 {
             assert!(table.allows(v4(n), at(u64::from(n))));
-            assert!(table.len() <= MAX_PRESENCE_SOURCES);
+            assert!(table.len() <= MAX_RATE_SOURCES);
         }
         // The newest ones are those that are left.
         assert!(table.allows(v4(4999), at(5000)) && !table.allows(v4(4999), at(5000)));
