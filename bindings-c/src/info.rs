@@ -357,6 +357,7 @@ mod tests {
             peer_discarded: true,
             link: engine::Link::Datagram,
             plain: false,
+            relayed: false,
         };
         let c = trunk_conn_info::from(&info);
         let text = |chars: &[c_char]| -> String {

@@ -5,6 +5,7 @@ use crate::error::CloseReason;
 use crate::event::{ChannelEnd, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::status::Status;
+use std::net::SocketAddr;
 
 #[derive(Debug)]
 enum Event {
@@ -13,6 +14,7 @@ enum Event {
     Closed(ConnHandle, ChannelKey, ChannelEnd),
     Writable(ConnHandle, ChannelKey),
     Receipt(ConnHandle, ChannelKey, u64),
+    Path(ConnHandle, SocketAddr, bool),
 }
 
 /// A sink that keeps what it is told. Data never arises in application calls.
@@ -37,6 +39,7 @@ impl Deferred {
                 Event::Closed(conn, channel, end) => sink.channel_closed(conn, channel, &end),
                 Event::Writable(conn, channel) => sink.writable(conn, channel),
                 Event::Receipt(conn, channel, token) => sink.receipt(conn, channel, token),
+                Event::Path(conn, remote, relayed) => sink.path(conn, remote, relayed),
             }
         }
     }
@@ -54,6 +57,9 @@ impl Sink for Deferred {
     }
     fn writable(&mut self, conn: ConnHandle, channel: ChannelKey) {
         self.events.push(Event::Writable(conn, channel));
+    }
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {
+        self.events.push(Event::Path(conn, remote, relayed));
     }
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {
         self.events.push(Event::Receipt(conn, channel, token));

@@ -10,6 +10,7 @@
 
 mod ahead;
 mod application;
+mod routes;
 mod routing;
 mod shared;
 mod streams;
@@ -70,6 +71,7 @@ pub struct Endpoint {
     requests: BTreeMap<u64, u32>,
     shared: Shared,
     streams: streams::Streams,
+    rivals: routes::Rivals,
     wheel: TimerWheel,
     ready: VecDeque<u32>,
     touched: Vec<u32>,
@@ -103,6 +105,7 @@ impl Endpoint {
             listeners: BTreeMap::new(),
             requests: BTreeMap::new(),
             streams: streams::Streams::default(),
+            rivals: routes::Rivals::default(),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
             touched: Vec::new(),
@@ -199,6 +202,17 @@ impl Endpoint {
 
     /// Looks after every connection that was touched: endings, deadlines, and what is to be sent.
     fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        self.settle_touched(now, sink);
+        while self.has_held() {
+            self.judge(now, sink);
+            if self.touched.is_empty() {
+                return;
+            }
+            self.settle_touched(now, sink);
+        }
+    }
+
+    fn settle_touched<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         while let Some(slot) = self.touched.pop() {
             let entry = &mut self.slots[slot as usize];
             entry.touched = false;
@@ -215,9 +229,13 @@ impl Endpoint {
                 continue;
             }
             self.wheel.set(slot, conn.next_timeout());
+            let waits = conn.held_until().is_some();
             if !entry.ready {
                 entry.ready = true;
                 self.ready.push_back(slot);
+            }
+            if waits {
+                self.note_held(slot);
             }
         }
     }

@@ -117,6 +117,8 @@ impl Reason {
     pub const LOCAL_LIMIT: Self = Self(3002);
     /// The peer cannot be reached: the local system refused to send.
     pub const LOCAL_NETWORK: Self = Self(3003);
+    /// Another connection to the same peer took its place: both sides had connected at once.
+    pub const SUPERSEDED: Self = Self(3004);
     /// Nothing was heard from the peer in time.
     pub const TIMEOUT: Self = Self(4001);
     /// Packets could not be authenticated, or key rules were broken.
@@ -156,6 +158,7 @@ impl Reason {
             Self::SHUTDOWN => "engine shut down",
             Self::LOCAL_LIMIT => "local limit reached",
             Self::LOCAL_NETWORK => "network unreachable",
+            Self::SUPERSEDED => "superseded",
             Self::TIMEOUT => "timeout",
             Self::BAD_CRYPTO => "bad crypto",
             Self::BAD_CERTIFICATE => "certificate not accepted",

@@ -156,6 +156,14 @@ pub trait Sink {
     fn credit_short(&mut self, conn: ConnHandle, channel: ChannelKey) {}
     /// The peer has acknowledged all of the message sent with this receipt token.
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {}
+    /// The peer is reached over another path now, which is proven: `relayed` when that is the relay of
+    /// an event source, and `remote` the address that stands for the peer there.
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {}
+    /// A path that was to be tried did not answer in time.
+    fn path_failed(&mut self, conn: ConnHandle, socket: u16, remote: SocketAddr) {}
+    /// Our connection gives way to one of the same peer, which connected at the same time. `by` is
+    /// offered next.
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {}
     /// A connectivity check was answered.
     fn check_answered(&mut self, conn: ConnHandle) {}
 }

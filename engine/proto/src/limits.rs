@@ -111,6 +111,13 @@ pub const MAX_PEER_CONNECTION_IDS: usize = 4;
 /// Path challenges outstanding and answers queued at once.
 pub const MAX_PATH_CHALLENGES: usize = 4;
 
+/// Direct paths of one connection that are tried at once.
+pub const MAX_PATH_PROBES: usize = 4;
+/// Number of the socket that stands for the relay of an event source.
+pub const RELAY_SOCKET: u16 = 0xFFFE;
+/// Largest packet that a relay carries, in bytes.
+pub const RELAY_PACKET: usize = MIN_PACKET;
+
 /// Longest body of an event, in bytes.
 pub const MAX_EVENT_BODY: usize = 8 * 1024;
 /// Longest name of a client or an application, in bytes.

@@ -209,6 +209,11 @@ impl Mux {
         !self.control.input.is_empty()
     }
 
+    /// Whether a frame of CONTROL has bytes that did not come before.
+    pub(crate) fn is_new_control(&self, frame: &RawFrame<'_>) -> bool {
+        frame.offset() + frame.body.len() as u64 > self.control.recv.next
+    }
+
     /// Goes on with CONTROL after [`Self::poll_control`] gave a message.
     pub fn resume_control<S: Sink>(
         &mut self,

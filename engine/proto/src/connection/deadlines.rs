@@ -79,7 +79,9 @@ impl Connection {
             also(self.received.timeout());
             also(self.mux.timeout());
             also(self.migration.as_ref().map(|m| m.next_timeout()));
+            also(self.route_timeout());
         }
+        also(self.held_until());
         next
     }
 
@@ -139,6 +141,7 @@ impl Connection {
     fn run_liveness<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         if take_due(&mut self.timers.initial, now) {
             let text = match (self.role, self.authentication) {
+                _ if self.status == Status::FindingRoute => "no route in time",
                 (Role::Host, Authentication::AwaitingApplication) => {
                     "the application did not accept in time"
                 }
@@ -160,10 +163,15 @@ impl Connection {
         }
         if take_due(&mut self.timers.keep_alive, now) && self.is_transferring() {
             // A ping that is lost is repeated by the recovery's probe timer.
+            let soon = self.on_silence(now, sink);
             if !self.awaiting_answer || self.recovery.is_idle() {
                 self.pending.ping = true;
             }
-            self.timers.keep_alive = Some(self.next_keep_alive(now));
+            let mut next = self.next_keep_alive(now);
+            if soon {
+                next = next.min(now + self.config.connected_timeout.div(4));
+            }
+            self.timers.keep_alive = Some(next);
             self.shrink();
         }
         if take_due(&mut self.timers.quiet, now) && self.is_transferring() {
@@ -207,6 +215,7 @@ impl Connection {
             return;
         }
         self.run_migration(now);
+        self.run_route(now, sink);
     }
 
     /// Gives up a path that did not answer.

@@ -2,7 +2,7 @@
 //! moment at which the connection is established.
 
 use super::timers::Timers;
-use super::{Connection, Counters, IdSet, Path, Pending, Tickets};
+use super::{Connection, Counters, IdSet, Path, Pending, Route, Tickets};
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::ReplayWindow;
@@ -15,7 +15,7 @@ use crate::handshake::{
     HandshakeState, HostTls, Receipt,
 };
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
-use crate::limits::{MAX_DATAGRAM, MAX_PACKET};
+use crate::limits::{MAX_DATAGRAM, MAX_PACKET, RELAY_SOCKET};
 use crate::recovery::{ReceivedPackets, Recovery};
 use crate::status::Status;
 use crate::time::{Duration, Instant};
@@ -197,6 +197,7 @@ impl Connection {
             status: Status::Connecting,
             path,
             migration: None,
+            route: (path.socket == RELAY_SOCKET).then(|| Box::new(Route::new(now, path))),
             ids: IdSet::new(),
             keys: None,
             replay: ReplayWindow::new(),
@@ -334,6 +335,7 @@ impl Connection {
         keys.set_update_after(self.config.key_update_packets);
         self.keys = Some(Box::new(keys));
         self.ids.set_first_peer(e.peer_id, p.reset_token);
+        self.note_peer_id(e.peer_id);
         if let Some(token) = p.reset_token {
             shared.remember_token(token, self.handle.slot);
         }

@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod route;
 mod stream;
 #[cfg(test)]
 mod test_support;
@@ -20,7 +21,7 @@ mod transmit;
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::{DataKeys, ReplayWindow};
-use crate::endpoint::{ConnInfo, ConnStats, Shared};
+use crate::endpoint::{ConnInfo, ConnStats, RxMeta, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{CloseReport, Sink};
 use crate::ids::{ConnHandle, Link, Role};
@@ -39,6 +40,8 @@ use ids::IdSet;
 use path::Migration;
 pub(crate) use path::Path;
 pub(crate) use receive::Taken;
+use route::Route;
+pub(crate) use route::is_discard_only;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use stream::StreamLink;
@@ -131,6 +134,8 @@ pub(crate) struct Connection {
     config: Arc<ConnectionConfig>,
     path: Path,
     migration: Option<Box<Migration>>,
+    /// It was made over a relay.
+    route: Option<Box<Route>>,
     ids: IdSet,
     keys: Option<Box<DataKeys>>,
     replay: ReplayWindow,
@@ -165,6 +170,10 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) const fn handle(&self) -> ConnHandle {
         self.handle
+    }
+
+    pub(crate) const fn role(&self) -> Role {
+        self.role
     }
 
     pub(crate) const fn status(&self) -> Status {
@@ -248,7 +257,7 @@ impl Connection {
         }
         self.authentication = Authentication::Done;
         self.send_authentication_response(true, Reason::APP, "");
-        self.establish(now, sink);
+        self.agreed(now, sink);
         Ok(())
     }
 
@@ -442,6 +451,10 @@ impl Connection {
 
     /// A stateless reset with one of our peer's tokens.
     pub(crate) fn on_stateless_reset<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        if self.route.is_some() && self.status == Status::Connecting {
+            // The peer may have dropped it for its own connection to us, which is about to arrive.
+            return;
+        }
         self.peer_closed(now, CloseReason::new(Reason::RESET, ""), sink);
         self.pending.close_ack = false;
     }
@@ -478,6 +491,7 @@ impl Connection {
             resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
             link: if self.is_stream() { Link::Stream } else { Link::Datagram },
             plain: self.is_plain(),
+            relayed: self.is_relayed(),
         }
     }
 
@@ -506,11 +520,12 @@ impl Connection {
         }
     }
 
-    /// Whether packets from `remote` can belong to this connection.
-    pub(crate) fn accepts_from(&self, remote: SocketAddr) -> bool {
+    /// Whether packets from there can belong to this connection.
+    pub(crate) fn accepts_from(&self, meta: &RxMeta) -> bool {
         self.role == Role::Host
-            || remote == self.path.remote
-            || self.handshake.as_ref().is_some_and(|h| h.candidates.contains(&remote))
+            || meta.remote == self.path.remote
+            || self.handshake.as_ref().is_some_and(|h| h.candidates.contains(&meta.remote))
+            || self.route.as_ref().is_some_and(|r| r.knows(meta))
     }
 
     /// The driver could not send a train whole, or a packet was too large for the interface.

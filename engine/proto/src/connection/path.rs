@@ -26,6 +26,11 @@ impl Path {
         Self { socket, remote, local, validated, received: 0, sent: 0 }
     }
 
+    /// Whether it leads from this socket to this address.
+    pub(crate) fn is(&self, socket: u16, remote: SocketAddr) -> bool {
+        self.remote == remote && self.socket == socket
+    }
+
     pub(crate) fn on_received(&mut self, bytes: usize) {
         if !self.validated {
             self.received = self.received.saturating_add(bytes as u64);
@@ -76,6 +81,12 @@ impl Challenge {
         let interval = Duration::from_millis(20).max(pto);
         let life = interval.mul(6).max(Duration::from_secs(3));
         Self { data, path, send_at: now, deadline: now + life, interval }
+    }
+
+    /// The same, as if it began now.
+    pub(crate) fn again(&self, now: Instant) -> Self {
+        let life = self.deadline.since(self.send_at);
+        Self { send_at: now, deadline: now + life, ..*self }
     }
 
     pub(crate) fn on_sent(&mut self, now: Instant) {

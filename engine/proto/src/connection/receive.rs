@@ -4,7 +4,7 @@ use super::{Authentication, Connection, Migration, lost};
 use crate::channel::ConnMessage;
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{CloseReason, PeerMisbehaved};
-use crate::event::{Incoming, NullSink, Sink};
+use crate::event::{NullSink, Sink};
 use crate::handshake::Receipt;
 use crate::ids::{ConnectionId, Role};
 use crate::limits::{CONTROL_CHANNEL, MAX_PATH_CHALLENGES, TRANSPORT_CHANNEL};
@@ -32,6 +32,8 @@ struct PacketFacts {
     /// The CLOSE said so of data of ours.
     discarded: bool,
     close_ack: bool,
+    /// A path that is tried has answered.
+    answered: bool,
 }
 
 /// What became of a short packet.
@@ -84,7 +86,7 @@ impl Connection {
         self.heard(now);
         self.confirm_handshake(now);
         let newest = self.received.largest().is_none_or(|l| pn > l);
-        let same_path = meta.remote == self.path.remote && meta.socket == self.path.socket;
+        let same_path = self.path.is(meta.socket, meta.remote);
         if same_path {
             self.path.on_received(size);
         }
@@ -107,7 +109,11 @@ impl Connection {
             // Nothing follows that could share the answer: waiting costs both sides a timer.
             self.received.answer_now();
         }
-        if !same_path && newest && facts.moves_path && self.role == Role::Host {
+        if facts.answered {
+            self.on_answered(now, meta, sink);
+        }
+        let moves = !same_path && newest && facts.moves_path;
+        if moves && !self.follow_known(now, meta, sink) {
             self.move_path(now, meta, size, shared);
         }
         if meta.remote != self.path.remote || meta.socket != self.path.socket {
@@ -188,7 +194,10 @@ impl Connection {
                     self.pending.path_responses.push((data, None));
                 }
             }
-            TransportFrame::PathResponse(data) => self.on_path_response(data),
+            TransportFrame::PathResponse(data) => {
+                facts.answered |= self.note_answer(data);
+                self.on_path_response(now, data, sink);
+            }
             TransportFrame::NewConnectionId { sequence, retire_prior_to, id, token } => {
                 self.on_new_connection_id(sequence, retire_prior_to, id, token, shared)?;
             }
@@ -304,6 +313,12 @@ impl Connection {
             if !self.control_waits || undecided || !self.is_transferring() {
                 return Ok(());
             }
+            if self.status == Status::FindingRoute {
+                if !self.mux.has_more_control() {
+                    return Ok(());
+                }
+                self.peer_has_route(now, sink);
+            }
             self.control_waits = false;
             self.mux.resume_control(now, self.handle, sink)?;
         }
@@ -317,11 +332,11 @@ impl Connection {
     ) -> Result<(), PeerMisbehaved> {
         match (message, self.authentication) {
             (ConnMessage::Request { credential }, Authentication::AwaitingRequest) => {
-                self.on_authentication_request(&credential, sink);
+                self.on_authentication_request(now, &credential, sink);
             }
             (ConnMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
                 self.authentication = Authentication::Done;
-                self.establish(now, sink);
+                self.agreed(now, sink);
             }
             (ConnMessage::Response { reason, text, .. }, Authentication::AwaitingResponse) => {
                 self.authentication = Authentication::Failed;
@@ -338,17 +353,16 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
+    pub(super) fn on_authentication_request<S: Sink>(
+        &mut self,
+        now: Instant,
+        credential: &[u8],
+        sink: &mut S,
+    ) {
         self.authentication = Authentication::AwaitingApplication;
-        self.told = true;
-        let peer = self.peer.as_deref();
-        let incoming = Incoming {
-            remote: self.path.remote,
-            peer: peer.and_then(|p| p.id),
-            credential,
-            server_name: peer.and_then(|p| p.server_name.as_deref()),
-        };
-        sink.incoming(self.handle, &incoming);
+        if !self.hold(now, credential) {
+            self.tell_incoming(credential, sink);
+        }
     }
 
     // ---- path
@@ -393,11 +407,12 @@ impl Connection {
         }
     }
 
-    fn on_path_response(&mut self, data: [u8; 8]) {
+    fn on_path_response<S: Sink>(&mut self, now: Instant, data: [u8; 8], sink: &mut S) {
         let Some(migration) = &mut self.migration else { return };
         if migration.challenge.data == data {
             self.path.validated = true;
             self.migration = None;
+            self.path_proven(now, sink);
         } else if migration.previous_challenge.is_some_and(|c| c.data == data) {
             migration.previous_challenge = None;
         }
@@ -450,11 +465,15 @@ impl Connection {
         frame: &RawFrame<'_>,
         sink: &mut S,
     ) -> Result<(), PeerMisbehaved> {
-        if !matches!(
-            self.status,
-            Status::Connecting | Status::FindingRoute | Status::Connected | Status::Linger
-        ) {
-            return Ok(());
+        match self.status {
+            Status::Connecting | Status::Connected | Status::Linger => {}
+            Status::FindingRoute => {
+                let new = frame.channel != CONTROL_CHANNEL || self.mux.is_new_control(frame);
+                if new {
+                    self.peer_has_route(now, sink);
+                }
+            }
+            _ => return Ok(()),
         }
         if self.role == Role::Host
             && self.authentication != Authentication::Done

@@ -70,7 +70,9 @@ impl Connection {
             if let Some(transmit) = self.transmit_probe(now, buf) {
                 return Some(transmit);
             }
-            self.transmit_train(now, buf, max_segments, shared)
+            // A relay takes packets one by one.
+            let most = if self.is_relayed() { 1 } else { max_segments };
+            self.transmit_train(now, buf, most, shared)
         } else {
             self.transmit_closing(now, buf, shared)
         }
@@ -353,7 +355,7 @@ impl Connection {
 
     /// A packet-size probe (RFC 8899): a PING padded to the size in question.
     fn transmit_probe(&mut self, now: Instant, buf: &mut [u8]) -> Option<Transmit> {
-        if !self.path.validated {
+        if !self.path.validated || self.is_relayed() {
             return None;
         }
         let size = self.recovery.mtu_probe(now)?;
@@ -380,6 +382,9 @@ impl Connection {
             {
                 return Some(t);
             }
+        }
+        if let Some((data, path)) = self.due_probe(now) {
+            return self.write_alone(now, buf, path, &TransportFrame::PathChallenge(data));
         }
         let migration = self.migration.as_mut()?;
         let challenge = if migration.challenge.send_at <= now {
@@ -416,7 +421,10 @@ impl Connection {
         frame.write(&mut w).ok()?;
         let end = SHORT_HEADER_LEN + w.written();
         packet[end..size - TAG_LEN].fill(0);
-        let len = self.seal(now, packet, pn, size - TAG_LEN, Asks::Soon, Some(Alone::Path));
+        // Elsewhere its loss or its round trip says nothing about the path in use; whether the
+        // other one works is what its answer says.
+        let asks = if on_current { Asks::Soon } else { Asks::Nothing };
+        let len = self.seal(now, packet, pn, size - TAG_LEN, asks, Some(Alone::Path));
         if on_current {
             self.path.on_sent(len);
         }

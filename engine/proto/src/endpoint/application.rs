@@ -5,7 +5,7 @@ use super::{
     SendOptions, Transmit,
 };
 use crate::channel::{ChannelInfo, Mux};
-use crate::config::ChannelOptions;
+use crate::config::{ChannelOptions, ConnectionConfig};
 use crate::connection::{ClientSide, Connection};
 use crate::deferred::Deferred;
 use crate::error::{ApiError, CloseReason};
@@ -52,7 +52,6 @@ impl Endpoint {
             .connection
             .as_ref()
             .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
-        let handle = self.reserve()?;
         let side = ClientSide {
             tls: &config.tls,
             server_name: &config.server_name,
@@ -60,7 +59,18 @@ impl Endpoint {
             remotes,
             socket,
         };
-        match Connection::client(now, handle, connection, &side, &mut self.shared) {
+        self.begin(now, connection, &side)
+    }
+
+    /// Puts a client's connection into the table.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        connection: Arc<ConnectionConfig>,
+        side: &ClientSide<'_>,
+    ) -> Result<ConnHandle, ApiError> {
+        let handle = self.reserve()?;
+        match Connection::client(now, handle, connection, side, &mut self.shared) {
             Ok(conn) => {
                 self.shared.counters.connected += 1;
                 self.insert(handle, conn);
@@ -74,7 +84,7 @@ impl Endpoint {
     }
 
     /// Runs `call` on a connection whose handle the application still owns.
-    fn with<R>(
+    pub(super) fn with<R>(
         &mut self,
         handle: ConnHandle,
         call: impl FnOnce(&mut Connection, &mut Deferred) -> Result<R, ApiError>,

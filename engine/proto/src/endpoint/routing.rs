@@ -1,5 +1,6 @@
 //! From a datagram to its connection.
 
+use super::routes::for_relay;
 use super::{Endpoint, Routed, RxMeta};
 use crate::connection::{Connection, HostSide, Taken};
 use crate::crypto::shard_of;
@@ -7,7 +8,7 @@ use crate::error::{CloseReason, Reason};
 use crate::event::Sink;
 use crate::handshake::write_refusal;
 use crate::ids::ConnectionId;
-use crate::limits::{MIN_PACKET, MIN_SHORT_PACKET, RESET_TOKEN_LEN};
+use crate::limits::{MIN_PACKET, MIN_SHORT_PACKET, RELAY_SOCKET, RESET_TOKEN_LEN};
 use crate::time::Instant;
 use crate::wire::packet::{
     DropReason, LongHeader, LongPacket, LongPrefix, MessageType, ShortHeader, is_long, is_short,
@@ -76,7 +77,7 @@ impl Endpoint {
     ) {
         let Some(token) = reset_token(packet).copied() else { return };
         let Some(conn) = &mut self.slots[slot as usize].conn else { return };
-        if !conn.accepts_from(meta.remote) {
+        if !conn.accepts_from(meta) {
             self.shared.counters.rejected += 1;
             return;
         }
@@ -284,7 +285,7 @@ impl Endpoint {
         match self.find(id) {
             Some(slot) => {
                 let conn = self.slots[slot as usize].conn.as_ref();
-                if conn.is_some_and(|c| c.accepts_from(meta.remote)) {
+                if conn.is_some_and(|c| c.accepts_from(meta)) {
                     Target::Slot(slot)
                 } else {
                     Target::Nowhere
@@ -344,7 +345,11 @@ impl Endpoint {
         let handle = self.reserve().ok()?;
         let listener = self.listeners.get(&meta.socket)?;
         let side = HostSide { tls: &listener.tls, request: &header, retry: origin.as_ref(), meta };
-        match Connection::host(now, handle, listener.connection.clone(), side, &mut self.shared) {
+        let mut config = listener.connection.clone();
+        if meta.socket == RELAY_SOCKET {
+            config = for_relay(config);
+        }
+        match Connection::host(now, handle, config, side, &mut self.shared) {
             Ok(conn) => {
                 self.shared.counters.accepted += 1;
                 self.insert(handle, conn);

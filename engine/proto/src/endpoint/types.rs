@@ -159,6 +159,8 @@ pub struct ConnInfo {
     pub link: Link,
     /// A stream link that has only frames, requests and EOFs.
     pub plain: bool,
+    /// Packets go over the relay of an event source; `remote` only stands for the peer then.
+    pub relayed: bool,
 }
 
 /// Counters and gauges of a connection.

@@ -28,6 +28,8 @@ pub enum Event {
     Writable { conn: ConnHandle, channel: ChannelKey },
     Receipt { conn: ConnHandle, channel: ChannelKey, token: u64 },
     CheckAnswered { conn: ConnHandle },
+    Path { conn: ConnHandle, remote: SocketAddr, relayed: bool },
+    PathFailed { conn: ConnHandle, remote: SocketAddr },
 }
 
 /// What is known of a channel and what happened on it.
@@ -84,6 +86,10 @@ pub struct Conn {
     pub report: Option<CloseReport>,
     pub dead_at: Option<Instant>,
     pub checks_answered: u32,
+    /// Paths told: when, where to, over the relay.
+    pub paths: Vec<(Instant, SocketAddr, bool)>,
+    pub paths_failed: Vec<SocketAddr>,
+    pub superseded_by: Option<ConnHandle>,
     pub channels: BTreeMap<(u32, u32), Chan>,
     pub by_name: BTreeMap<String, ChannelKey>,
 }
@@ -106,6 +112,9 @@ impl Conn {
             report: None,
             dead_at: None,
             checks_answered: 0,
+            paths: Vec::new(),
+            paths_failed: Vec::new(),
+            superseded_by: None,
             channels: BTreeMap::new(),
             by_name: BTreeMap::new(),
         }
@@ -317,6 +326,26 @@ impl Sink for App {
         c.report = Some(report.clone());
         c.dead_at = Some(now);
         self.note(Event::Dead { conn });
+    }
+
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {
+        let _owner = alloc::As::owner(alloc::TEST);
+        let now = self.now;
+        self.live(conn, "a path").paths.push((now, remote, relayed));
+        self.note(Event::Path { conn, remote, relayed });
+    }
+
+    fn path_failed(&mut self, conn: ConnHandle, _socket: u16, remote: SocketAddr) {
+        let _owner = alloc::As::owner(alloc::TEST);
+        self.live(conn, "a failed path").paths_failed.push(remote);
+        self.note(Event::PathFailed { conn, remote });
+    }
+
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {
+        let _owner = alloc::As::owner(alloc::TEST);
+        let c = self.live(conn, "giving way");
+        assert_eq!(c.status, Status::Connecting, "a connection that was agreed gives way");
+        c.superseded_by = Some(by);
     }
 
     fn channel_request(

@@ -6,7 +6,7 @@ use super::flow::{Flow, Pump, Pumped};
 use super::pattern;
 use super::rng::Rng;
 use super::tls;
-use super::world::{NodeId, Packet};
+use super::world::{NodeId, Packet, relay_addr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub over: Over,
     /// Answers ConnectionRequests.
     pub listen: bool,
+    /// Answers those that come over the relay.
+    pub listen_relay: bool,
     pub identity: Identity,
     /// What a host asks of its clients.
     pub client_auth: ClientAuth,
@@ -72,6 +74,7 @@ impl NodeConfig {
         Self {
             over: Over::Datagrams,
             listen: false,
+            listen_relay: false,
             identity: tls::client_id().clone(),
             client_auth: ClientAuth::None,
             // Links carry what they are given unless a test says otherwise: Ethernet's packets.
@@ -158,6 +161,8 @@ pub struct Node {
     pub addr: SocketAddr,
     /// The local address it is told.
     pub local: Option<IpAddr>,
+    /// The translator it stands behind.
+    pub nat: Option<usize>,
     pub alive: bool,
     /// Origin of its time on the world's clock, in nanoseconds before zero.
     offset: u64,
@@ -219,6 +224,7 @@ impl Node {
             policy: Policy::default(),
             addr,
             local: id.is_multiple_of(2).then_some(addr.ip()),
+            nat: None,
             alive: true,
             offset,
             heap_base,
@@ -358,9 +364,10 @@ impl Node {
                 self.bytes_out += segment.len() as u64;
                 self.per_remote.entry(t.remote).or_default().1 += segment.len() as u64;
                 let data = segment.to_vec();
+                let relayed = t.socket == limits::RELAY_SOCKET;
                 packets.push(Packet {
                     sent_at: now,
-                    from: self.addr,
+                    from: if relayed { relay_addr(self.id) } else { self.addr },
                     to: t.remote,
                     ecn: t.ecn,
                     data,
@@ -378,6 +385,11 @@ impl Node {
         let segments = t.len.div_ceil(t.segment);
         assert!(segments <= self.config.max_segments, "{name}: {segments} segments");
         assert!(!t.probe || segments == 1, "{name}: a probe in {segments} segments");
+        if t.socket == limits::RELAY_SOCKET {
+            assert!(segments == 1, "{name}: {segments} segments for the relay");
+            assert!(t.len <= limits::RELAY_PACKET, "{name}: {} bytes for the relay", t.len);
+            assert!(!t.probe, "{name}: a size probe for the relay");
+        }
         let largest = self.config.connection.max_packet;
         assert!(t.segment <= largest, "{name}: packet of {} bytes", t.segment);
         if t.probe {
@@ -706,6 +718,11 @@ fn endpoint(
         let listener = ListenerConfig { tls, connection: None };
         endpoint.listen(0, listener.clone()).expect("listen");
         endpoint.listen_stream(0, listener, true).expect("listen");
+    }
+    if config.listen_relay {
+        let tls = tls::host_tls(&config.identity, &config.client_auth);
+        let listener = ListenerConfig { tls, connection: None };
+        endpoint.listen(limits::RELAY_SOCKET, listener).expect("listen");
     }
     endpoint
 }

@@ -8,14 +8,16 @@
 use super::alloc;
 use super::app::{App, Event};
 use super::link::Link;
+use super::nat::Nat;
 use super::node::{Node, NodeConfig};
 use super::rng::{Rng, mix};
 use super::tcp::{Carried, Tcp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use trunkline_proto::endpoint::{Ecn, Endpoint, Routed, RxMeta};
 use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::limits::RELAY_SOCKET;
 use trunkline_proto::time::{Duration, Instant};
 
 /// Number of a node in its world.
@@ -70,6 +72,12 @@ pub struct World {
     /// Behaviour of the path between two nodes that has none of its own.
     pub link: Link,
     links: BTreeMap<(NodeId, NodeId), Link>,
+    pub nats: Vec<Nat>,
+    /// The relay of an event source: each node's way to it and on to the other node.
+    pub relay: Link,
+    relays: BTreeMap<NodeId, Link>,
+    /// Packets that went over the relay.
+    pub relayed: u64,
     hook: Option<Hook>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     flights: BTreeMap<u64, Packet>,
@@ -100,6 +108,10 @@ impl World {
             nodes: Vec::new(),
             link: Link::default(),
             links: BTreeMap::new(),
+            nats: Vec::new(),
+            relay: Link::with_delay(Duration::from_millis(25)),
+            relays: BTreeMap::new(),
+            relayed: 0,
             hook: None,
             queue: BinaryHeap::new(),
             flights: BTreeMap::new(),
@@ -128,6 +140,16 @@ impl World {
     /// The path from one node to another, for changes.
     pub fn path(&mut self, from: NodeId, to: NodeId) -> &mut Link {
         self.links.entry((from, to)).or_insert_with(|| self.link.clone())
+    }
+
+    /// Puts a node behind a translator; several can stand behind one.
+    pub fn behind(&mut self, node: NodeId, nat: usize) {
+        self.nodes[node].nat = Some(nat);
+    }
+
+    /// The path over the relay from one node, for changes.
+    pub fn relay_from(&mut self, node: NodeId) -> &mut Link {
+        self.relays.entry(node).or_insert_with(|| self.relay.clone())
     }
 
     /// Changes both directions between two nodes.
@@ -265,6 +287,12 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, mut packet: Packet) {
+        if let Some(nat) = self.nodes[from].nat
+            && !is_relay(packet.to)
+            && !self.nodes.iter().any(|n| n.addr == packet.to && n.nat == Some(nat))
+        {
+            packet.from = self.nats[nat].outbound(self.now, packet.from, packet.to);
+        }
         let (now, len) = (self.now, packet.data.len());
         self.digest = mix(self.digest ^ now.as_nanos() ^ ((len as u64) << 40) ^ from as u64);
         if self.trace {
@@ -276,12 +304,17 @@ impl World {
             Verdict::After(delay) => return self.fly(now + delay, packet),
             Verdict::Pass => {}
         }
-        let Some(to) = self.node_at(packet.to) else {
+        let Some(to) = self.toward(from, packet.to) else {
             let entry = self.astray.entry(packet.to).or_default();
             *entry = (entry.0 + 1, entry.1 + packet.data.len() as u64);
             return;
         };
-        let link = self.links.entry((from, to)).or_insert_with(|| self.link.clone());
+        let link = if is_relay(packet.to) {
+            self.relayed += 1;
+            self.relays.entry(from).or_insert_with(|| self.relay.clone())
+        } else {
+            self.links.entry((from, to)).or_insert_with(|| self.link.clone())
+        };
         let copies = if link.duplicates(&mut self.rng) { 2 } else { 1 };
         let mut arrivals = Vec::with_capacity(copies);
         for _ in 0..copies {
@@ -307,8 +340,30 @@ impl World {
         self.flights.insert(self.sequence, packet);
     }
 
-    fn node_at(&self, addr: SocketAddr) -> Option<NodeId> {
-        self.nodes.iter().position(|n| n.addr == addr)
+    /// To which node the network carries a packet of `from`.
+    fn toward(&self, from: NodeId, to: SocketAddr) -> Option<NodeId> {
+        if let Some(node) = relay_node(to) {
+            return (node < self.nodes.len()).then_some(node);
+        }
+        if let Some(nat) = self.nats.iter().find(|n| n.ip == to.ip()) {
+            let inside = nat.behind(to.port())?;
+            return self.nodes.iter().position(|n| n.addr == inside);
+        }
+        // Addresses behind a translator mean something only there.
+        let near = |n: &Node| n.nat.is_none() || n.nat == self.nodes[from].nat;
+        self.nodes.iter().position(|n| n.addr == to && near(n))
+    }
+
+    /// The node and its socket at which a packet arrives, if it is let in.
+    fn admit(&mut self, packet: &Packet) -> Option<(NodeId, u16)> {
+        if let Some(node) = relay_node(packet.to) {
+            return Some((node, RELAY_SOCKET));
+        }
+        let mut to = packet.to;
+        if let Some(nat) = self.nats.iter_mut().find(|n| n.ip == to.ip()) {
+            to = nat.inbound(self.now, to.port(), packet.from)?;
+        }
+        self.nodes.iter().position(|n| n.addr == to).map(|node| (node, 0))
     }
 
     /// Everything that arrives now, in one batch per node.
@@ -325,16 +380,12 @@ impl World {
                 continue;
             }
             let Some(mut packet) = self.flights.remove(&sequence) else { continue };
-            let Some(to) = self.node_at(packet.to).filter(|to| self.nodes[*to].alive) else {
+            let Some((to, socket)) = self.admit(&packet).filter(|to| self.nodes[to.0].alive) else {
                 continue;
             };
             self.delivered += 1;
-            let meta = RxMeta {
-                socket: 0,
-                remote: packet.from,
-                local: self.nodes[to].local,
-                ecn: packet.ecn,
-            };
+            let local = self.nodes[to].local.filter(|_| socket != RELAY_SOCKET);
+            let meta = RxMeta { socket, remote: packet.from, local, ecn: packet.ecn };
             if self.trace {
                 let name = self.nodes[to].name;
                 println!("{:>12} {name} receives {}", at.as_nanos() / 1_000, packet.data.len());
@@ -449,6 +500,21 @@ fn summary(piece: &Carried) -> String {
         Piece::Bytes(bytes) => format!("{} to {}: {} bytes", piece.0, piece.1, bytes.len()),
         other => format!("{} to {}: {other:?}", piece.0, piece.1),
     }
+}
+
+/// The address that stands for a node at the relay.
+pub fn relay_addr(node: NodeId) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, node as u16 + 1).into(), 1)
+}
+
+fn relay_node(addr: SocketAddr) -> Option<NodeId> {
+    let IpAddr::V6(ip) = addr.ip() else { return None };
+    let segments = ip.segments();
+    (segments[0] == 0x100 && segments[7] > 0).then(|| usize::from(segments[7]) - 1)
+}
+
+fn is_relay(addr: SocketAddr) -> bool {
+    relay_node(addr).is_some()
 }
 
 /// A packet in a few words, for traces.

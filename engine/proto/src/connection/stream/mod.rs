@@ -302,7 +302,7 @@ impl Connection {
                 self.authentication = Authentication::Done;
                 self.establish(now, sink);
             }
-            Role::Host => self.on_authentication_request(&[], sink),
+            Role::Host => self.on_authentication_request(now, &[], sink),
         }
     }
 
