@@ -4,130 +4,11 @@
 
 mod common;
 
+use common::person::{Person, here};
 use common::source::Source;
-use common::{Home, PATIENCE, run, signal, text, wait};
-use nix::pty::openpty;
-use serde_json::Value;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use common::{Home, PATIENCE, run, signal, text};
 use std::thread;
 use std::time::{Duration, Instant};
-
-fn here(command: &Command) -> Command {
-    let mut same = Command::new(command.get_program());
-    same.args(command.get_args()).stdin(Stdio::null());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => same.env(key, value),
-            None => same.env_remove(key),
-        };
-    }
-    same
-}
-
-/// A chat with a way to type and everything that it has shown.
-struct Person {
-    child: Child,
-    keyboard: Keyboard,
-    screen: Arc<Mutex<String>>,
-}
-
-enum Keyboard {
-    Terminal(File),
-    Pipe(ChildStdin),
-}
-
-impl Person {
-    fn at_terminal(home: &Home, args: &[&str]) -> Self {
-        let pty = openpty(None, None).unwrap();
-        let mut command = home.trunkline();
-        command.arg("chat").args(args);
-        command.stdin(Stdio::from(pty.slave.try_clone().unwrap()));
-        command.stdout(Stdio::from(pty.slave.try_clone().unwrap()));
-        command.stderr(Stdio::from(pty.slave));
-        let child = command.spawn().unwrap();
-        // What keeps the slave open in this process ends here, so that the reader sees the end.
-        drop(command);
-        let master = File::from(pty.master);
-        let keyboard = Keyboard::Terminal(master.try_clone().unwrap());
-        Self { child, keyboard, screen: watch(master) }
-    }
-
-    /// With `--json`.
-    fn at_pipe(home: &Home, args: &[&str]) -> Self {
-        let mut command = home.trunkline();
-        command.args(["chat", "--json"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let screen = watch(child.stdout.take().unwrap());
-        let keyboard = Keyboard::Pipe(child.stdin.take().unwrap());
-        Self { child, keyboard, screen }
-    }
-
-    fn types(&mut self, line: &str) {
-        let line = format!("{line}\n");
-        match &mut self.keyboard {
-            Keyboard::Terminal(to) => to.write_all(line.as_bytes()).unwrap(),
-            Keyboard::Pipe(to) => to.write_all(line.as_bytes()).unwrap(),
-        }
-    }
-
-    fn screen(&self) -> String {
-        self.screen.lock().unwrap().clone()
-    }
-
-    fn sees(&self, what: &str) {
-        self.waits(what, |screen| screen.contains(what));
-    }
-
-    fn waits(&self, what: &str, f: impl Fn(&str) -> bool) {
-        let start = Instant::now();
-        while !f(&self.screen()) {
-            assert!(start.elapsed() < PATIENCE, "no `{what}`; on the screen:\n{}", self.screen());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The events of `--json` of one kind.
-    fn events(&self, kind: &str) -> Vec<Value> {
-        let all = self.screen();
-        let whole = all.rfind('\n').map_or("", |end| &all[..end]);
-        let events = whole.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
-        events.filter(|event| event["event"] == kind).collect()
-    }
-
-    fn waits_for_event(&self, kind: &str, field: &str, value: impl Into<Value>) {
-        let value = value.into();
-        self.waits(&format!("{kind} {field} {value}"), |_| {
-            self.events(kind).iter().any(|event| event[field] == value)
-        });
-    }
-
-    fn exit(&mut self) -> i32 {
-        let status = wait(&mut self.child, PATIENCE);
-        status.unwrap_or_else(|| panic!("no end; {}", self.screen())).code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Person {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn watch(mut from: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
-    let screen = Arc::new(Mutex::new(String::new()));
-    let shown = screen.clone();
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            shown.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
-        }
-    });
-    screen
-}
 
 /// Two people at two terminals type the same code, talk, and one of them leaves.
 #[test]
@@ -212,8 +93,10 @@ fn the_one_who_creates_the_code_waits() {
     let mut people = [one, two];
     loop {
         assert!(start.elapsed() < PATIENCE);
-        let ended = people.iter_mut().find(|p| p.child.try_wait().unwrap().is_some());
-        if let Some(person) = ended {
+        for person in &mut people {
+            if person.child.try_wait().unwrap().is_none() {
+                continue;
+            }
             assert_eq!(person.exit(), 3, "{}", person.screen());
             let ended = &person.events("ended")[0];
             assert_eq!(ended["reason"], "somebody else has come with this code");
