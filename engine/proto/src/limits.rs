@@ -113,6 +113,10 @@ pub const MAX_PATH_CHALLENGES: usize = 4;
 
 /// Direct paths of one connection that are tried at once.
 pub const MAX_PATH_PROBES: usize = 4;
+/// Addresses of its own, and addresses under which others see it, that a peer tells.
+pub const MAX_ROUTE_CANDIDATES: usize = 16;
+/// Addresses of the peer that one search for a route has looked at, those told and those met.
+pub const MAX_ROUTE_ADDRESSES: usize = 64;
 /// Number of the socket that stands for the relay of an event source.
 pub const RELAY_SOCKET: u16 = 0xFFFE;
 /// Largest packet that a relay carries, in bytes.

@@ -336,6 +336,7 @@ impl Connection {
         self.keys = Some(Box::new(keys));
         self.ids.set_first_peer(e.peer_id, p.reset_token);
         self.note_peer_id(e.peer_id);
+        self.note_exporter(&e.exporter);
         if let Some(token) = p.reset_token {
             shared.remember_token(token, self.handle.slot);
         }

@@ -50,6 +50,8 @@ pub(crate) struct Route {
     /// The relay is to do, whenever the peer agrees.
     settled: bool,
     moved_at: Option<Instant>,
+    /// What both sides and nobody else know, for the search.
+    key: Option<[u8; 32]>,
     began: Instant,
     agreed: Option<Instant>,
     /// Client: who we are to the peer.
@@ -71,6 +73,7 @@ impl Route {
             distrusted: None,
             settled: false,
             moved_at: None,
+            key: None,
             began: now,
             agreed: None,
             own: None,
@@ -104,6 +107,18 @@ impl Connection {
 
     fn route_mut(&mut self) -> Result<&mut Route, ApiError> {
         self.route.as_deref_mut().ok_or(ApiError::NoConnection("it was not made over a relay"))
+    }
+
+    /// Keeps what the two sides share, for [`Self::route_key`].
+    pub(super) fn note_exporter(&mut self, exporter: &[u8; 32]) {
+        if let Some(route) = &mut self.route {
+            route.key = Some(crate::crypto::route_key(exporter));
+        }
+    }
+
+    /// The key of the search for routes, once the handshake has made one.
+    pub(crate) fn route_key(&self) -> Option<[u8; 32]> {
+        self.route.as_ref()?.key
     }
 
     // ---- status

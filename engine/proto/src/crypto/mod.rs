@@ -7,10 +7,12 @@ pub mod credential;
 pub mod keys;
 pub mod replay;
 pub mod rng;
+mod route;
 pub mod token;
 
 pub use credential::{Credential, CredentialError, CredentialIssuer, CredentialVerifier, Grant};
 pub use keys::{DataKeys, OpenError, Opened, SealError};
 pub use replay::ReplayWindow;
 pub use rng::Rng;
+pub(crate) use route::route_key;
 pub use token::{ConnIdCodec, IdParts, ResetTokens, RetryOrigin, RetryTokens, shard_of};

@@ -82,6 +82,13 @@ impl Endpoint {
         Ok(handle)
     }
 
+    /// The key of a [`RouteFinder`](crate::rendezvous::route::RouteFinder) for this connection, the
+    /// same on both sides and known to nobody else. `None` before the peer has proved itself, and
+    /// when the connection was not made over a relay.
+    pub fn route_key(&self, conn: ConnHandle) -> Option<[u8; 32]> {
+        self.open(conn).and_then(Connection::route_key)
+    }
+
     /// Asks a direct path to the peer whether it works. When it does, a client moves there and a
     /// host follows its client; [`Sink::path`] tells, or [`Sink::path_failed`] when no answer came
     /// in time. Before the peer agrees the question waits.

@@ -14,6 +14,7 @@
 //! | [`token`] | access tokens: minted with a key, checked without a database |
 //! | [`event_source`] | the server's part: who is there, who may write to whom, limits, routing |
 //! | [`relay`] | the message that carries a packet from client to client by way of the event source |
+//! | [`route`] | finds direct paths between two clients that are connected over the relay |
 //! | [`stun`] | tells clients the address under which they are seen |
 //! | [`presence`] | devices of a local network announce themselves and are found |
 
@@ -24,6 +25,7 @@ pub mod pairing;
 pub mod presence;
 mod rate;
 pub mod relay;
+pub mod route;
 pub mod stun;
 pub mod token;
 
