@@ -55,6 +55,9 @@ pub enum Command {
     /// Find devices of the local network that announce themselves.
     #[command(after_help = crate::discover::HELP)]
     Discover(crate::discover::DiscoverArgs),
+    /// Talk with one other person, who has the same code.
+    #[command(after_help = crate::chat::HELP)]
+    Chat(crate::chat::ChatArgs),
     /// Run an event source: the server over which clients find each other and pair.
     #[command(after_help = crate::event_source::HELP)]
     EventSource(crate::event_source::EventSourceArgs),

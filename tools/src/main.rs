@@ -3,6 +3,7 @@
 mod address;
 mod announce;
 mod bench;
+mod chat;
 mod cli;
 mod discover;
 mod engine;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Discover(args) => discover::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::EventSource(args) => event_source::run(args, cli.log.as_deref()),
         Command::Token(args) => token::run(args),
     };

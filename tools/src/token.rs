@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline::rendezvous::{
-    AppId, ClientPattern, Grant, KeyRing, PairingRole, RoleSet, TokenError, dangerous_inspect,
+    AccessToken, AppId, ClientPattern, Grant, KeyRing, PairingRole, RoleSet, TokenError,
+    dangerous_inspect,
 };
 
 /// Bytes of a secret that we make.
@@ -123,7 +124,7 @@ fn pattern(text: &str) -> Result<ClientPattern, String> {
 }
 
 /// A number of seconds, minutes, hours or days, from one second to ten years.
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub fn lifetime(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time such as 90s, 15m, 12h or 30d".to_owned();
     let (number, unit) =
         text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
@@ -163,7 +164,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     bytes.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
-fn unix_s() -> u64 {
+pub fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -205,17 +206,21 @@ fn write_key(path: &Path, text: &str) -> Result<(), Failure> {
     })
 }
 
-fn mint(args: &MintArgs) -> Result<Exit, Failure> {
+/// A token signed with the key of a file.
+pub fn sign(key: &KeyFile, grant: &Grant) -> Result<AccessToken, Failure> {
     let mut keys = KeyRing::new();
-    add_key(&mut keys, &args.key)?;
+    add_key(&mut keys, key)?;
+    keys.mint(&key.id, grant).map_err(|e| Failure::local(format!("no token: {e}")))
+}
+
+fn mint(args: &MintArgs) -> Result<Exit, Failure> {
     let grant = Grant {
         app: args.app.clone(),
         clients: args.client.clone(),
         roles: RoleSet::of(&args.role).unwrap_or(RoleSet::ALL),
         expires_s: unix_s() + args.ttl.as_secs(),
     };
-    let token =
-        keys.mint(&args.key.id, &grant).map_err(|e| Failure::local(format!("no token: {e}")))?;
+    let token = sign(&args.key, &grant)?;
     let mut object = describe(&args.key.id, &grant);
     object["token"] = json!(token.as_str());
     print(args.json, &object, token.as_str())?;

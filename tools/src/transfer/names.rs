@@ -69,17 +69,23 @@ pub fn alternative(name: &str, n: u32) -> String {
 /// Text of a stranger made safe for a terminal: control characters escaped, length bounded.
 pub fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 300;
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars().take(MAX_CHARS) {
+    let mut out = escaped(text.chars().take(MAX_CHARS));
+    if text.chars().nth(MAX_CHARS).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// The same for text of any length.
+pub fn escaped(text: impl Iterator<Item = char>) -> String {
+    let mut out = String::new();
+    for c in text {
         // Directional overrides could make a line read as something else.
         if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
-    }
-    if text.chars().nth(MAX_CHARS).is_some() {
-        out.push('…');
     }
     out
 }

@@ -1,6 +1,9 @@
 //! Runs the built binary in folders of its own.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod nat;
+pub mod person;
+pub mod source;
 pub mod veth;
 
 use serde_json::Value;

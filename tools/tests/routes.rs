@@ -1,0 +1,94 @@
+//! Two people behind NATs, in network namespaces (Linux, root, iproute2, nftables): what the STUN
+//! answers of the event source tell them, and that they reach each other.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::nat::{Lab, Nat, OUTSIDE, PRIVATE, PUBLIC, PUBLIC_TOO};
+use common::person::Person;
+use common::source::Source;
+use common::{Home, PATIENCE, run, text};
+use std::process::Command;
+
+/// The networks, or `None` with a word on standard error.
+fn lab(kinds: [Nat; 2]) -> Option<Lab> {
+    match Lab::new(kinds) {
+        Ok(lab) => Some(lab),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+/// Asks the event source at each of `addresses` from one socket; the addresses that it was told.
+fn seen(lab: &Lab, side: usize, addresses: &[String]) -> Vec<(String, u16)> {
+    const ASK: &str = "\
+import socket, sys, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.5)
+for target in sys.argv[1:]:
+    host, port = target.rsplit(':', 1)
+    for attempt in range(40):
+        s.sendto(bytes.fromhex('000100002112a442') + b'transaction!', (host, int(port)))
+        try:
+            answer = s.recv(100)
+        except socket.timeout:
+            continue
+        assert answer[:4] == bytes.fromhex('0101000c') and answer[8:20] == b'transaction!'
+        port = struct.unpack('>H', answer[26:28])[0] ^ 0x2112
+        ip = bytes(a ^ b for a, b in zip(answer[28:32], bytes.fromhex('2112a442')))
+        print(socket.inet_ntoa(ip), port)
+        break
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", ASK]).args(addresses);
+    let output = run(&mut lab.at(side, &python), PATIENCE);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let lines = lines.lines().map(|line| line.split_once(' ').unwrap());
+    lines.map(|(ip, port)| (ip.to_owned(), port.parse().unwrap())).collect()
+}
+
+/// A client learns from the event source how it is seen outside, and from two of its addresses what
+/// kind of NAT it is behind.
+#[test]
+fn clients_behind_nats_learn_how_they_are_seen() {
+    let Some(lab) = lab([Nat::Cone, Nat::Symmetric]) else { return };
+    let home = Home::new();
+    let source = Source::start(&home, "0.0.0.0:7472", |command| lab.between(command));
+    assert!(source.address.ends_with(":7472"));
+    let addresses = [PUBLIC, PUBLIC_TOO, "203.0.113.5"].map(|ip| format!("{ip}:7472"));
+    for (side, kind) in [(0, Nat::Cone), (1, Nat::Symmetric)] {
+        let seen = seen(&lab, side, &addresses);
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen.iter().all(|(ip, _)| ip == OUTSIDE[side]), "{seen:?}");
+        let ports: std::collections::HashSet<u16> = seen.iter().map(|(_, port)| *port).collect();
+        assert_eq!(ports.len() == 1, kind == Nat::Cone, "{kind:?}: {ports:?}");
+    }
+    // Another NAT in the same place maps as its kind does.
+    lab.replace(1, Nat::Cone).unwrap();
+    let seen = seen(&lab, 1, &addresses);
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
+}
+
+/// Two people behind NATs, of both kinds, that let nothing in: they talk.
+#[test]
+fn two_people_behind_nats_talk() {
+    for kinds in [[Nat::Cone, Nat::Cone], [Nat::Symmetric, Nat::Symmetric]] {
+        let Some(lab) = lab(kinds) else { return };
+        let home = Home::new();
+        let listen = format!("{PUBLIC}:7472");
+        let source = Source::start(&home, &listen, |command| lab.between(command));
+        let code = source.code(&home);
+        let person =
+            |side| Person::elsewhere(&home, &["--pair", &code], |command| lab.at(side, command));
+        let (mut one, mut two) = (person(0), person(1));
+        one.types(&format!("from {}", PRIVATE[0]));
+        two.types(&format!("from {}", PRIVATE[1]));
+        one.waits_for_event("line", "text", format!("from {}", PRIVATE[1]));
+        two.waits_for_event("line", "text", format!("from {}", PRIVATE[0]));
+        one.types("/quit");
+        assert_eq!(one.exit(), 0);
+    }
+}
