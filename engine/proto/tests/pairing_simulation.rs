@@ -41,6 +41,10 @@ impl Outlet<Key> for Out {
         true
     }
 
+    fn relay(&mut self, client: Key, _: &[u8]) -> bool {
+        panic!("a packet for {client:?}, where none is sent");
+    }
+
     fn abort(&mut self, client: Key, reason: Abort, _: &str) {
         self.0.push(Arrival::Aborted(client, reason));
     }
