@@ -311,16 +311,34 @@ proptest! {
         prop_assert_eq!(Message::decode(&body, role, &KEY), Ok(message));
     }
 
-    /// Under the right key, as only the peer has it: no panic, and no more than the bounds.
+    /// Under the right key, as only the peer has it: refused or taken, within the bounds, and the
+    /// search goes on.
     #[test]
-    fn any_body_of_the_peer_is_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_body_of_the_peer_is_taken_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(), whole: bool,
+    ) {
+        let mut bytes = example().encode(Role::Host, &KEY);
+        bytes.truncate(bytes.len() - 18);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
         let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &KEY), &bytes);
-        let mut body = bytes;
-        body.extend([0xc4, 16]);
-        body.extend(&tag.as_ref()[..16]);
+        bytes.extend([0xc4, 16]);
+        bytes.extend(&tag.as_ref()[..16]);
         let mut a = finder(Role::Client, KEY);
-        let _ = a.on_event(at(0), &body);
-        prop_assert!(Message::decode(&body, Role::Host, &KEY) != Err(RouteError::Forged) || body.len() > 18);
+        a.set_locals(at(0), &[(0, addr("10.0.0.1:1"))]);
+        let before = a.generation;
+        if a.on_event(at(0), &bytes).is_err() {
+            prop_assert_eq!((a.generation, a.peer_revision), (before, 0));
+        }
+        run(&mut a, 0, 2_000);
+        prop_assert!(outputs(&mut a).len() <= MAX_OUTPUTS);
+        prop_assert!(a.next_timeout() > at(2_000));
     }
 
     #[test]
