@@ -50,7 +50,7 @@ pub use config::{
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};
 pub use handle::{Channel, Conn, ListenerId, TimerId};
-pub use handler::{Context, Handler};
+pub use handler::{Context, Handler, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{Event, Message, PollGroup, QueuedEngine, Received};
 pub use retained::Retained;
