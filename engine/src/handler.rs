@@ -75,6 +75,7 @@
 //! A handler must not block: its shard does nothing else meanwhile.
 
 use crate::handle::{Association, Channel, Conn, OpenRequest};
+use std::net::SocketAddr;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::CloseReason;
@@ -83,6 +84,7 @@ use trunkline_proto::manager::{AssociationEvent, RequestError, ReuseKey};
 use trunkline_proto::status::Status;
 
 pub use crate::shard::context::Context;
+pub use crate::shard::stun::StunPacket;
 
 /// A channel request that was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +198,28 @@ pub trait Handler: Send + 'static {
 
     /// The peer has acknowledged all of the message that was sent with this receipt token.
     fn on_receipt(&mut self, cx: &mut Context<'_>, channel: Channel, token: u64) {}
+
+    /// A connection that was made over a relay has moved to another path, which is proven: back to
+    /// the relay, or to a direct one at `remote`.
+    fn on_path(&mut self, cx: &mut Context<'_>, conn: Conn, remote: SocketAddr, relayed: bool) {}
+
+    /// A direct path that was tried did not answer.
+    fn on_path_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        socket: u16,
+        remote: SocketAddr,
+    ) {
+    }
+
+    /// Our connection to a peer gives way to the peer's to us, made at the same time: `by`, which
+    /// is offered next.
+    fn on_superseded(&mut self, cx: &mut Context<'_>, conn: Conn, by: Conn) {}
+
+    /// A STUN packet came to a client socket: it concerns the search for direct paths of
+    /// [`PeerLink`](crate::rendezvous::PeerLink).
+    fn on_stun(&mut self, cx: &mut Context<'_>, packet: StunPacket) {}
 
     /// The connectivity check asked for with [`Context::check`] was answered.
     fn on_check_answered(&mut self, cx: &mut Context<'_>, conn: Conn) {}

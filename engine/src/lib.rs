@@ -50,7 +50,7 @@ pub use config::{
 pub use engine::{Engine, Listener, ShutdownReport};
 pub use error::{EngineError, Full};
 pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
-pub use handler::{Context, Discontent, Handler, Opened};
+pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{Event, Message, PollGroup, QueuedEngine, Received, SendSecurity};
 pub use retained::Retained;

@@ -178,6 +178,9 @@ impl Screen {
                     let name = route.name();
                     self.print("route", json!({"route": name}), &format!("* {}", route.words()))?;
                 }
+                Show::Link(status) => {
+                    self.note("link", json!({"status": format!("{status:?}")}))?;
+                }
                 Show::Arrived => self.print("arrived", json!({}), "* the other one is there")?,
                 Show::Heard(text) => {
                     let safe = escaped(text.chars());

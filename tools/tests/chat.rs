@@ -122,8 +122,9 @@ fn mistakes_have_exit_codes() {
     assert_eq!(code(&["--create", "--source", "x", "--pin", &source.fingerprint]).0, 2, "no key");
     // A token that the event source does not know.
     let spoiled = format!("{}AAAA", &good[..good.len() - 4]);
-    let (exit, why) = code(&["--pair", &spoiled]);
-    assert_eq!(exit, 3, "{why}");
+    let mut person = Person::at_pipe(&home, &["--pair", &spoiled]);
+    assert_eq!(person.exit(), 3, "{}", person.screen());
+    let why = person.events("ended")[0]["reason"].as_str().unwrap().to_owned();
     assert!(why.contains("invalid_access_token"), "{why}");
-    assert!(!why.contains("tk1."), "no token is shown");
+    assert!(!person.screen().contains("tk1."), "no token is shown");
 }

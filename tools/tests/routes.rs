@@ -72,23 +72,84 @@ fn clients_behind_nats_learn_how_they_are_seen() {
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
 }
 
-/// Two people behind NATs, of both kinds, that let nothing in: they talk.
-#[test]
-fn two_people_behind_nats_talk() {
-    for kinds in [[Nat::Cone, Nat::Cone], [Nat::Symmetric, Nat::Symmetric]] {
-        let Some(lab) = lab(kinds) else { return };
-        let home = Home::new();
+/// An event source between two people behind NATs of these kinds.
+struct Setting {
+    lab: Lab,
+    home: Home,
+    source: Source,
+    code: String,
+}
+
+impl Setting {
+    fn new(kinds: [Nat; 2]) -> Option<Self> {
+        let (lab, home) = (lab(kinds)?, Home::new());
         let listen = format!("{PUBLIC}:7472");
         let source = Source::start(&home, &listen, |command| lab.between(command));
         let code = source.code(&home);
-        let person =
-            |side| Person::elsewhere(&home, &["--pair", &code], |command| lab.at(side, command));
-        let (mut one, mut two) = (person(0), person(1));
-        one.types(&format!("from {}", PRIVATE[0]));
-        two.types(&format!("from {}", PRIVATE[1]));
-        one.waits_for_event("line", "text", format!("from {}", PRIVATE[1]));
-        two.waits_for_event("line", "text", format!("from {}", PRIVATE[0]));
-        one.types("/quit");
-        assert_eq!(one.exit(), 0);
+        Some(Self { lab, home, source, code })
     }
+
+    fn people(&self) -> [Person; 2] {
+        assert_eq!(self.source.address, format!("{PUBLIC}:7472"));
+        [0, 1].map(|side| {
+            let args = ["--pair", self.code.as_str()];
+            Person::elsewhere(&self.home, &args, |command| self.lab.at(side, command))
+        })
+    }
+}
+
+/// Each says something, which the other hears.
+fn talk(people: &mut [Person; 2], about: &str) {
+    for side in [0, 1] {
+        people[side].types(&format!("{about} from {}", PRIVATE[side]));
+    }
+    for side in [0, 1] {
+        people[1 - side].waits_for_event("line", "text", format!("{about} from {}", PRIVATE[side]));
+    }
+}
+
+fn statuses(person: &Person) -> Vec<String> {
+    let all = person.events("link");
+    all.iter().map(|event| event["status"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Behind different NATs that map as cones do: a direct connection.
+#[test]
+fn behind_different_cone_nats_the_connection_is_direct() {
+    let Some(setting) = Setting::new([Nat::Cone, Nat::Cone]) else { return };
+    let mut people = setting.people();
+    talk(&mut people, "before");
+    for person in &people {
+        person.waits_for_event("route", "route", "direct");
+    }
+    // The status passes through all that there is; who accepts begins with the second.
+    let mut seen: Vec<Vec<String>> = people.iter().map(statuses).collect();
+    seen.sort_by_key(Vec::len);
+    assert_eq!(seen[1], ["Connecting", "FindingRoute", "Connected"], "{seen:?}");
+    assert_eq!(seen[0], ["FindingRoute", "Connected"], "{seen:?}");
+    // Without the event source, too.
+    let Setting { source, .. } = setting;
+    drop(source);
+    talk(&mut people, "directly");
+    people[0].types("/quit");
+    assert_eq!(people[0].exit(), 0);
+}
+
+/// Behind symmetric NATs on both sides: relayed, and direct when one NAT gives way to another.
+#[test]
+fn behind_symmetric_nats_it_is_relayed_and_then_direct_when_a_nat_is_replaced() {
+    let Some(setting) = Setting::new([Nat::Symmetric, Nat::Symmetric]) else { return };
+    let mut people = setting.people();
+    for person in &people {
+        person.waits_for_event("route", "route", "relayed");
+    }
+    talk(&mut people, "relayed");
+    for person in &people {
+        assert!(!person.events("route").iter().any(|event| event["route"] == "direct"));
+    }
+    setting.lab.replace(0, Nat::Open).unwrap();
+    for person in &people {
+        person.waits_for_event("route", "route", "direct");
+    }
+    talk(&mut people, "directly");
 }

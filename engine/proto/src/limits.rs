@@ -139,7 +139,7 @@ pub const MAX_ACCESS_TOKEN: usize = 512;
 /// Keys of access tokens known at once.
 pub const MAX_TOKEN_KEYS: usize = 64;
 /// Largest packet that an event source relays from one client to another.
-pub const MAX_RELAY_PACKET: usize = MIN_PACKET;
+pub const MAX_RELAY_PACKET: usize = RELAY_PACKET;
 /// Longest message of the relay, in bytes: the packet, and the name of a client with its length.
 pub const MAX_RELAY_MESSAGE: usize = 1 + MAX_CLIENT_ID + MAX_RELAY_PACKET;
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | a client on a thread of its own | [`PairingClient`] |
 //! | a client inside a [`Handler`](crate::Handler), beside other connections | [`Session`] |
+//! | a connection of its own with the partner | [`PeerLink`], beside the session |
 //! | a server | [`EventSourceServer`] |
 //!
 //! The machines themselves are in `trunkline_proto::rendezvous`, and know no engine.
@@ -59,16 +60,19 @@
 //! ```
 
 mod client;
+mod peer;
 mod server;
 mod session;
 mod table;
 
 pub use client::{PairingClient, PairingClientConfig};
+pub use peer::{PeerConfig, PeerLink};
 pub use server::{EventSourceServer, ServerStats};
 pub use session::{Session, SessionConfig};
 
 pub use trunkline_proto::rendezvous::event_source::{BUSY, Counter};
 pub use trunkline_proto::rendezvous::pairing::Sent;
+pub use trunkline_proto::rendezvous::route::RouteConfig;
 pub use trunkline_proto::rendezvous::token::{
     AccessToken, ClientPattern, Grant, KeyRing, RoleSet, TokenError, dangerous_inspect,
 };

@@ -10,6 +10,7 @@ use crate::config::{ConnectConfig, Reuse};
 use crate::handle::{Channel, Conn, TimerId};
 use crate::handler::Context;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::limits::MAX_RELAY_PACKET;
@@ -100,6 +101,16 @@ impl Session {
     /// The machine, to be looked at.
     pub const fn pairing(&self) -> &Pairing {
         &self.pairing
+    }
+
+    /// Addresses of the event source.
+    pub fn sources(&self) -> &[SocketAddr] {
+        &self.source.remotes
+    }
+
+    /// The channel of packets, if there is one.
+    pub const fn relay_channel(&self) -> Option<Channel> {
+        self.relay.channel
     }
 
     /// The connection to the event source, if there is one.

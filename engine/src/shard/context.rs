@@ -5,6 +5,9 @@ mod managed;
 use super::bind::bind_links;
 use super::control::{AddListener, listener_config};
 use super::core::Core;
+use super::relay::Relays;
+use super::sockets::Family;
+use super::stun::StunPacket;
 use crate::Listener;
 use crate::buf::{Retainer, SendBuf};
 use crate::config::{ConnectConfig, ListenConfig};
@@ -12,10 +15,13 @@ use crate::error::EngineError;
 use crate::handle::{Channel, Conn, ListenerId, TimerId};
 use crate::retained::{Block, Retained};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::limits::RELAY_SOCKET;
 use trunkline_proto::payload::Payload;
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
@@ -107,6 +113,63 @@ impl<'a> Context<'a> {
     pub fn connect(&mut self, config: &ConnectConfig) -> Result<Conn, ApiError> {
         let handle = self.core.connect(config)?;
         Ok(self.core.conn(handle))
+    }
+
+    pub(crate) const fn conn(&self, handle: ConnHandle) -> Conn {
+        self.core.conn(handle)
+    }
+
+    pub(crate) const fn relays(&mut self) -> &mut Relays {
+        &mut self.core.relays
+    }
+
+    /// Starts a connection to whom `relay` stands for; the addresses of `config` do not count.
+    pub(crate) fn connect_relayed(
+        &mut self,
+        relay: SocketAddr,
+        config: &ConnectConfig,
+    ) -> Result<Conn, ApiError> {
+        let handle = self.core.connect_relayed(relay, config)?;
+        Ok(self.core.conn(handle))
+    }
+
+    /// Accepts connections over relays on this shard; the address of `config` does not count.
+    pub(crate) fn listen_relayed(&mut self, config: &ListenConfig) -> Result<(), ApiError> {
+        let listener = listener_config(config, self.core.shared.key_log.clone())?;
+        self.core.endpoint.listen(RELAY_SOCKET, listener)
+    }
+
+    pub(crate) fn route_key(&self, conn: Conn) -> Option<[u8; 32]> {
+        self.core.endpoint.route_key(self.core.own(conn).ok()?)
+    }
+
+    /// The socket of direct paths of a family, and its port.
+    pub(crate) fn path_socket(&mut self, v6: bool) -> Result<(u16, u16), ApiError> {
+        self.core.path_socket(if v6 { Family::V6 } else { Family::V4 })
+    }
+
+    pub(crate) fn try_path(
+        &mut self,
+        conn: Conn,
+        socket: u16,
+        remote: SocketAddr,
+    ) -> Result<(), ApiError> {
+        let handle = self.core.own(conn)?;
+        self.core.endpoint.try_path(self.core.now, handle, socket, remote)
+    }
+
+    pub(crate) fn use_relay(&mut self, conn: Conn) -> Result<(), ApiError> {
+        let handle = self.core.own(conn)?;
+        self.core.endpoint.use_relay(self.core.now, handle)
+    }
+
+    pub(crate) fn fall_back(&mut self, conn: Conn) -> Result<(), ApiError> {
+        let handle = self.core.own(conn)?;
+        self.core.endpoint.fall_back(self.core.now, handle)
+    }
+
+    pub(crate) fn send_stun(&mut self, packet: StunPacket) {
+        self.core.stun.say(packet);
     }
 
     /// Host: takes a connection.

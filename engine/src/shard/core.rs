@@ -4,6 +4,7 @@ use super::ahead::Ahead;
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
 use super::log::{EventLog, block_pool};
+use super::relay::Relays;
 use super::shared::{Shared, new_send_pool};
 use super::sockets::{Family, Purpose, Sockets};
 use super::streams::Streams;
@@ -19,7 +20,7 @@ use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{Endpoint, ListenerConfig};
+use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig, SendOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub admission: Admission,
     pub ahead: Ahead,
     pub stun: Stun,
+    pub relays: Relays,
     pub log: EventLog,
     pub blocks: BlockPool,
     /// Generation of the connection in each slot that the handler closed: it hears no more of that
@@ -81,6 +83,7 @@ impl Core {
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
             ahead: Ahead::default(),
             stun: Stun::new(config.stun, now),
+            relays: Relays::default(),
             log: EventLog::default(),
             blocks: block_pool(),
             closed: Vec::new(),
@@ -138,6 +141,44 @@ impl Core {
         };
         let (reuse, handle, link) = (config.reuse, config.sec_handle, config.link);
         Ok(Target { reuse, handle, link, ..Target::new(socket, remotes, client.clone()) })
+    }
+
+    /// Starts a connection to a peer that an event source's relay reaches at `relay`.
+    pub(crate) fn connect_relayed(
+        &mut self,
+        relay: SocketAddr,
+        config: &ConnectConfig,
+    ) -> Result<ConnHandle, ApiError> {
+        if self.ending.is_some() {
+            return Err(ApiError::NoConnection("the engine is shutting down"));
+        }
+        let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
+        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
+        let client = ClientConfig {
+            tls,
+            server_name: config.server_name.clone(),
+            credential: config.credential.clone(),
+            connection: config.connection.clone(),
+        };
+        let conn = self.endpoint.connect_relayed(self.now, relay, &client)?;
+        self.counters.connections_opened.add(1);
+        Ok(conn)
+    }
+
+    /// Hands a packet to the relay. One that finds no room is lost, as on any path.
+    pub(crate) fn relay(&mut self, to: SocketAddr, packet: &[u8]) {
+        if let Some((channel, message)) = self.relays.wrap(to, packet) {
+            let (conn, key) = (channel.conn().handle(), channel.key());
+            let options = SendOptions::default();
+            let _ = self.endpoint.send(self.now, conn, key, message, options);
+        }
+    }
+
+    /// The socket of direct paths of a family, and its port.
+    pub(crate) fn path_socket(&mut self, family: Family) -> Result<(u16, u16), ApiError> {
+        let number = self.client_socket(family)?;
+        let port = self.sockets.get(number).map_or(0, |entry| entry.local.port());
+        Ok((number, port))
     }
 
     fn client_socket(&mut self, family: Family) -> Result<u16, ApiError> {

@@ -330,6 +330,12 @@ fn dispatch_rare<H: Handler>(
             };
             handler.on_incoming(cx, conn, &incoming);
         }
+        Rare::Path { remote, relayed } => handler.on_path(cx, conn, *remote, *relayed),
+        Rare::PathFailed { socket, remote } => handler.on_path_failed(cx, conn, *socket, *remote),
+        Rare::Superseded { by } => {
+            let by = cx.conn(*by);
+            handler.on_superseded(cx, conn, by);
+        }
         Rare::Request { channel, id, name, options } => {
             let request = ChannelRequest { id: *id, name, options: *options };
             handler.on_channel_request(cx, Channel::new(conn, *channel), &request);

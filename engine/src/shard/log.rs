@@ -75,6 +75,17 @@ pub(crate) enum Rare {
         server_name: Option<String>,
     },
     Dead(CloseReport),
+    Path {
+        remote: SocketAddr,
+        relayed: bool,
+    },
+    PathFailed {
+        socket: u16,
+        remote: SocketAddr,
+    },
+    Superseded {
+        by: ConnHandle,
+    },
     Request {
         channel: ChannelKey,
         id: u16,
@@ -295,6 +306,18 @@ impl Sink for Recorder<'_> {
 
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {
         self.push(Entry::Receipt { conn, channel, token });
+    }
+
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {
+        self.rare(conn, Rare::Path { remote, relayed });
+    }
+
+    fn path_failed(&mut self, conn: ConnHandle, socket: u16, remote: SocketAddr) {
+        self.rare(conn, Rare::PathFailed { socket, remote });
+    }
+
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {
+        self.rare(conn, Rare::Superseded { by });
     }
 
     fn check_answered(&mut self, conn: ConnHandle) {

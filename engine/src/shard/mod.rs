@@ -15,6 +15,7 @@
 //! | `sockets`, `limits`, `timers` | the shard's tables |
 //! | `streams` | its TCP streams |
 //! | `bind` | the sockets of a listener, for all shards |
+//! | `relay` | packets by way of an event source |
 //! | `stun` | answers to those who ask under which address they are seen |
 //! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
@@ -36,11 +37,12 @@ mod limits;
 pub(crate) mod local;
 mod log;
 pub(crate) mod mailbox;
+mod relay;
 pub(crate) mod shared;
 pub(crate) mod sockets;
 mod spin;
 pub(crate) mod streams;
-mod stun;
+pub(crate) mod stun;
 pub(crate) mod threads;
 mod timers;
 mod wait;
@@ -68,6 +70,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use trunkline_proto::endpoint::{Ecn, Routed, RxMeta, Transmit};
 use trunkline_proto::error::{CloseReason, Reason};
+use trunkline_proto::limits::RELAY_SOCKET;
 use trunkline_proto::rendezvous::stun::is_stun;
 use trunkline_proto::time::{Duration, Instant};
 
@@ -163,6 +166,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         happened += self.receive();
         happened += self.take_stream_events();
         happened += self.take_forwarded();
+        happened += self.take_relayed();
+        happened += self.hear_stun();
         happened += self.end_batch();
         self.attach_sockets();
         happened += self.empty_mailbox();
@@ -234,6 +239,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 core.stun.receive(core.now, &meta, segment, counters);
                 continue;
             }
+            if is_stun(segment) && core.sockets.is_client(socket) {
+                core.stun.hear(&meta, segment);
+                continue;
+            }
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
             {
@@ -277,6 +286,28 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         self.more = true;
         happened
+    }
+
+    /// Packets that came by way of an event source, which the handler has just handed over.
+    fn take_relayed(&mut self) -> u64 {
+        let mut happened = 0;
+        while let Some((meta, mut packet)) = self.core.relays.next() {
+            let core = &mut self.core;
+            let mut recorder = core.log.recorder(&mut core.blocks, &packet, meta.socket);
+            core.endpoint.receive(core.now, &meta, &mut packet, &mut recorder);
+            happened += self.handler.deliver(core, &packet, Source::NONE);
+        }
+        happened
+    }
+
+    /// STUN packets that came to client sockets.
+    fn hear_stun(&mut self) -> u64 {
+        let mut heard = self.core.stun.take_heard();
+        let count = heard.len() as u64;
+        if count > 0 {
+            self.handler.call_each(&mut self.core, || heard.pop_front(), H::on_stun);
+        }
+        count
     }
 
     fn end_batch(&mut self) -> u64 {
@@ -435,6 +466,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 break;
             };
             let Some(socket) = core.sockets.to_driver(train.socket) else {
+                if train.socket == RELAY_SOCKET {
+                    bytes += train.len as u64;
+                    core.relay(train.remote, &self.driver.bytes(&mut buf)[..train.len]);
+                }
                 self.driver.give_back(buf);
                 continue;
             };

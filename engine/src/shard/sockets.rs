@@ -174,6 +174,11 @@ impl Sockets {
         self.get(number).is_some_and(|e| e.stun && matches!(e.purpose, Purpose::Listen(_)))
     }
 
+    /// Whether it makes connections, rather than accepting them.
+    pub(crate) fn is_client(&self, number: u16) -> bool {
+        self.get(number).is_some_and(|e| matches!(e.purpose, Purpose::Client(_)))
+    }
+
     /// Gives the driver every socket that it does not have yet.
     pub(crate) fn attach(
         &mut self,

@@ -1,11 +1,14 @@
-//! Answers to STUN requests, at the listeners that give them: packets that belong to no connection,
-//! and go out beside those of the endpoint.
+//! STUN packets, which belong to no connection and go out beside those of the endpoint: answers to
+//! requests at the listeners that give them, and what handlers exchange with others at client
+//! sockets to find routes.
 
 use super::sockets::Sockets;
 use crate::io::{Driver, TxMeta};
 use crate::stats::ShardCounters;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use trunkline_proto::endpoint::RxMeta;
+use trunkline_proto::limits::MAX_RELAY_PACKET;
 use trunkline_proto::rendezvous::stun::{MAX_ANSWER, StunConfig, StunServer};
 use trunkline_proto::time::Instant;
 
@@ -20,15 +23,32 @@ struct Answer {
     bytes: [u8; MAX_ANSWER],
 }
 
-/// A shard's part of a STUN server.
+/// A STUN packet of or for a client socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StunPacket {
+    /// Number of the socket within the shard.
+    pub socket: u16,
+    /// The local address, where it is known.
+    pub local: Option<IpAddr>,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The packet; its first byte is 0 to 3.
+    pub packet: Box<[u8]>,
+}
+
+/// A shard's STUN packets.
 pub(crate) struct Stun {
     server: StunServer,
     waiting: Vec<Answer>,
+    heard: VecDeque<StunPacket>,
+    said: VecDeque<StunPacket>,
 }
 
 impl Stun {
     pub(crate) fn new(config: StunConfig, now: Instant) -> Self {
-        Self { server: StunServer::new(config, now), waiting: Vec::new() }
+        let server = StunServer::new(config, now);
+        let (heard, said) = (VecDeque::new(), VecDeque::new());
+        Self { server, waiting: Vec::new(), heard, said }
     }
 
     /// A datagram that may be a request.
@@ -50,27 +70,52 @@ impl Stun {
         }
     }
 
-    /// Hands answers to the driver. Those that find no buffer are gone: who asked asks again.
+    /// A packet that came to a client socket, for the handler.
+    pub(crate) fn hear(&mut self, meta: &RxMeta, packet: &[u8]) {
+        if self.heard.len() < WAITING && packet.len() <= MAX_RELAY_PACKET {
+            let RxMeta { socket, remote, local, .. } = *meta;
+            self.heard.push_back(StunPacket { socket, local, remote, packet: packet.into() });
+        }
+    }
+
+    pub(crate) fn take_heard(&mut self) -> VecDeque<StunPacket> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// A packet of the handler.
+    pub(crate) fn say(&mut self, packet: StunPacket) {
+        if self.said.len() < WAITING && packet.packet.len() <= MAX_RELAY_PACKET {
+            self.said.push_back(packet);
+        }
+    }
+
+    /// Hands answers and what the handler says to the driver. Those that find no buffer are gone: who asked asks again.
     pub(crate) fn transmit<D: Driver>(
         &mut self,
         driver: &mut D,
         sockets: &Sockets,
         counters: &ShardCounters,
     ) {
-        for answer in self.waiting.drain(..) {
-            let Some(socket) = sockets.to_driver(answer.socket) else { continue };
+        let said = self.said.drain(..).map(|p| (p.socket, p.remote, p.local, p.packet, false));
+        let answers = self.waiting.drain(..).map(|a| {
+            let bytes = a.bytes[..usize::from(a.len)].into();
+            (a.socket, a.remote, a.local, bytes, true)
+        });
+        for (socket, remote, local, bytes, answer) in answers.chain(said) {
+            let Some(socket) = sockets.to_driver(socket) else { continue };
             let Some(mut buf) = driver.lend() else {
-                counters.stun_dropped.add(1);
+                if answer {
+                    counters.stun_dropped.add(1);
+                }
                 continue;
             };
-            let len = usize::from(answer.len);
-            driver.bytes(&mut buf)[..len].copy_from_slice(&answer.bytes[..len]);
-            let Answer { remote, local, .. } = answer;
-            driver.send(
-                buf,
-                TxMeta { socket, remote, local, len, segment: len, ecn: 0, probe: false },
-            );
-            counters.stun_answered.add(1);
+            let len = bytes.len();
+            driver.bytes(&mut buf)[..len].copy_from_slice(&bytes);
+            let probe = false;
+            driver.send(buf, TxMeta { socket, remote, local, len, segment: len, ecn: 0, probe });
+            if answer {
+                counters.stun_answered.add(1);
+            }
             counters.datagrams_sent.add(1);
             counters.bytes_sent.add(len as u64);
         }

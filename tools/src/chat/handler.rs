@@ -4,22 +4,31 @@
 use super::code::{Code, Place, Seal, fill};
 use super::lines::{Heard, Lines};
 use crate::exit::{Exit, Failure};
+use crate::keygen;
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use trunkline::rendezvous::{
-    Abort, Notice, PairingConfig, PairingRole, PairingState, Session, SessionConfig,
+    Abort, Notice, PairingConfig, PairingRole, PairingState, PeerConfig, PeerLink, Session,
+    SessionConfig,
 };
 use trunkline::{
-    Channel, ChannelEnd, ChannelKind, CloseReason, Conn, ConnectConfig, Context, Duration, Handler,
-    Status, Trust,
+    Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn,
+    ConnectConfig, Context, Duration, Handler, Identity, Incoming, PeerId, Reason, Status,
+    StunPacket, Trust,
 };
 
 /// Subtype of the events that carry lines.
 const SUBTYPE: u16 = 1;
 /// What was not acknowledged is said again after this time.
 const AGAIN: Duration = Duration::from_secs(2);
-/// Token of the timer for it; those of sessions follow.
+/// Token of the timer for it.
 const AGAIN_TIMER: u64 = 0;
+/// Token of the timer of the connection with the other one; those of sessions follow.
+const LINK_TIMER: u64 = 1;
+/// Subtype of the events in which each tells the other its fingerprint.
+const FINGERPRINT: u16 = 2;
+/// Name of the channel of lines.
+const LINES_CHANNEL: &str = "lines";
 
 /// What threads tell the handler.
 #[derive(Debug)]
@@ -37,6 +46,8 @@ pub enum Show {
     State(PairingState),
     /// Lines take another way.
     Route(Route),
+    /// The connection with the other one has another status.
+    Link(Status),
     /// The other one is there.
     Arrived,
     /// It says this.
@@ -56,6 +67,10 @@ pub enum Show {
 pub enum Route {
     /// Events of the pairing, by way of the event source.
     Events,
+    /// A connection with the other one, whose packets the event source relays.
+    Relayed,
+    /// A connection with the other one, from machine to machine.
+    Direct,
 }
 
 impl Route {
@@ -63,6 +78,8 @@ impl Route {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Events => "events",
+            Self::Relayed => "relayed",
+            Self::Direct => "direct",
         }
     }
 
@@ -70,6 +87,8 @@ impl Route {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Events => "talking by way of the event source, sealed end to end",
+            Self::Relayed => "talking over a connection that the event source relays",
+            Self::Direct => "talking directly",
         }
     }
 }
@@ -85,12 +104,21 @@ pub struct ChatHandler {
     sessions: u64,
     lines: Lines,
     show: Sender<Show>,
+    identity: Identity,
+    link: PeerLink,
+    /// The other one's fingerprint, as it has told.
+    other: Option<PeerId>,
+    /// The channel of lines of the connection with the other one, once it is usable.
+    channel: Option<Channel>,
+    /// The way last shown.
+    shown: Option<Route>,
 }
 
 impl ChatHandler {
     pub fn new(code: &Code, remotes: Vec<SocketAddr>, show: Sender<Show>) -> Result<Self, Failure> {
         let mut random = [0; 8];
         fill(&mut random)?;
+        let (identity, _) = keygen::ephemeral()?;
         let mut source = ConnectConfig::new(remotes[0], Trust::Pins(vec![code.fingerprint]));
         source.remotes = remotes;
         Ok(Self {
@@ -99,9 +127,14 @@ impl ChatHandler {
             source,
             place: Place::Host,
             session: None,
-            sessions: 0,
+            sessions: LINK_TIMER,
             lines: Lines::new(u64::from_be_bytes(random)),
             show,
+            link: PeerLink::new(PeerConfig::new(identity.clone(), LINK_TIMER)),
+            identity,
+            other: None,
+            channel: None,
+            shown: None,
         })
     }
 
@@ -111,6 +144,7 @@ impl ChatHandler {
 
     fn end(&mut self, cx: &mut Context<'_>, failure: Option<Failure>) {
         if let Some(mut session) = self.session.take() {
+            self.link.leave(cx);
             session.call(cx, |pairing, now| pairing.set_active(now, false));
             self.tell(Show::Ended(failure));
         }
@@ -136,7 +170,7 @@ impl ChatHandler {
             role,
             pairing,
             timer: self.sessions,
-            relay: false,
+            relay: true,
         };
         let local = |e: trunkline::ApiError| Failure::local(e.to_string());
         let mut session = Session::new(config).map_err(local)?;
@@ -163,23 +197,120 @@ impl ChatHandler {
         }
     }
 
+    /// Calls the link with the session, and deals with what came of it.
+    fn with_link(
+        &mut self,
+        cx: &mut Context<'_>,
+        f: impl FnOnce(&mut PeerLink, &mut Context<'_>, &mut Session) -> bool,
+    ) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let ours = f(&mut self.link, cx, session);
+        if ours {
+            self.after(cx);
+        }
+        ours
+    }
+
     fn after(&mut self, cx: &mut Context<'_>) {
         while let Some(notice) = self.session.as_mut().and_then(Session::poll_notice) {
+            if let Some(session) = &mut self.session
+                && self.link.on_notice(cx, session, &notice)
+            {
+                continue;
+            }
             match notice {
                 Notice::State { new, .. } => {
                     self.tell(Show::State(new));
                     if new == PairingState::Interacting {
-                        self.tell(Show::Route(Route::Events));
+                        self.show_route(cx);
                         self.lines.greet();
+                        self.tell_fingerprint(cx);
                     }
                 }
                 Notice::Event { subtype: SUBTYPE, body, .. } => self.hear(&body),
+                Notice::Event { subtype: FINGERPRINT, body, .. } => self.learn(cx, &body),
                 Notice::Rejected { reason, .. } => tracing::info!(%reason, "rejected"),
                 Notice::Aborted(reason) => self.aborted(cx, reason),
                 _ => {}
             }
         }
+        if let Some(session) = &mut self.session {
+            self.link.pump(cx, session);
+        }
         self.speak(cx);
+    }
+
+    /// Tells the other one under which key we connect and accept.
+    fn tell_fingerprint(&mut self, cx: &mut Context<'_>) {
+        let own = self.identity.peer_id();
+        if let (Some(session), Some(body)) = (&mut self.session, self.seal.seal(self.place, &own.0))
+        {
+            let _ = session.call(cx, |p, now| p.send(now, FINGERPRINT, &body, false));
+        }
+    }
+
+    /// The other one tells its fingerprint: it has the secret of the code.
+    fn learn(&mut self, cx: &mut Context<'_>, body: &[u8]) {
+        let opened = self.seal.open(self.place.other(), body);
+        let Some(Ok(id)) = opened.map(TryInto::try_into) else { return };
+        if self.other.replace(PeerId(id)) != Some(PeerId(id)) {
+            // It has come, or has started anew, and does not know our fingerprint yet.
+            self.unlink(cx);
+            self.tell_fingerprint(cx);
+        }
+        self.link_up(cx);
+    }
+
+    /// The connection with the other one is of no use any more.
+    fn unlink(&mut self, cx: &mut Context<'_>) {
+        self.link.leave(cx);
+        self.channel_gone(cx);
+    }
+
+    /// Sees to it that there is a connection with the other one.
+    fn link_up(&mut self, cx: &mut Context<'_>) {
+        let (Some(session), Some(other)) = (&mut self.session, self.other) else { return };
+        if session.pairing().state() != PairingState::Interacting {
+            return;
+        }
+        let before = self.link.conn();
+        let error = match self.place {
+            Place::Guest => self.link.connect(cx, session, other).err().map(|e| e.to_string()),
+            Place::Host => self.link.accept(cx, session, other).err().map(|e| e.to_string()),
+        };
+        if let Some(error) = error {
+            tracing::debug!(error, "no connection with the other one yet");
+        }
+        if let Some(conn) = self.link.conn().filter(|_| before.is_none()) {
+            self.tell(Show::Link(cx.status(conn)));
+        }
+    }
+
+    /// Tells the user when lines take another way.
+    fn show_route(&mut self, cx: &Context<'_>) {
+        let relayed = |conn| cx.info(conn).is_none_or(|info| info.relayed);
+        let route = match self.channel {
+            None => Route::Events,
+            Some(channel) if relayed(channel.conn()) => Route::Relayed,
+            Some(_) => Route::Direct,
+        };
+        if self.shown.replace(route) != Some(route) {
+            self.tell(Show::Route(route));
+        }
+    }
+
+    fn channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        self.channel = Some(channel);
+        self.show_route(cx);
+        self.lines.again();
+        self.speak(cx);
+    }
+
+    fn channel_gone(&mut self, cx: &Context<'_>) {
+        if self.channel.take().is_some() {
+            self.lines.again();
+            self.show_route(cx);
+        }
     }
 
     fn aborted(&mut self, cx: &mut Context<'_>, reason: Abort) {
@@ -187,7 +318,9 @@ impl ChatHandler {
         let failure = match (reason, self.place) {
             // The other one has come, and has taken the place: now it is called.
             (Abort::ReleasedByOther, Place::Host) => {
+                self.unlink(cx);
                 self.session = None;
+                self.other = None;
                 match self.take_place(cx, Place::Guest) {
                     Ok(()) => return,
                     Err(failure) => Some(failure),
@@ -218,6 +351,12 @@ impl ChatHandler {
     /// Sends what is to be sent.
     fn speak(&mut self, cx: &mut Context<'_>) {
         while let Some(packet) = self.lines.poll() {
+            if let Some(channel) = self.channel
+                && let Some(body) = self.seal.seal(self.place, &packet)
+                && cx.send(channel, &body).is_ok()
+            {
+                continue;
+            }
             let Some(session) = &mut self.session else { return };
             // What is lost here is said again.
             if session.pairing().state() == PairingState::Interacting
@@ -247,14 +386,78 @@ impl Handler for ChatHandler {
         new: Status,
         reason: Option<&CloseReason>,
     ) {
-        self.with(cx, |session, cx| session.on_status(cx, conn, new, reason));
+        if self.link.conn() != Some(conn) {
+            self.with(cx, |session, cx| session.on_status(cx, conn, new, reason));
+            return;
+        }
+        self.tell(Show::Link(new));
+        match new {
+            Status::Connected if self.place == Place::Guest => {
+                let kind = ChannelKind::Messages;
+                let options = ChannelOptions { kind, no_delay: true, ..ChannelOptions::default() };
+                let _ = cx.open_channel(conn, LINES_CHANNEL, &options);
+            }
+            Status::ClosedByPeer | Status::ProblemDetectedLocally => self.channel_gone(cx),
+            _ => {}
+        }
+        self.with_link(cx, |link, cx, session| link.on_status(cx, session, conn, new));
+    }
+
+    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        if !self.link.on_incoming(cx, conn, incoming) {
+            let _ = cx.reject(conn, Reason::APP_REJECTED.0, "not expected");
+        }
+    }
+
+    fn on_channel_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        request: &ChannelRequest<'_>,
+    ) {
+        let fits = self.link.conn() == Some(channel.conn())
+            && request.name == LINES_CHANNEL
+            && request.options.kind == ChannelKind::Messages;
+        if !fits || cx.accept_channel(channel, &request.options).is_err() {
+            let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "not expected");
+        }
+    }
+
+    fn on_path(&mut self, cx: &mut Context<'_>, conn: Conn, remote: SocketAddr, relayed: bool) {
+        let path = (remote, relayed);
+        self.with_link(cx, |link, cx, session| link.on_path(cx, session, conn, path));
+        if self.channel.is_some() {
+            self.show_route(cx);
+        }
+    }
+
+    fn on_path_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        socket: u16,
+        remote: SocketAddr,
+    ) {
+        let path = (socket, remote);
+        self.with_link(cx, |link, cx, session| link.on_path_failed(cx, session, conn, path));
+    }
+
+    fn on_stun(&mut self, cx: &mut Context<'_>, packet: StunPacket) {
+        self.with_link(cx, |link, cx, session| link.on_stun(cx, session, &packet));
     }
 
     fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        if self.link.conn() == Some(channel.conn()) {
+            self.channel_ready(cx, channel);
+            return;
+        }
         self.with(cx, |session, cx| session.on_channel_ready(cx, channel));
     }
 
     fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
+        if self.channel == Some(channel) {
+            self.channel_gone(cx);
+        }
         self.with(cx, |session, cx| session.on_channel_closed(cx, channel, end));
     }
 
@@ -263,6 +466,11 @@ impl Handler for ChatHandler {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, channel: Channel, _: ChannelKind, m: &[u8]) {
+        if self.link.conn() == Some(channel.conn()) {
+            self.hear(m);
+            self.speak(cx);
+            return;
+        }
         self.with(cx, |session, cx| session.on_message(cx, channel, m));
     }
 
@@ -284,11 +492,21 @@ impl Handler for ChatHandler {
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        if token == LINK_TIMER {
+            self.with_link(cx, |link, cx, session| link.on_timer(cx, session, token));
+            return;
+        }
         if token != AGAIN_TIMER {
             self.with(cx, |session, cx| session.on_timer(cx, token));
             return;
         }
         cx.set_timer(AGAIN, AGAIN_TIMER);
+        if self.other.is_none() {
+            self.tell_fingerprint(cx);
+        }
+        if self.link.conn().is_none() {
+            self.link_up(cx);
+        }
         if self.lines.wants_again() {
             self.lines.again();
             self.speak(cx);

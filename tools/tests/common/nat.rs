@@ -21,12 +21,14 @@ pub const OUTSIDE: [&str; 2] = ["203.0.113.2", "203.0.113.6"];
 const GATEWAY: [&str; 2] = ["10.231.11.1", "10.231.12.1"];
 const UPLINK: [&str; 2] = ["203.0.113.1", "203.0.113.5"];
 
-/// How a NAT maps (RFC 4787 §4.1). Both let in only what answers.
+/// How a NAT maps and filters (RFC 4787 §4.1, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
-    /// One port outside for one port inside, whoever it talks to.
+    /// As [`Cone`](Self::Cone), and lets in everything.
+    Open,
+    /// One port outside for one port inside, whoever it talks to. Lets in only what answers.
     Cone,
-    /// Another port for everybody it talks to.
+    /// Another port for everybody it talks to. Lets in only what answers.
     Symmetric,
 }
 
@@ -96,9 +98,12 @@ impl Lab {
         ip(&format!("-n {host} route add default via {}", GATEWAY[side]))?;
         ip(&format!("-n {nat} route add default via {}", UPLINK[side]))?;
         forward(nat)?;
-        let how = match kind {
-            Nat::Cone => "",
-            Nat::Symmetric => " fully-random",
+        let (how, open) = match kind {
+            Nat::Open => {
+                ("", format!("iifname \"wan\" meta l4proto udp dnat to {};", PRIVATE[side]))
+            }
+            Nat::Cone => ("", String::new()),
+            Nat::Symmetric => (" fully-random", String::new()),
         };
         // What comes unasked is dropped before it is tracked to its end, as NATs at home do:
         // otherwise it would take the port that the answer to it needs.
@@ -106,7 +111,8 @@ impl Lab {
             nat,
             &format!(
                 "table ip nat {{ chain post {{ type nat hook postrouting priority srcnat; \
-                 oifname \"wan\" masquerade{how}; }} }}\n\
+                 oifname \"wan\" masquerade{how}; }} \
+                 chain pre {{ type nat hook prerouting priority dstnat; {open} }} }}\n\
                  table ip guard {{ chain input {{ type filter hook input priority filter; \
                  iifname \"wan\" drop; }} }}\n"
             ),

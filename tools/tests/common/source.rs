@@ -4,6 +4,7 @@ use super::{Home, PATIENCE, run, text};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// A running `event-source --json`, killed when dropped.
 pub struct Source {
@@ -26,13 +27,20 @@ impl Source {
         let key = format!("k1={}", path.display());
         let mut command = home.trunkline();
         command.args(["event-source", "--json", "--listen", listen, "--key", &key]);
-        let mut child = wrap(&command).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let event: Value = serde_json::from_str(&line).unwrap_or_else(|e| {
+        let start = Instant::now();
+        let (child, event) = loop {
+            let mut child = wrap(&command).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            if let Ok(event) = serde_json::from_str::<Value>(&line) {
+                break (child, event);
+            }
+            // The kernel takes a moment to let go of the port of a process that was killed.
             let _ = child.kill();
-            panic!("`{line}`: {e}")
-        });
+            let _ = child.wait();
+            assert!(start.elapsed() < PATIENCE, "the event source does not start");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        };
         let address = event["listen"][0]["address"].as_str().unwrap().to_owned();
         let fingerprint = event["fingerprint"].as_str().unwrap().to_owned();
         Self { child, listen: address.clone(), address, fingerprint, key }
