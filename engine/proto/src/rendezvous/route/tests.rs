@@ -43,7 +43,7 @@ fn run(finder: &mut RouteFinder, from: u64, to: u64) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"))
 }
 
 fn example() -> Message {
