@@ -43,8 +43,9 @@ const CONFIRM: Duration = Duration::from_millis(250);
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Questions of one round.
 const ASKS: u32 = 5;
-/// A path that the checks favour and the connection could not use is tried again after this.
+/// A path that the checks favour and the connection could not use is tried again after this; doubles.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(32);
 
 /// Settings of a [`RouteFinder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +147,7 @@ pub struct RouteFinder {
     /// What the checks favour, with when it is handed to the connection.
     best: Option<(u16, SocketAddr)>,
     try_at: Option<Instant>,
+    try_again: Duration,
     /// When the relay is to do, until that was said.
     relay_at: Option<Instant>,
     search_at: Instant,
@@ -189,6 +191,7 @@ impl RouteFinder {
             using: Using::Relay,
             best: None,
             try_at: None,
+            try_again: TRY_AGAIN,
             answers: (0, now),
             out: VecDeque::new(),
         }
@@ -379,8 +382,11 @@ impl RouteFinder {
     /// A path that was tried did not answer
     /// ([`Sink::path_failed`](crate::event::Sink::path_failed)).
     pub fn on_path_failed(&mut self, now: Instant, socket: u16, remote: SocketAddr) {
-        if self.best == Some((socket, remote)) && self.using != Using::Direct(remote) {
-            self.try_at = Some(now + TRY_AGAIN);
+        // A host that is on a direct path leaves it to the client to find a better one.
+        let settled = self.role == Role::Host && self.is_direct();
+        if self.best == Some((socket, remote)) && self.using != Using::Direct(remote) && !settled {
+            self.try_at = Some(now + self.try_again);
+            self.try_again = self.try_again.mul(2).min(TRY_AGAIN_MAX);
         }
     }
 
@@ -469,6 +475,7 @@ impl RouteFinder {
             if let Some(socket) = socket.filter(|_| self.is_usable(remote)) {
                 self.best = Some((socket, remote));
                 self.try_at = Some(now);
+                self.try_again = TRY_AGAIN;
             }
         }
     }

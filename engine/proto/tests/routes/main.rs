@@ -4,6 +4,7 @@
 mod sim;
 
 mod glare;
+mod nats;
 mod paths;
 mod status;
 

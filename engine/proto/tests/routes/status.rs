@@ -254,3 +254,101 @@ fn calls_that_make_no_sense_are_refused() {
     peers.use_relay();
     peers.finish();
 }
+
+/// What an application and its finder may do while a route is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Accept,
+    TryA,
+    TryB,
+    RelayA,
+    RelayB,
+    BackA,
+}
+
+impl Step {
+    fn run(self, peers: &mut Peers) {
+        let node = if matches!(self, Self::TryA | Self::RelayA | Self::BackA) { A } else { B };
+        let (conn, to) = (peers.conns[node], peers.addr(1 - node));
+        let done = peers.w.call(node, |ep, now, _| match self {
+            Self::Accept => ep.accept(now, conn),
+            Self::TryA | Self::TryB => ep.try_path(now, conn, 0, to),
+            Self::RelayA | Self::RelayB => ep.use_relay(now, conn),
+            Self::BackA => ep.fall_back(now, conn),
+        });
+        done.unwrap_or_else(|e| panic!("{self:?}: {e}"));
+    }
+}
+
+fn permutations(steps: &[Step], each: &mut impl FnMut(&[Step])) {
+    fn extend(rest: &[Step], order: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
+        if rest.is_empty() {
+            return each(order);
+        }
+        for (i, step) in rest.iter().enumerate() {
+            let others: Vec<Step> =
+                rest.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, s)| *s).collect();
+            order.push(*step);
+            extend(&others, order, each);
+            order.pop();
+        }
+    }
+    extend(steps, &mut Vec::new(), each);
+}
+
+#[test]
+fn every_order_of_steps_ends_connected() {
+    let steps = [Step::Accept, Step::TryA, Step::TryB, Step::RelayA, Step::RelayB, Step::BackA];
+    let mut orders = 0;
+    permutations(&steps, &mut |order| {
+        for pause in [ms(0), ms(40)] {
+            let mut peers = Peers::new(12, |_| {});
+            peers.node(B).policy.incoming = OnIncoming::Ignore;
+            peers.start(A);
+            peers.w.run_for(ms(300));
+            peers.find_host();
+            for step in order {
+                step.run(&mut peers);
+                peers.w.run_for(pause);
+            }
+            peers.await_status(A, Status::Connected);
+            peers.await_status(B, Status::Connected);
+            for node in [A, B] {
+                let passed = [Status::Connecting, Status::FindingRoute, Status::Connected];
+                assert_eq!(peers.conn(node).path, passed, "{order:?}, node {node}");
+                peers.open(
+                    node,
+                    &format!("of {node}"),
+                    ChannelKind::Bytes,
+                    Flow::of(99, Size::Fixed(9)),
+                );
+            }
+            peers.await_eof(A, "of 1", secs(5));
+            peers.await_eof(B, "of 0", secs(5));
+            peers.w.run_for(secs(2));
+            let info = [peers.info(A), peers.info(B)];
+            assert_eq!(info[A].relayed, info[B].relayed, "{order:?}: one here, one there");
+            peers.finish();
+            orders += 1;
+        }
+    });
+    assert_eq!(orders, 2 * 720);
+}
+
+#[test]
+fn closing_at_any_moment_of_the_way_leaves_nothing() {
+    for by in [A, B] {
+        for at in 0..40 {
+            let mut peers = Peers::new(13, |_| {});
+            peers.start(A);
+            peers.w.run_for(ms(260));
+            peers.find_host();
+            peers.try_direct();
+            peers.w.run_for(ms(at * 3));
+            let (now, conn) = (peers.w.now, peers.conns[by]);
+            peers.node(by).close(now, conn, None).expect("close");
+            peers.await_status(1 - by, Status::ClosedByPeer);
+            peers.w.finish();
+        }
+    }
+}

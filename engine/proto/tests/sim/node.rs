@@ -19,6 +19,7 @@ use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, HandshakeEvent, HandshakeState, Identity};
 use trunkline_proto::ids::{ChannelKey, ConnHandle, Role};
 use trunkline_proto::limits;
+use trunkline_proto::rendezvous::route::{RouteFinder, RouteOutput};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
 
@@ -163,6 +164,8 @@ pub struct Node {
     pub local: Option<IpAddr>,
     /// The translator it stands behind.
     pub nat: Option<usize>,
+    /// Looks for routes of a connection.
+    pub finder: Option<(RouteFinder, ConnHandle)>,
     pub alive: bool,
     /// Origin of its time on the world's clock, in nanoseconds before zero.
     offset: u64,
@@ -173,6 +176,8 @@ pub struct Node {
     /// Where packets are written; kept, because clearing it would cost more than all else.
     buffer: Vec<u8>,
     paced: BTreeSet<(Instant, ConnHandle, (u32, u32))>,
+    /// When the finder has work.
+    finder_at: Option<Instant>,
     /// UDP payload bytes and packets sent and received.
     pub bytes_out: u64,
     pub packets_out: u64,
@@ -225,6 +230,7 @@ impl Node {
             addr,
             local: id.is_multiple_of(2).then_some(addr.ip()),
             nat: None,
+            finder: None,
             alive: true,
             offset,
             heap_base,
@@ -232,6 +238,7 @@ impl Node {
             timer_runs: (Instant::ZERO, 0),
             buffer: Vec::new(),
             paced: BTreeSet::new(),
+            finder_at: None,
             bytes_out: 0,
             packets_out: 0,
             packets_in: 0,
@@ -284,7 +291,10 @@ impl Node {
     /// When this node does something by itself.
     pub fn next_event(&self, now: Instant) -> Option<Instant> {
         let paced = self.paced.first().map(|entry| entry.0.max(now));
-        self.next_timeout(now).into_iter().chain(paced).min()
+        let local = self.local_time(now);
+        let search = self.finder_at.filter(|_| self.finder.is_some());
+        let search = search.map(|at| self.world_time(at.max(local)));
+        self.next_timeout(now).into_iter().chain(paced).chain(search).min()
     }
 
     /// Bytes of heap that the endpoint holds.
@@ -335,11 +345,61 @@ impl Node {
             self.call(now, Endpoint::handle_timeout);
             self.check_handshakes();
         }
+        self.run_finder(now);
         while let Some(entry) = self.paced.first().copied().filter(|entry| entry.0 <= now) {
             self.paced.remove(&entry);
             let (_, conn, (slot, life)) = entry;
             self.pump(now, conn, ChannelKey { slot, life });
         }
+    }
+
+    /// What the finder wants done, and its packets. Bodies of route events are given back.
+    pub fn search(&mut self, now: Instant) -> (Vec<Packet>, Vec<Vec<u8>>) {
+        let (mut packets, mut events) = (Vec::new(), Vec::new());
+        let local = self.local_time(now);
+        while let Some((finder, conn)) = &mut self.finder {
+            let conn = *conn;
+            let Some(output) = finder.poll() else {
+                self.finder_at = Some(finder.next_timeout());
+                break;
+            };
+            match output {
+                RouteOutput::Event(body) => events.push(body),
+                RouteOutput::Stun { socket, local, remote, packet } => {
+                    assert_eq!((socket, local), (0, self.addr), "{}", self.name);
+                    packets.push(Packet {
+                        sent_at: now,
+                        from: self.addr,
+                        to: remote,
+                        ecn: trunkline_proto::endpoint::Ecn::NotEct,
+                        data: packet,
+                    });
+                }
+                RouteOutput::Try { socket, remote } => {
+                    let tried = self.endpoint.try_path(local, conn, socket, remote);
+                    tried.unwrap_or_else(|e| panic!("{}: {remote}: {e}", self.name));
+                }
+                RouteOutput::UseRelay => self.endpoint.use_relay(local, conn).expect("relay"),
+                RouteOutput::FallBack => self.endpoint.fall_back(local, conn).expect("back"),
+            }
+        }
+        (packets, events)
+    }
+
+    fn run_finder(&mut self, now: Instant) {
+        let local = self.local_time(now);
+        if let Some((finder, _)) = &mut self.finder
+            && finder.next_timeout() <= local
+        {
+            finder.handle_timeout(local);
+        }
+    }
+
+    /// A STUN packet came.
+    pub fn stun(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> bool {
+        let local = self.local_time(now);
+        let Some((finder, _)) = &mut self.finder else { return false };
+        finder.on_stun(local, 0, self.local, from, packet)
     }
 
     /// All packets that the endpoint wants to send now.
@@ -494,6 +554,7 @@ impl Node {
         let result = self.call(now, |ep, now, _| ep.close(now, conn, CLOSE_CODE, "done", linger));
         if result.is_ok() {
             self.app.conn_mut(conn).closed = Some(now);
+            self.finder.take_if(|f| f.1 == conn);
             assert_eq!(
                 self.endpoint.status(conn),
                 Status::None,
@@ -524,6 +585,18 @@ impl Node {
                 }
                 Event::Data { conn, channel, .. } => self.take(now, conn, channel),
                 Event::Status { conn, new, .. } => self.check_status(now, conn, new),
+                Event::Path { conn, remote, relayed } => {
+                    let local = self.local_time(now);
+                    if let Some((finder, _)) = self.finder.as_mut().filter(|f| f.1 == conn) {
+                        finder.on_path(local, remote, relayed);
+                    }
+                }
+                Event::PathFailed { conn, remote } => {
+                    let local = self.local_time(now);
+                    if let Some((finder, _)) = self.finder.as_mut().filter(|f| f.1 == conn) {
+                        finder.on_path_failed(local, 0, remote);
+                    }
+                }
                 _ => {}
             }
         }

@@ -7,12 +7,13 @@ use super::node::{Node, NodeConfig};
 use super::pair::{check_delivery, options};
 use super::secs;
 use super::tls;
-use super::world::{NodeId, World, relay_addr};
+use super::world::{NodeId, World, relay_addr, stun_server};
 use std::net::SocketAddr;
 use trunkline_proto::config::{ChannelKind, ConnectionConfig};
 use trunkline_proto::endpoint::{ClientConfig, ConnInfo};
 use trunkline_proto::handshake::{ClientAuth, Trust};
 use trunkline_proto::ids::{ConnHandle, Role};
+use trunkline_proto::rendezvous::route::{RouteConfig, RouteFinder};
 use trunkline_proto::status::Status;
 use trunkline_proto::time::Duration;
 
@@ -124,6 +125,30 @@ impl Peers {
         }
         self.await_status(A, Status::Connected);
         self.await_status(B, Status::Connected);
+    }
+
+    /// Both look for routes to each other.
+    pub fn search(&mut self) {
+        self.search_with(&RouteConfig::default());
+    }
+
+    pub fn search_with(&mut self, config: &RouteConfig) {
+        for (node, role) in [(A, Role::Client), (B, Role::Host)] {
+            let conn = self.conns[node];
+            let key = self.w.nodes[node].endpoint.route_key(conn).expect("a key");
+            let now = self.w.nodes[node].local_time(self.w.now);
+            let epoch = std::time::Instant::now();
+            let seed = [node as u8 + self.w.seed as u8; 32];
+            let mut finder = RouteFinder::new(now, epoch, role, key, seed, config.clone());
+            finder.set_servers(now, &[stun_server()]);
+            finder.set_locals(now, &[(0, self.w.addr(node))]);
+            self.w.nodes[node].finder = Some((finder, conn));
+        }
+    }
+
+    /// Whether the path in use is direct, at both.
+    pub fn is_direct(&self) -> bool {
+        [A, B].iter().all(|node| !self.info(*node).relayed)
     }
 
     /// Where the other peer reaches this one: its own address, for peers on the open network.

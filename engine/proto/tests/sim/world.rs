@@ -18,7 +18,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use trunkline_proto::endpoint::{Ecn, Endpoint, Routed, RxMeta};
 use trunkline_proto::ids::ConnHandle;
 use trunkline_proto::limits::RELAY_SOCKET;
+use trunkline_proto::rendezvous::route::RouteError;
+use trunkline_proto::rendezvous::stun::{MAX_ANSWER, StunConfig, StunServer};
 use trunkline_proto::time::{Duration, Instant};
+
+/// How long a route event takes from one client to the other.
+const EVENT_DELAY: Duration = Duration::from_millis(30);
 
 /// Number of a node in its world.
 pub type NodeId = usize;
@@ -78,6 +83,11 @@ pub struct World {
     relays: BTreeMap<NodeId, Link>,
     /// Packets that went over the relay.
     pub relayed: u64,
+    /// Route events that were sent: by whom, and the body.
+    pub events: Vec<(NodeId, Vec<u8>)>,
+    /// The event source carries no events.
+    pub events_lost: bool,
+    stun: StunServer,
     hook: Option<Hook>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     flights: BTreeMap<u64, Packet>,
@@ -112,6 +122,9 @@ impl World {
             relay: Link::with_delay(Duration::from_millis(25)),
             relays: BTreeMap::new(),
             relayed: 0,
+            events: Vec::new(),
+            events_lost: false,
+            stun: StunServer::new(StunConfig::default(), Instant::ZERO),
             hook: None,
             queue: BinaryHeap::new(),
             flights: BTreeMap::new(),
@@ -261,12 +274,39 @@ impl World {
             if !self.nodes[id].alive {
                 continue;
             }
-            for packet in self.nodes[id].transmit(self.now) {
+            // What is found out may have more to be sent.
+            let (checks, events) = self.nodes[id].search(self.now);
+            let packets = self.nodes[id].transmit(self.now);
+            for packet in checks.into_iter().chain(packets) {
                 self.send(id, packet);
+            }
+            for body in events {
+                self.events.push((id, body.clone()));
+                if !self.events_lost {
+                    self.after(EVENT_DELAY, move |w| {
+                        w.route_event(1 - id, &body);
+                    });
+                }
             }
         }
         let pieces = self.tcp.transmit(self.now, &mut self.nodes);
         self.carry(pieces);
+    }
+
+    /// A route event reaches a node; says whether its finder took it.
+    pub fn route_event(&mut self, to: NodeId, body: &[u8]) -> Option<Result<(), RouteError>> {
+        let local = self.nodes[to].local_time(self.now);
+        let (finder, _) = self.nodes[to].finder.as_mut()?;
+        Some(finder.on_event(local, body))
+    }
+
+    /// The event source tells a client where it is seen.
+    fn ask_stun(&mut self, packet: &Packet) {
+        let mut out = [0; MAX_ANSWER];
+        if let Ok(len) = self.stun.receive(self.now, &packet.data, packet.from, &mut out) {
+            let delay = self.link.delay.mul(2);
+            self.inject(stun_server(), packet.from, out[..len].to_vec(), delay);
+        }
     }
 
     fn carry(&mut self, pieces: Vec<(Instant, Carried)>) {
@@ -303,6 +343,9 @@ impl World {
             Verdict::Drop => return,
             Verdict::After(delay) => return self.fly(now + delay, packet),
             Verdict::Pass => {}
+        }
+        if packet.to == stun_server() {
+            return self.ask_stun(&packet);
         }
         let Some(to) = self.toward(from, packet.to) else {
             let entry = self.astray.entry(packet.to).or_default();
@@ -389,6 +432,10 @@ impl World {
             if self.trace {
                 let name = self.nodes[to].name;
                 println!("{:>12} {name} receives {}", at.as_nanos() / 1_000, packet.data.len());
+            }
+            if packet.data.first().is_some_and(|b| *b < 4) && socket == 0 {
+                self.nodes[to].stun(self.now, packet.from, &packet.data);
+                continue;
             }
             let node = &mut self.nodes[to];
             node.received(packet.from, packet.data.len());
@@ -500,6 +547,11 @@ fn summary(piece: &Carried) -> String {
         Piece::Bytes(bytes) => format!("{} to {}: {} bytes", piece.0, piece.1, bytes.len()),
         other => format!("{} to {}: {other:?}", piece.0, piece.1),
     }
+}
+
+/// Where the event source answers STUN requests.
+pub fn stun_server() -> SocketAddr {
+    SocketAddr::new([192, 0, 2, 1].into(), 3_478)
 }
 
 /// The address that stands for a node at the relay.
