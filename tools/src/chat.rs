@@ -85,17 +85,16 @@ pub struct ChatArgs {
 /// The subcommand.
 pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
     let screen = Screen { json: args.json, terminal: io::stdout().is_terminal() };
-    let code = match &args.pair {
-        Some(code) => code.clone(),
-        None => {
-            let code = create(args)?;
-            let text = code.to_string();
-            screen.print("code", json!({"code": text}), &text)?;
-            if args.print {
-                return Ok(Exit::Done);
-            }
-            code
+    let code = if let Some(code) = &args.pair {
+        code.clone()
+    } else {
+        let code = create(args)?;
+        let text = code.to_string();
+        screen.print("code", json!({"code": text}), &text)?;
+        if args.print {
+            return Ok(Exit::Done);
         }
+        code
     };
     let remotes = code.source.resolve()?;
     let connection = ConnectionConfig {

@@ -10,6 +10,7 @@ use crate::{engine, interrupt, keygen, start_log};
 use clap::{Args, ValueEnum};
 use config::{Link, Settings};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -163,10 +164,10 @@ fn announce(
     let mut text = format!("fingerprint {fingerprint}\n");
     for (link, listener) in listeners {
         let (addr, link) = (listener.local_addr, link.name());
-        text.push_str(&format!("listening on {addr} ({link}, {driver})\n"));
+        let _ = writeln!(text, "listening on {addr} ({link}, {driver})");
     }
     if let Some(addr) = metrics {
-        text.push_str(&format!("metrics at http://{addr}/metrics\n"));
+        let _ = writeln!(text, "metrics at http://{addr}/metrics");
     }
     let fields = json!({
         "listen": addresses, "fingerprint": fingerprint, "driver": driver,
