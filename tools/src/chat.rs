@@ -23,7 +23,7 @@ use std::time::Duration;
 use trunkline::rendezvous::{
     AccessToken, AppId, ClientPattern, Grant, PairingState, RoleSet, connection_config,
 };
-use trunkline::{EngineConfig, PeerId, limits};
+use trunkline::{ConnectionConfig, EngineConfig, PeerId, limits};
 
 /// The application that tokens of a code are for.
 const APP: &str = "chat";
@@ -97,7 +97,12 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
         code
     };
     let remotes = code.source.resolve()?;
-    let config = EngineConfig { connection: connection_config(), ..engine::config(args.driver) };
+    let connection = ConnectionConfig {
+        // Whoever quits does not wait for one who may be gone.
+        fin_wait_timeout: trunkline::Duration::from_secs(1),
+        ..connection_config()
+    };
+    let config = EngineConfig { connection, ..engine::config(args.driver) };
     let (show, shown) = mpsc::channel();
     let post = Post::<ChatHandler>::new();
     post.start(config, ChatHandler::new(&code, remotes, show)?)?;

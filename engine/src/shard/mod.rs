@@ -288,28 +288,6 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         happened
     }
 
-    /// Packets that came by way of an event source, which the handler has just handed over.
-    fn take_relayed(&mut self) -> u64 {
-        let mut happened = 0;
-        while let Some((meta, mut packet)) = self.core.relays.next() {
-            let core = &mut self.core;
-            let mut recorder = core.log.recorder(&mut core.blocks, &packet, meta.socket);
-            core.endpoint.receive(core.now, &meta, &mut packet, &mut recorder);
-            happened += self.handler.deliver(core, &packet, Source::NONE);
-        }
-        happened
-    }
-
-    /// STUN packets that came to client sockets.
-    fn hear_stun(&mut self) -> u64 {
-        let mut heard = self.core.stun.take_heard();
-        let count = heard.len() as u64;
-        if count > 0 {
-            self.handler.call_each(&mut self.core, || heard.pop_front(), H::on_stun);
-        }
-        count
-    }
-
     fn end_batch(&mut self) -> u64 {
         let core = &mut self.core;
         let mut recorder = core.log.recorder(&mut core.blocks, &[], 0);

@@ -2,7 +2,11 @@
 //! [`RELAY_SOCKET`], and for each peer an address out of the discard prefix 100::/64 (RFC 6666),
 //! which never occurs on a network. Here is what these addresses stand for.
 
+use super::Shard;
+use super::context::Source;
 use crate::handle::Channel;
+use crate::handler::Handler;
+use crate::io::Driver;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use trunkline_proto::endpoint::{Ecn, RxMeta};
@@ -83,6 +87,20 @@ impl Relays {
     pub(crate) fn next(&mut self) -> Option<(RxMeta, Box<[u8]>)> {
         let (remote, packet) = self.arrived.pop_front()?;
         Some((RxMeta { socket: RELAY_SOCKET, remote, local: None, ecn: Ecn::NotEct }, packet))
+    }
+}
+
+impl<H: Handler, D: Driver> Shard<H, D> {
+    /// Packets that came by way of an event source, which the handler has just handed over.
+    pub(super) fn take_relayed(&mut self) -> u64 {
+        let mut happened = 0;
+        while let Some((meta, mut packet)) = self.core.relays.next() {
+            let core = &mut self.core;
+            let mut recorder = core.log.recorder(&mut core.blocks, &packet, meta.socket);
+            core.endpoint.receive(core.now, &meta, &mut packet, &mut recorder);
+            happened += self.handler.deliver(core, &packet, Source::NONE);
+        }
+        happened
     }
 }
 

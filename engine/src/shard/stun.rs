@@ -2,7 +2,9 @@
 //! requests at the listeners that give them, and what handlers exchange with others at client
 //! sockets to find routes.
 
+use super::Shard;
 use super::sockets::Sockets;
+use crate::handler::Handler;
 use crate::io::{Driver, TxMeta};
 use crate::stats::ShardCounters;
 use std::collections::VecDeque;
@@ -119,5 +121,17 @@ impl Stun {
             counters.datagrams_sent.add(1);
             counters.bytes_sent.add(len as u64);
         }
+    }
+}
+
+impl<H: Handler, D: Driver> Shard<H, D> {
+    /// STUN packets that came to client sockets.
+    pub(super) fn hear_stun(&mut self) -> u64 {
+        let mut heard = self.core.stun.take_heard();
+        let count = heard.len() as u64;
+        if count > 0 {
+            self.handler.call_each(&mut self.core, || heard.pop_front(), H::on_stun);
+        }
+        count
     }
 }

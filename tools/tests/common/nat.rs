@@ -50,11 +50,10 @@ impl Lab {
         let lab = Self { hosts, nats, world: name("w") };
         ip(&format!("netns add {}", lab.world))
             .map_err(|e| format!("needs root and iproute2 to make network namespaces: {e}"))?;
-        let probe = nft(
-            &lab.world,
-            "table ip probe { chain c { type nat hook postrouting priority srcnat; masquerade fully-random; } }\n",
-        );
-        probe.map_err(|e| format!("needs nftables, and a kernel with masquerading: {e}"))?;
+        let probe = "table ip probe {\n chain c {\n type nat hook postrouting priority srcnat;\n \
+                     masquerade fully-random\n }\n}\n";
+        nft(&lab.world, probe)
+            .map_err(|e| format!("needs nftables, and a kernel with masquerading: {e}"))?;
         nft(&lab.world, "delete table ip probe\n")?;
         ip(&format!("-n {} addr add {PUBLIC}/32 dev lo", lab.world))?;
         ip(&format!("-n {} link set lo up", lab.world))?;
@@ -100,23 +99,23 @@ impl Lab {
         forward(nat)?;
         let (how, open) = match kind {
             Nat::Open => {
-                ("", format!("iifname \"wan\" meta l4proto udp dnat to {};", PRIVATE[side]))
+                ("", format!("iifname \"wan\" meta l4proto udp dnat to {}", PRIVATE[side]))
             }
             Nat::Cone => ("", String::new()),
             Nat::Symmetric => (" fully-random", String::new()),
         };
         // What comes unasked is dropped before it is tracked to its end, as NATs at home do:
         // otherwise it would take the port that the answer to it needs.
-        nft(
-            nat,
-            &format!(
-                "table ip nat {{ chain post {{ type nat hook postrouting priority srcnat; \
-                 oifname \"wan\" masquerade{how}; }} \
-                 chain pre {{ type nat hook prerouting priority dstnat; {open} }} }}\n\
-                 table ip guard {{ chain input {{ type filter hook input priority filter; \
-                 iifname \"wan\" drop; }} }}\n"
-            ),
-        )
+        let rules = format!(
+            "table ip nat {{\n\
+             chain post {{\n type nat hook postrouting priority srcnat;\n\
+             oifname \"wan\" masquerade{how}\n }}\n\
+             chain pre {{\n type nat hook prerouting priority dstnat;\n{open}\n }}\n}}\n\
+             table ip guard {{\n\
+             chain input {{\n type filter hook input priority filter;\n\
+             iifname \"wan\" drop\n }}\n}}\n"
+        );
+        nft(nat, &rules)
     }
 
     /// `ip` with `args` at one side.

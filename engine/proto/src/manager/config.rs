@@ -11,7 +11,7 @@ use crate::time::Duration;
 pub struct ManagerConfig {
     /// How long a connection that the manager made stays when no channel is open and nothing moves;
     /// `None` = until the application closes it. The peer has to agree: see
-    /// [`Manager::hold`]. 180 s.
+    /// [`Manager::hold`](super::Manager::hold). 180 s.
     pub hold: Option<Duration>,
     /// Asked while connections are being made.
     pub security: Option<SecurityCallback>,
