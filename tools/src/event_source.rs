@@ -10,7 +10,6 @@ use crate::{engine, interrupt, keygen, start_log};
 use clap::{Args, ValueEnum};
 use config::{Link, Settings};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
