@@ -106,6 +106,38 @@ fn the_one_who_creates_the_code_waits() {
     }
 }
 
+/// The two get a connection of their own, and find each other again when one starts anew.
+#[test]
+fn the_two_get_a_connection_of_their_own() {
+    let home = Home::new();
+    let source = Source::start(&home, "127.0.0.1:0", here);
+    let code = source.code(&home);
+    let person = || Person::at_pipe(&home, &["--pair", &code]);
+    // Relayed or direct, as the addresses of this machine have it.
+    let has_own = |person: &Person| {
+        person.waits("a connection", |_| {
+            person.events("route").last().is_some_and(|event| event["route"] != "events")
+        });
+    };
+    let (mut one, mut two) = (person(), person());
+    has_own(&one);
+    has_own(&two);
+    one.types("over it");
+    two.waits_for_event("line", "text", "over it");
+    let _ = two.child.kill();
+    let _ = two.child.wait();
+    // Said to nobody, heard by the next.
+    one.types("are you back?");
+    let mut two = person();
+    two.waits_for_event("line", "text", "are you back?");
+    has_own(&two);
+    two.types("yes");
+    one.waits_for_event("line", "text", "yes");
+    has_own(&one);
+    one.types("/quit");
+    assert_eq!(one.exit(), 0);
+}
+
 #[test]
 fn mistakes_have_exit_codes() {
     let home = Home::new();

@@ -298,13 +298,13 @@ fn crowd(pairs: usize, patience: Duration) {
          to pair them; then {:.0} events a second for {:.1}% of a processor; clients: {:.1}% of a \
          processor, {:.1} MiB",
         took.as_secs_f64(),
-        paired.rss_bytes as f64 / 1048576.0,
+        paired.rss_bytes as f64 / 1_048_576.0,
         paired.rss_bytes.saturating_sub(empty.rss_bytes) as f64 / 1024.0 / clients as f64,
         paired.cpu.saturating_sub(empty.cpu).as_secs_f64(),
         events as f64 / steady.as_secs_f64(),
-        (after.cpu - paired.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
-        (ours.cpu - ours_before.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
-        ours.rss_bytes as f64 / 1048576.0,
+        after.cpu.saturating_sub(paired.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
+        ours.cpu.saturating_sub(ours_before.cpu).as_secs_f64() / steady.as_secs_f64() * 100.0,
+        ours.rss_bytes as f64 / 1_048_576.0,
     );
     assert_eq!(crowd.lost(), 0, "nobody lost its partner or its connection");
     assert_eq!(server.metric("clients"), clients as u64);

@@ -81,7 +81,8 @@ impl Clients {
         if at == self.wanted {
             return;
         }
-        let role = if at % 2 == 0 { PairingRole::Controller } else { PairingRole::Responder };
+        let role =
+            if at.is_multiple_of(2) { PairingRole::Controller } else { PairingRole::Responder };
         let config = SessionConfig {
             source: self.source.clone(),
             role,
