@@ -64,6 +64,10 @@ impl Outlet<usize> for Outgoing {
         true
     }
 
+    fn relay(&mut self, client: usize, _: &[u8]) -> bool {
+        panic!("a packet for {client}");
+    }
+
     fn abort(&mut self, _: usize, reason: Abort, text: &str) {
         panic!("{reason}: {text}");
     }
