@@ -81,7 +81,7 @@ fn two_namespaces_find_each_other() {
             assert_eq!(device["name"], "Küche");
             assert_eq!(device["service"], "trunkline.files");
             assert_eq!((&device["type"], &device["mode"]), (&"laptop".into(), &"open".into()));
-            assert_eq!(device["links"], serde_json::json!(["udp"]));
+            assert_eq!(device["links"], serde_json::json!(["udp", "tls"]));
             assert!(device["addresses"][0]["rtt_ms"].as_f64().unwrap() < 1000.0);
         }
         // An IPv4 listener is not announced over IPv6.

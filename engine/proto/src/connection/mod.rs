@@ -11,6 +11,7 @@ mod handshaking;
 mod ids;
 mod path;
 mod receive;
+mod report;
 mod route;
 mod sec_info;
 mod stream;
@@ -22,11 +23,11 @@ mod transmit;
 use crate::channel::Mux;
 use crate::config::ConnectionConfig;
 use crate::crypto::{DataKeys, ReplayWindow};
-use crate::endpoint::{ConnInfo, ConnStats, RxMeta, Shared};
+use crate::endpoint::{RxMeta, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
-use crate::event::{CloseReport, Sink};
+use crate::event::Sink;
 use crate::handshake::LocalSecurity;
-use crate::ids::{ConnHandle, Link, Role};
+use crate::ids::{ConnHandle, Role};
 use crate::limits::{PACKET_OVERHEAD, whole_blocks};
 use crate::place::Place;
 use crate::recovery::{Fate, ReceivedPackets, Recovery};
@@ -467,72 +468,6 @@ impl Connection {
         }
         self.peer_closed(now, CloseReason::new(Reason::RESET, ""), sink);
         self.pending.close_ack = false;
-    }
-
-    /// The final event's content.
-    pub(crate) fn report(&self) -> CloseReport {
-        let delivery = self.mux.report();
-        CloseReport {
-            acknowledged_bytes: delivery.acknowledged_bytes,
-            undelivered_bytes: delivery.undelivered_bytes,
-            undelivered_channels: delivery.undelivered_channels,
-            reason: self
-                .closing
-                .as_ref()
-                .map_or_else(|| CloseReason::new(Reason::MISC, ""), |c| c.reason.clone()),
-            peer_knows: self.closing.as_ref().is_some_and(|c| c.acknowledged),
-            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
-        }
-    }
-
-    // ---- views
-
-    /// What carries it.
-    pub(crate) fn link(&self) -> Link {
-        if self.is_stream() { Link::Stream } else { Link::Datagram }
-    }
-
-    pub(crate) fn info(&self) -> ConnInfo {
-        ConnInfo {
-            role: self.role,
-            status: self.status,
-            handshake: self.handshake_state(),
-            remote: self.path.remote,
-            local: self.path.local,
-            peer: self.peer.as_ref().and_then(|p| p.id),
-            reason: self.closing.as_ref().map(|c| c.reason.clone()),
-            peer_discarded: self.closing.as_ref().is_some_and(|c| c.peer_discarded),
-            suite: self.peer.as_ref().map(|p| p.suite),
-            resumed: self.peer.as_ref().is_some_and(|p| p.resumed),
-            link: self.link(),
-            plain: self.is_plain(),
-            relayed: self.is_relayed(),
-        }
-    }
-
-    pub(crate) fn stats(&self) -> ConnStats {
-        let r = self.recovery.stats();
-        let mux = self.mux.stats();
-        if let Some(stats) = self.stream_stats() {
-            return stats;
-        }
-        ConnStats {
-            packets_sent: r.packets_sent,
-            packets_received: self.counters.packets_received,
-            packets_lost: r.packets_lost,
-            retransmits: self.counters.retransmits,
-            bytes_sent: r.bytes_sent,
-            bytes_received: self.counters.bytes_received,
-            rtt: self.recovery.rtt().smoothed(),
-            rtt_min: self.recovery.rtt().min(),
-            window: self.recovery.window(),
-            in_flight: self.recovery.bytes_in_flight(),
-            packet_size: self.recovery.packet_size() as u64,
-            unacked_bytes: self.mux.unacked_reliable_bytes(),
-            channels: self.mux.count(),
-            packets_rejected: self.counters.packets_rejected,
-            datagrams_dropped: mux.datagrams_dropped + mux.datagrams_expired,
-        }
     }
 
     /// Whether packets from there can belong to this connection.

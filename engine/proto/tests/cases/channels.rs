@@ -264,6 +264,30 @@ fn data_waits_for_the_answer_where_that_is_asked_for() {
 }
 
 #[test]
+fn an_eof_before_the_accept_is_finished_is_remembered() {
+    on_both_links(|_| {
+        for kind in [ChannelKind::Bytes, ChannelKind::Messages] {
+            let mut pair = Pair::connected(8);
+            pair.host().policy.request = Box::new(|_| OnRequest::Ignore);
+            pair.open(CLIENT, "late", kind, Flow::of(10, Size::Fixed(10)));
+            pair.settle();
+            assert!(!pair.chan(HOST, "late").eof, "an EOF of what is not accepted");
+            assert_eq!(pair.chan(HOST, "late").received.bytes, 0);
+            // The link carries nothing more: all of it had come.
+            pair.link(|link| link.down = true);
+            let (h, key) = (pair.h, pair.key(HOST, "late"));
+            pair.w.call(HOST, |ep, now, _| {
+                ep.accept_channel(now, h, key, &options(kind)).expect("accept");
+            });
+            pair.await_eof(HOST, "late", secs(1));
+            pair.link(|link| link.down = false);
+            pair.check_delivery();
+            pair.finish();
+        }
+    });
+}
+
+#[test]
 fn early_data_needs_no_round_trip_and_has_a_budget() {
     on_both_links(|_| {
         let mut pair = Pair::with(8, |c| c.early_data = 10_000);

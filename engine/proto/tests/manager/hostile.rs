@@ -50,7 +50,7 @@ fn activity_messages_are_checked_field_by_field() {
     assert_eq!(error(&[0x94, 0x03, 0x02, 0x01, 0xff]), answers);
     // Wider integers of the same value, and elements of a later version, are fine.
     let fine = Ok(ControlMessage::Activity(IDLE));
-    assert_eq!(parse(&[0x93, 0xcc, 0x10, 0xcd, 0, 1, 0xce, 0, 0, 0, 7]), fine);
+    assert_eq!(parse(&[0x93, 0xcc, 0x03, 0xcd, 0, 1, 0xce, 0, 0, 0, 7]), fine);
     assert_eq!(parse(&[0x94, 0x03, 0x01, 0x07, 0x81, 0xa1, b'k', 0xc3]), fine);
     assert_eq!(parse(&[0x93, 0x03, 0x00, 0x07]), Ok(ControlMessage::Activity(Activity::Active)));
 }

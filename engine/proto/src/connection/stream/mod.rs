@@ -237,25 +237,6 @@ impl Connection {
         self.stream.is_some() && self.mux.framing().is_plain()
     }
 
-    /// Where the stream goes, before it is connected.
-    pub(crate) fn stream_target(&self) -> Option<SocketAddr> {
-        self.stream.as_ref().map(|link| link.remote)
-    }
-
-    /// The same, all addresses, once.
-    pub(crate) fn take_stream_targets(&mut self) -> Vec<SocketAddr> {
-        self.stream.as_mut().map(|link| core::mem::take(&mut link.targets)).unwrap_or_default()
-    }
-
-    /// The TCP connection stands, between these addresses.
-    pub(crate) fn stream_connected(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
-        let Some(link) = &mut self.stream else { return };
-        (link.remote, link.local) = (remote, local);
-        if !link.racing {
-            self.path = Path::new(self.path.socket, remote, local, true);
-        }
-    }
-
     /// Whether what is sent reaches the peer: keys exist.
     pub(crate) fn has_keys(&self) -> bool {
         self.keys.is_some() || self.stream.as_ref().is_some_and(|link| link.up)
