@@ -5,8 +5,6 @@
 
 #[path = "inline.rs"]
 mod inline;
-#[path = "manager.rs"]
-mod manager;
 #[path = "queued.rs"]
 mod queued;
 #[path = "queued_credit.rs"]
