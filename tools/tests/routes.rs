@@ -136,10 +136,7 @@ fn behind_different_cone_nats_the_connection_is_direct() {
 }
 
 /// Behind symmetric NATs on both sides: relayed, and direct when one NAT gives way to another.
-// Relayed it gets; the move to a direct path has failed since pairing, routes and stream links were
-// brought together. `tests/routes/nats.rs` of the core shows the same in the simulated network.
 #[test]
-#[ignore = "does not find the direct path: to be mended"]
 fn behind_symmetric_nats_it_is_relayed_and_then_direct_when_a_nat_is_replaced() {
     let Some(setting) = Setting::new([Nat::Symmetric, Nat::Symmetric]) else { return };
     let mut people = setting.people();

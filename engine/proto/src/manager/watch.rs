@@ -10,6 +10,7 @@ use crate::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming, Sink};
 use crate::ids::{ChannelKey, ConnHandle};
 use crate::status::Status;
 use crate::wire::control::Activity;
+use std::net::SocketAddr;
 
 /// Passes everything on that is the application's, and keeps what is the manager's. Data and
 /// messages are passed on untouched, those of associations too:
@@ -54,6 +55,8 @@ impl<'a, S: ManagerSink> Watch<'a, S> {
     }
 }
 
+// A default body here would swallow the event.
+#[deny(clippy::missing_trait_methods)]
 impl<S: ManagerSink> Sink for Watch<'_, S> {
     fn status(&mut self, conn: ConnHandle, old: Status, new: Status, reason: Option<&CloseReason>) {
         self.inner.status(conn, old, new, reason);
@@ -242,7 +245,57 @@ impl<S: ManagerSink> Sink for Watch<'_, S> {
         self.inner.security(conn, info);
     }
 
+    fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {
+        self.inner.path(conn, remote, relayed);
+    }
+
+    fn path_failed(&mut self, conn: ConnHandle, socket: u16, remote: SocketAddr) {
+        self.inner.path_failed(conn, socket, remote);
+    }
+
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {
+        self.inner.superseded(conn, by);
+    }
+
     fn check_answered(&mut self, conn: ConnHandle) {
         self.inner.check_answered(conn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::{ManagerConfig, Notice};
+
+    #[derive(Default)]
+    struct Heard(Vec<&'static str>);
+
+    impl Sink for Heard {
+        fn path(&mut self, _: ConnHandle, _: SocketAddr, _: bool) {
+            self.0.push("path");
+        }
+        fn path_failed(&mut self, _: ConnHandle, _: u16, _: SocketAddr) {
+            self.0.push("path failed");
+        }
+        fn superseded(&mut self, _: ConnHandle, _: ConnHandle) {
+            self.0.push("superseded");
+        }
+    }
+
+    impl ManagerSink for Heard {
+        fn notice(&mut self, _: Notice) {}
+    }
+
+    #[test]
+    fn what_happens_to_routes_is_passed_on() {
+        let mut manager = Manager::new(ManagerConfig::default());
+        let mut heard = Heard::default();
+        let conn = ConnHandle { slot: 1, generation: 1 };
+        let remote: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let mut watch = manager.watch(&mut heard);
+        watch.path(conn, remote, false);
+        watch.path_failed(conn, 0, remote);
+        watch.superseded(conn, ConnHandle { slot: 2, generation: 1 });
+        assert_eq!(heard.0, ["path", "path failed", "superseded"]);
     }
 }
