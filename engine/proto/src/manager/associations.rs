@@ -156,6 +156,15 @@ pub(super) struct Offer {
     pub(super) options: ChannelOptions,
 }
 
+/// A channel that is left over from an association.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub conn: ConnHandle,
+    pub channel: ChannelKey,
+    /// Our direction has ended as it should: the peer has every message.
+    pub drained: bool,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Associations {
@@ -172,7 +181,7 @@ pub(super) struct Associations {
     /// Those that something can be sent of, or that may be over.
     pub(super) dirty: Vec<AssociationId>,
     /// Channels to be ended by the next call that has the endpoint.
-    pub(super) cut: Vec<(ConnHandle, ChannelKey)>,
+    pub(super) cut: Vec<Cut>,
     live: usize,
 }
 
@@ -525,7 +534,8 @@ impl Associations {
             && self.by_channel.remove(&at).is_some()
         {
             self.ended.insert(at);
-            self.cut.push(at);
+            let drained = association.finished && association.sent.is_empty();
+            self.cut.push(Cut { conn: at.0, channel: at.1, drained });
         }
     }
 

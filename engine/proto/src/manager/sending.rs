@@ -1,6 +1,6 @@
 //! Making associations, and what they send (behaviours §5).
 
-use super::associations::{Listens, Offer, Queued};
+use super::associations::{Cut, Listens, Offer, Queued};
 use super::config::AssociationConfig;
 use super::hold::HoldState;
 use super::key::{Reuse, Target};
@@ -301,9 +301,11 @@ impl Manager {
             self.flush(now, endpoint, id, sink);
             self.settle(now, endpoint, id, sink);
         }
-        for (conn, channel) in core::mem::take(&mut self.associations.cut) {
-            // The directions that are over already say so.
-            let _ = endpoint.reset_channel(now, conn, channel, GIVEN_UP);
+        for Cut { conn, channel, drained } in core::mem::take(&mut self.associations.cut) {
+            // A clean end stays one. The directions that are over already say so.
+            if !drained {
+                let _ = endpoint.reset_channel(now, conn, channel, GIVEN_UP);
+            }
             let _ = endpoint.stop_channel(now, conn, channel, GIVEN_UP);
         }
     }
