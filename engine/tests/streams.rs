@@ -5,6 +5,8 @@
 
 #[path = "inline.rs"]
 mod inline;
+#[path = "manager.rs"]
+mod manager;
 #[path = "queued.rs"]
 mod queued;
 #[path = "queued_credit.rs"]

@@ -3,7 +3,7 @@
 use super::ahead::Ahead;
 use super::control::{AddListener, ShardEnd};
 use super::limits::Admission;
-use super::log::{EventLog, block_pool};
+use super::log::{EventLog, Recorder, block_pool};
 use super::relay::Relays;
 use super::shared::{Shared, new_send_pool};
 use super::sockets::{Family, Purpose, Sockets};
@@ -24,7 +24,7 @@ use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig, SendOpti
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::ConnHandle;
-use trunkline_proto::manager::{Manager, ManagerConfig, Target};
+use trunkline_proto::manager::{Manager, ManagerConfig, Target, Watch};
 use trunkline_proto::time::{Duration, Instant};
 
 /// What a shard must tell when its connections have ended.
@@ -116,6 +116,18 @@ impl Core {
             self.counters.connections_opened.add(1);
         }
         Ok(connected.conn)
+    }
+
+    /// A call of the endpoint that tells things about the bytes of `buffer`, which came through
+    /// `socket`. The manager hears them first, the log keeps the rest.
+    pub(super) fn hear<R>(
+        &mut self,
+        buffer: &mut [u8],
+        socket: u16,
+        call: impl FnOnce(&mut Endpoint, Instant, &mut [u8], &mut Watch<'_, Recorder<'_>>) -> R,
+    ) -> R {
+        let mut recorder = self.log.recorder(&mut self.blocks, buffer, socket);
+        call(&mut self.endpoint, self.now, buffer, &mut self.manager.watch(&mut recorder))
     }
 
     /// Where a connect leads.

@@ -276,9 +276,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let Some(socket) = core.sockets.of_listener(forwarded.listener) else { continue };
             let meta = RxMeta { socket, ..forwarded.meta };
             let data = &mut forwarded.data[..];
-            let mut recorder = core.log.recorder(&mut core.blocks, data, socket);
-            let sink = &mut core.manager.watch(&mut recorder);
-            let routed = core.endpoint.receive(core.now, &meta, data, sink);
+            let routed = core.hear(data, socket, |endpoint, now, data, sink| {
+                endpoint.receive(now, &meta, data, sink)
+            });
             if routed != Routed::Here && self.forged_log.allow(core.now) {
                 tracing::debug!(shard = core.shard, "a forwarded datagram belongs nowhere");
             }

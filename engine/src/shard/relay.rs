@@ -96,8 +96,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let mut happened = 0;
         while let Some((meta, mut packet)) = self.core.relays.next() {
             let core = &mut self.core;
-            let mut recorder = core.log.recorder(&mut core.blocks, &packet, meta.socket);
-            core.endpoint.receive(core.now, &meta, &mut packet, &mut recorder);
+            core.hear(&mut packet, meta.socket, |endpoint, now, packet, sink| {
+                endpoint.receive(now, &meta, packet, sink)
+            });
             happened += self.handler.deliver(core, &packet, Source::NONE);
         }
         happened

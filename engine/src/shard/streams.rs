@@ -236,8 +236,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn stream_failed(&mut self, conn: ConnHandle, error: Option<io::Error>) {
         let core = &mut self.core;
         let text = error.map_or_else(|| "no address to connect to".to_owned(), |e| e.to_string());
-        let mut recorder = core.log.recorder(&mut core.blocks, &[], NO_SOCKET);
-        core.endpoint.stream_failed(core.now, conn, &text, &mut recorder);
+        core.hear(&mut [], NO_SOCKET, |endpoint, now, _, sink| {
+            endpoint.stream_failed(now, conn, &text, sink);
+        });
         self.handler.deliver(core, &[], Source::NONE);
         self.core.streams.wanting.push_back(conn);
     }
@@ -279,8 +280,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 StreamEvent::Finished(stream) => {
                     if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
                         let core = &mut self.core;
-                        let mut recorder = core.log.recorder(&mut core.blocks, &[], NO_SOCKET);
-                        core.endpoint.stream_finished(core.now, conn, &mut recorder);
+                        core.hear(&mut [], NO_SOCKET, |endpoint, now, _, sink| {
+                            endpoint.stream_finished(now, conn, sink);
+                        });
                         self.handler.deliver(core, &[], Source::NONE);
                         self.core.streams.wanting.push_back(conn);
                     }
@@ -547,7 +549,8 @@ fn receive<H: Handler>(
     retainer: Retainer<'_>,
 ) {
     core.counters.bytes_received.add(bytes.len() as u64);
-    let mut recorder = core.log.recorder(&mut core.blocks, bytes, NO_SOCKET);
-    core.endpoint.stream_receive(core.now, conn, bytes, &mut recorder);
+    core.hear(bytes, NO_SOCKET, |endpoint, now, bytes, sink| {
+        endpoint.stream_receive(now, conn, bytes, sink);
+    });
     handler.deliver(core, bytes, Source { retainer, owned: None });
 }
