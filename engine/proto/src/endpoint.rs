@@ -122,6 +122,11 @@ impl Endpoint {
         slot.conn.as_deref().filter(|_| slot.generation == handle.generation)
     }
 
+    fn conn_mut(&mut self, handle: ConnHandle) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(handle.slot as usize)?;
+        slot.conn.as_deref_mut().filter(|_| slot.generation == handle.generation)
+    }
+
     /// A connection whose handle the application still owns.
     fn open(&self, handle: ConnHandle) -> Option<&Connection> {
         self.conn(handle).filter(|c| c.is_told() && c.status().is_open_to_application())
@@ -199,14 +204,20 @@ impl Endpoint {
 
     /// The connection may have something to send, and its deadline may have changed.
     fn touch(&mut self, slot: u32) {
+        self.touch_quietly(slot);
+        let entry = &mut self.slots[slot as usize];
+        if !entry.ready {
+            entry.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// What was written or told may have changed deadlines and endings, but gives nothing to send.
+    fn touch_quietly(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         if !entry.touched {
             entry.touched = true;
             self.touched.push(slot);
-        }
-        if !entry.ready {
-            entry.ready = true;
-            self.ready.push_back(slot);
         }
     }
 

@@ -33,6 +33,12 @@ fn open(raw: &mut Raw, name: &str) -> ChannelKey {
     raw.app(|ep, now, conn| ep.open_channel(now, conn, name, &options)).expect("open")
 }
 
+/// The peer asks for channel "a", its first.
+fn asked(raw: &mut Raw) -> ChannelKey {
+    raw.frame(0, &request("a", 1, false));
+    raw.log.requests()[0].0
+}
+
 fn send(raw: &mut Raw, key: ChannelKey, bytes: &[u8]) {
     let sent = raw.app(|ep, now, conn| ep.send(now, conn, key, bytes, SendOptions::default()));
     sent.unwrap_or_else(|e| panic!("{e}: {:?}", raw.log.status()));
@@ -199,8 +205,7 @@ fn the_longest_frame_and_a_frame_for_nobody() {
 #[test]
 fn a_key_update_in_the_middle() {
     for mut raw in [up(&Setup::default()), up_as_client(&Setup::default())] {
-        raw.frame(0, &request("a", 1, false));
-        let key = raw.log.requests()[0].0;
+        let key = asked(&mut raw);
         for round in 0..20u8 {
             raw.frame(1, &vec![round; 20_000]);
             match &mut raw.tls {
@@ -243,8 +248,7 @@ fn an_eof_of_the_peer_ends_the_channel_both_ways() {
 #[test]
 fn our_eof_ends_the_channel_both_ways() {
     let mut raw = up(&Setup::default());
-    raw.frame(0, &request("a", 1, false));
-    let key = raw.log.requests()[0].0;
+    let key = asked(&mut raw);
     raw.frames();
     send(&mut raw, key, b"bye");
     finish(&mut raw, key);
@@ -261,8 +265,7 @@ fn our_eof_ends_the_channel_both_ways() {
 #[test]
 fn what_the_peer_does_not_want_any_more_is_no_clean_end() {
     let mut raw = up(&Setup::default());
-    raw.frame(0, &request("a", 1, false));
-    let key = raw.log.requests()[0].0;
+    let key = asked(&mut raw);
     raw.reads = false;
     // More than the socket takes.
     for _ in 0..20 {
@@ -441,8 +444,7 @@ fn an_id_is_free_when_our_eof_was_written() {
             endpoint.handle_timeout(*now, log);
             key
         } else {
-            raw.frame(0, &request("a", 1, false));
-            let key = raw.log.requests()[0].0;
+            let key = asked(&mut raw);
             let Raw { endpoint, now, conn, .. } = &mut raw;
             endpoint.finish_channel(*now, *conn, key).expect("finish");
             key
@@ -794,8 +796,7 @@ fn a_close_notify_of_the_peer_is_a_close() {
 #[test]
 fn a_fin_without_close_notify_is_a_problem() {
     let mut raw = up(&Setup::default());
-    raw.frame(0, &request("a", 1, false));
-    let key = raw.log.requests()[0].0;
+    let key = asked(&mut raw);
     raw.finish(false);
     let (status, reason) = raw.end();
     assert_eq!((status, reason.reason), (Status::ProblemDetectedLocally, Reason::RESET));
@@ -834,8 +835,7 @@ fn a_broken_connection_is_told_with_its_reason() {
 #[test]
 fn linger_delivers_everything_then_close_notify_and_fin() {
     for mut raw in [up(&Setup::default()), up_as_client(&Setup::default())] {
-        raw.frame(0, &request("a", 1, false));
-        let key = raw.log.requests()[0].0;
+        let key = asked(&mut raw);
         raw.frames();
         raw.reads = false;
         let body: Vec<u8> = (0..2_000_000u32).map(|i| (i / 3) as u8).collect();
@@ -868,8 +868,7 @@ fn linger_delivers_everything_then_close_notify_and_fin() {
 #[test]
 fn linger_has_its_limit_and_the_report_says_what_tcp_took() {
     let mut raw = up(&Setup::default());
-    raw.frame(0, &request("a", 1, false));
-    let key = raw.log.requests()[0].0;
+    let key = asked(&mut raw);
     raw.reads = false;
     for _ in 0..20 {
         send(&mut raw, key, &vec![1; 50_000]);
@@ -887,8 +886,7 @@ fn linger_has_its_limit_and_the_report_says_what_tcp_took() {
 fn a_peer_that_ends_while_we_linger_ends_the_linger() {
     for how in 0..3 {
         let mut raw = up(&Setup::default());
-        raw.frame(0, &request("a", 1, false));
-        let key = raw.log.requests()[0].0;
+        let key = asked(&mut raw);
         raw.reads = false;
         for _ in 0..20 {
             send(&mut raw, key, &vec![1; 50_000]);
@@ -910,8 +908,7 @@ fn a_peer_that_ends_while_we_linger_ends_the_linger() {
 #[test]
 fn without_linger_the_queue_is_dropped_at_a_frame() {
     let mut raw = up(&Setup::default());
-    raw.frame(0, &request("a", 1, false));
-    let key = raw.log.requests()[0].0;
+    let key = asked(&mut raw);
     raw.reads = false;
     for _ in 0..20 {
         send(&mut raw, key, &vec![1; 50_000]);

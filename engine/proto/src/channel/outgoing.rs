@@ -13,7 +13,7 @@ use crate::time::Instant;
 use crate::wire::codec::Writer;
 use crate::wire::control::next_value;
 use crate::wire::frame::{
-    DatagramHeader, write_bare_header, write_datagram_header, write_stream_header,
+    DatagramHeader, write_bare_frame, write_bare_header, write_datagram_header, write_stream_header,
 };
 use crate::wire::link_message::LinkMessage;
 use crate::wire::record::FrameRecord;
@@ -26,6 +26,8 @@ pub(super) const CONTROL_KEY: ChannelKey = ChannelKey { slot: 0, life: 0 };
 pub(super) const EARLY_FRAME_COST: u64 = 16;
 /// A stream is not cut into pieces smaller than this only to fill up a packet.
 const MIN_PIECE: u64 = 32;
+/// Most messages of CONTROL are shorter: of the others more is copied to find their end.
+const SHORT_MESSAGE: usize = 256;
 
 /// The payload of one packet while it is being filled.
 struct Packet<'a, R> {
@@ -85,31 +87,17 @@ impl<R: FnMut(FrameRecord)> Packet<'_, R> {
         let Some(message) = LinkMessage::of(frame) else { return true };
         let mut body = Vec::with_capacity(32);
         message.encode(&mut body);
-        self.control(&body) && {
+        self.bare(CONTROL_CHANNEL, &body) && {
             (self.record)(record);
             true
         }
     }
 
-    /// Writes one message of CONTROL in a frame of its own; `false` when it does not fit.
-    fn control(&mut self, body: &[u8]) -> bool {
-        let Some(frame) = self.buf.get_mut(self.at..self.at + FRAME_HEADER_LEN + body.len()) else {
-            return false;
-        };
-        write_bare_header(frame, CONTROL_CHANNEL, body.len());
-        frame[FRAME_HEADER_LEN..].copy_from_slice(body);
-        self.at += frame.len();
-        true
-    }
-
-    /// Writes the EOF that says everything on a plain link; `false` when it does not fit.
-    fn plain_eof(&mut self, id: u16) -> bool {
-        let Some(frame) = self.buf.get_mut(self.at..self.at + FRAME_HEADER_LEN) else {
-            return false;
-        };
-        write_bare_header(frame, id, 0);
-        self.at += FRAME_HEADER_LEN;
-        true
+    /// Writes a whole frame of a stream link; `false` when it does not fit.
+    fn bare(&mut self, id: u16, body: &[u8]) -> bool {
+        let written = write_bare_frame(&mut self.buf[self.at..], id, body);
+        self.at += written.unwrap_or(0);
+        written.is_some()
     }
 }
 
@@ -204,18 +192,25 @@ impl Mux {
         while self.control.send.unsent() > 0 {
             let Self { control, .. } = self;
             let offset = control.send.next();
-            let most = MAX_CONTROL_MESSAGE.min(control.send.unsent() as usize);
+            let all = MAX_CONTROL_MESSAGE.min(control.send.unsent() as usize);
             let at = packet.at + FRAME_HEADER_LEN;
-            let end = packet.buf.len().min(at + most);
-            let Some(peek) = packet.buf.get_mut(at..end) else { return };
-            control.send.copy_at(offset, peek);
-            // What does not stand whole in the rest of this buffer waits for the next one.
-            let Ok(Some(len)) = next_value(peek) else { return };
+            let mut most = SHORT_MESSAGE.min(all);
+            let len = loop {
+                let end = packet.buf.len().min(at + most);
+                let Some(peek) = packet.buf.get_mut(at..end) else { return };
+                control.send.copy_at(offset, peek);
+                match next_value(peek) {
+                    Ok(Some(len)) => break len,
+                    Ok(None) if most < all => most = all,
+                    // What does not stand whole in the rest of this buffer waits for the next one.
+                    _ => return,
+                }
+            };
             let body = packet.stream(CONTROL_KEY, CONTROL_CHANNEL, offset, len);
             control.send.take_new(body);
         }
         while let Some(id) = self.control.declined.front().copied() {
-            if !packet.plain_eof(id) {
+            if !packet.bare(id, &[]) {
                 return;
             }
             self.control.declined.pop_front();
@@ -246,7 +241,7 @@ impl Mux {
         let (id, key) = (channel.id, ChannelKey { slot, life: channel.life });
         if packet.framing.is_plain() {
             if channel.has(flag::RESET_PENDING) {
-                if !packet.plain_eof(id) {
+                if !packet.bare(id, &[]) {
                     return false;
                 }
                 (packet.record)(FrameRecord::Reset { channel: key });
@@ -353,7 +348,7 @@ impl Mux {
             channel.set(flag::RECV_DONE);
         }
         if channel.kind == ChannelKind::Datagrams && packet.framing.is_stream() {
-            packet.plain_eof(channel.id);
+            packet.bare(channel.id, &[]);
             (packet.record)(FrameRecord::DatagramEof { channel: key });
         } else if channel.kind == ChannelKind::Datagrams {
             let header = DatagramHeader { id: channel.send_at as u32, index: 0, count: 0 };

@@ -374,11 +374,7 @@ impl Connection {
         }));
         if self.role == Role::Client {
             let credential = self.handshake.as_mut().map(|h| core::mem::take(&mut h.credential));
-            let credential = credential.unwrap_or_default();
-            match &mut self.decision {
-                Decision::None => self.send_authentication_request(&credential),
-                wanted => *wanted = Decision::Due(credential),
-            }
+            self.present(credential.unwrap_or_default());
         } else if !e.tickets.is_empty() {
             let all = 0..e.tickets.len();
             let tickets = Tickets { bytes: e.tickets, ranges: vec![all], ..Tickets::default() };

@@ -2,6 +2,7 @@
 //! (behaviours §5), and the moment at which somebody may decide on the strength of it.
 
 use super::Connection;
+use crate::crypto::token::equal_secrets;
 use crate::endpoint::ClientConfig;
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::Sink;
@@ -160,7 +161,7 @@ impl SecInfo {
         self.is_proven()
             && other.is_proven()
             && self.role == other.role
-            && same(&self.exporter, &other.exporter)
+            && equal_secrets(&self.exporter, &other.exporter)
     }
 
     /// The name of the cipher suite, where this crate knows it.
@@ -304,11 +305,6 @@ const fn own_party(identity: Option<PeerId>, credential: Option<[u8; 32]>) -> Pa
     Party { identity, method, credential }
 }
 
-/// Takes the same time wherever the two differ.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
-}
-
 /// The digest of a credential; `None` for an empty one.
 fn credential_digest(credential: &[u8]) -> Option<[u8; 32]> {
     if credential.is_empty() {
@@ -337,6 +333,14 @@ pub(super) enum Decision {
 }
 
 impl Connection {
+    /// Client: the host is proven. The AuthenticationRequest goes out, unless somebody decides first.
+    pub(super) fn present(&mut self, credential: Vec<u8>) {
+        match &mut self.decision {
+            Decision::None => self.send_authentication_request(&credential),
+            wanted => *wanted = Decision::Due(credential),
+        }
+    }
+
     pub(super) fn note_credential(&mut self, credential: &[u8]) {
         self.credential = credential_digest(credential).map(Box::new);
     }

@@ -24,11 +24,8 @@ impl Endpoint {
     /// # Errors
     /// [`ApiError::InvalidArgument`] names the field that is out of range.
     pub fn listen(&mut self, socket: u16, listener: ListenerConfig) -> Result<(), ApiError> {
-        if let Some(config) = &listener.connection {
-            config.validate()?;
-        }
-        let connection = listener.connection.map_or_else(|| self.connection.clone(), Arc::new);
-        self.listeners.insert(socket, Listener { tls: listener.tls, connection });
+        let listener = self.listener(listener)?;
+        self.listeners.insert(socket, listener);
         Ok(())
     }
 
@@ -49,10 +46,34 @@ impl Endpoint {
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
         config.validate()?;
-        let connection = config
-            .connection
-            .as_ref()
-            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
+        let connection = self.settings(config);
+        self.begin(now, connection, socket, remotes, config)
+    }
+
+    /// What a listener keeps of its configuration.
+    pub(super) fn listener(&self, config: ListenerConfig) -> Result<Listener, ApiError> {
+        if let Some(connection) = &config.connection {
+            connection.validate()?;
+        }
+        let connection = config.connection.map_or_else(|| self.connection.clone(), Arc::new);
+        Ok(Listener { tls: config.tls, connection })
+    }
+
+    /// The settings of a client's connection.
+    pub(super) fn settings(&self, config: &ClientConfig) -> Arc<ConnectionConfig> {
+        let own = config.connection.as_ref();
+        own.map_or_else(|| self.connection.clone(), |own| Arc::new(own.clone()))
+    }
+
+    /// Puts a client's connection over datagrams into the table.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        connection: Arc<ConnectionConfig>,
+        socket: u16,
+        remotes: &[SocketAddr],
+        config: &ClientConfig,
+    ) -> Result<ConnHandle, ApiError> {
         let side = ClientSide {
             tls: &config.tls,
             server_name: &config.server_name,
@@ -60,18 +81,8 @@ impl Endpoint {
             remotes,
             socket,
         };
-        self.begin(now, connection, &side)
-    }
-
-    /// Puts a client's connection into the table.
-    pub(super) fn begin(
-        &mut self,
-        now: Instant,
-        connection: Arc<ConnectionConfig>,
-        side: &ClientSide<'_>,
-    ) -> Result<ConnHandle, ApiError> {
         let handle = self.reserve()?;
-        match Connection::client(now, handle, connection, side, &mut self.shared) {
+        match Connection::client(now, handle, connection, &side, &mut self.shared) {
             Ok(conn) => {
                 self.shared.counters.connected += 1;
                 self.insert(handle, conn);

@@ -3,7 +3,7 @@
 
 use super::{ClientConfig, Endpoint};
 use crate::config::ConnectionConfig;
-use crate::connection::{ClientSide, Connection, is_discard_only};
+use crate::connection::{Connection, is_discard_only};
 use crate::error::ApiError;
 use crate::event::Sink;
 use crate::ids::{ConnHandle, Role};
@@ -59,18 +59,8 @@ impl Endpoint {
             return Err(ApiError::InvalidArgument { field: "relay", why });
         }
         config.validate()?;
-        let connection = config
-            .connection
-            .as_ref()
-            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
-        let side = ClientSide {
-            tls: &config.tls,
-            server_name: &config.server_name,
-            credential: &config.credential,
-            remotes: &[relay],
-            socket: RELAY_SOCKET,
-        };
-        let handle = self.begin(now, for_relay(connection), &side)?;
+        let connection = for_relay(self.settings(config));
+        let handle = self.begin(now, connection, RELAY_SOCKET, &[relay], config)?;
         let own = config.tls.identity().map(crate::handshake::Identity::peer_id);
         let first = self.shared.issue_id(handle, 0).0;
         if let Some(conn) = &mut self.slots[handle.slot as usize].conn {

@@ -8,7 +8,7 @@
 //! [`Endpoint::stream_transmit`] has the next ones, and [`Endpoint::stream_needs`] says when to end.
 //! [`Endpoint::closed_stream`] names those whose sockets nobody needs any more.
 
-use super::{ClientConfig, Endpoint, ListenerConfig};
+use super::{ClientConfig, Endpoint, Listener, ListenerConfig};
 use crate::connection::{Connection, StreamNeeds, StreamSide};
 use crate::error::ApiError;
 use crate::event::{NullSink, Sink};
@@ -17,7 +17,6 @@ use crate::limits::STREAM_RECORD;
 use crate::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// How a client connects over a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +42,7 @@ pub struct ClosedStream {
 pub const MIN_STREAM_BUFFER: usize = STREAM_RECORD + 1024;
 
 struct StreamListener {
-    config: ListenerConfig,
-    connection: Arc<crate::config::ConnectionConfig>,
+    listener: Listener,
     plain: bool,
 }
 
@@ -100,6 +98,28 @@ impl Streams {
     }
 }
 
+/// What the stream of a client begins with, to one of `targets`.
+fn stream_side(
+    config: &ClientConfig,
+    options: StreamOptions,
+    targets: Vec<SocketAddr>,
+) -> Result<StreamSide, ApiError> {
+    let Some(&remote) = targets.first() else {
+        return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
+    };
+    Ok(StreamSide {
+        tls: config.tls.stream(&config.server_name, options.plain)?,
+        plain: options.plain,
+        credential: config.credential.clone(),
+        security: config.tls.security().clone(),
+        on_hold: options.on_hold,
+        remote,
+        targets,
+        local: None,
+        socket: 0,
+    })
+}
+
 impl Endpoint {
     /// Takes TCP connections that arrive on listening socket `socket` (a number of the caller's, in
     /// a space of its own). `plain`: clients may speak the plain protocol, too.
@@ -112,12 +132,8 @@ impl Endpoint {
         config: ListenerConfig,
         plain: bool,
     ) -> Result<(), ApiError> {
-        if let Some(config) = &config.connection {
-            config.validate()?;
-        }
-        let connection =
-            config.connection.clone().map_or_else(|| self.connection.clone(), Arc::new);
-        self.streams.listeners.insert(socket, StreamListener { config, connection, plain });
+        let listener = self.listener(config)?;
+        self.streams.listeners.insert(socket, StreamListener { listener, plain });
         Ok(())
     }
 
@@ -161,25 +177,9 @@ impl Endpoint {
         config: &ClientConfig,
         options: StreamOptions,
     ) -> Result<ConnHandle, ApiError> {
-        let Some(&remote) = remotes.first() else {
-            return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
-        };
         config.validate()?;
-        let connection = config
-            .connection
-            .as_ref()
-            .map_or_else(|| self.connection.clone(), |c| Arc::new(c.clone()));
-        let side = StreamSide {
-            tls: config.tls.stream(&config.server_name, options.plain)?,
-            plain: options.plain,
-            credential: config.credential.clone(),
-            security: config.tls.security().clone(),
-            on_hold: options.on_hold,
-            remote,
-            targets: remotes.to_vec(),
-            local: None,
-            socket: 0,
-        };
+        let side = stream_side(config, options, remotes.to_vec())?;
+        let connection = self.settings(config);
         let handle = self.reserve()?;
         let conn =
             Connection::stream(now, handle, Role::Client, connection, side, &mut self.shared);
@@ -205,20 +205,7 @@ impl Endpoint {
         // A socket for both families names IPv4 addresses in their mapped form.
         let plain = |a: &SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
         let targets: Vec<_> = remotes.iter().map(plain).collect();
-        let Some(&stream_remote) = targets.first() else {
-            return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
-        };
-        let side = StreamSide {
-            tls: config.tls.stream(&config.server_name, false)?,
-            plain: false,
-            credential: config.credential.clone(),
-            security: config.tls.security().clone(),
-            on_hold: false,
-            remote: stream_remote,
-            targets,
-            local: None,
-            socket: 0,
-        };
+        let side = stream_side(config, StreamOptions::default(), targets)?;
         let handle = self.connect(now, socket, remotes, config)?;
         if let Some(conn) = &mut self.slots[handle.slot as usize].conn {
             conn.race(side);
@@ -234,13 +221,8 @@ impl Endpoint {
 
     /// The same, all addresses of a client's stream that nobody has begun to connect.
     pub fn take_stream_targets(&mut self, conn: ConnHandle) -> Vec<SocketAddr> {
-        let entry = self.slots.get_mut(conn.slot as usize);
-        let entry = entry.filter(|entry| entry.generation == conn.generation);
         // Nothing about the connection has changed: it is not touched.
-        entry
-            .and_then(|entry| entry.conn.as_deref_mut())
-            .map(Connection::take_stream_targets)
-            .unwrap_or_default()
+        self.conn_mut(conn).map(Connection::take_stream_targets).unwrap_or_default()
     }
 
     /// Client: the TCP connection stands, between these addresses.
@@ -273,18 +255,15 @@ impl Endpoint {
             let limit = self.config.max_handshakes.into();
             return Err(ApiError::LimitReached { what: "max_handshakes", limit });
         }
-        let Some(listener) = self.streams.listeners.get(&socket) else {
+        let Some(StreamListener { listener, plain }) = self.streams.listeners.get(&socket) else {
             return Err(ApiError::NoConnection("nobody listens here"));
         };
-        let (plain, connection) = (listener.plain, listener.connection.clone());
-        let tls = listener.config.tls.stream(plain)?;
-        let credential = Vec::new();
-        let security = listener.config.tls.security().clone();
+        let (plain, connection) = (*plain, listener.connection.clone());
         let side = StreamSide {
-            tls,
+            tls: listener.tls.stream(plain)?,
             plain,
-            credential,
-            security,
+            credential: Vec::new(),
+            security: listener.tls.security().clone(),
             on_hold: false,
             remote,
             targets: Vec::new(),
@@ -300,16 +279,11 @@ impl Endpoint {
         Ok(handle)
     }
 
-    fn with_stream<R>(
-        &mut self,
-        conn: ConnHandle,
-        call: impl FnOnce(&mut Connection) -> R,
-    ) -> Option<R> {
-        let entry = self.slots.get_mut(conn.slot as usize)?;
-        let matches = entry.generation == conn.generation;
-        let result = call(entry.conn.as_deref_mut().filter(|c| matches && c.has_stream())?);
-        self.touch(conn.slot);
-        Some(result)
+    fn with_stream(&mut self, conn: ConnHandle, call: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.conn_mut(conn).filter(|c| c.has_stream()) {
+            call(connection);
+            self.touch(conn.slot);
+        }
     }
 
     /// Tells what came up in calls without a sink: it happened before what follows.
@@ -373,10 +347,7 @@ impl Endpoint {
         scratch.resize(STREAM_RECORD, 0);
         let mut deferred = core::mem::take(&mut self.deferred);
         let (n, changed) = self
-            .slots
-            .get_mut(conn.slot as usize)
-            .filter(|entry| entry.generation == conn.generation)
-            .and_then(|entry| entry.conn.as_deref_mut())
+            .conn_mut(conn)
             .map_or((0, false), |c| c.stream_transmit(now, out, &mut scratch, &mut deferred));
         self.deferred = deferred;
         self.streams.scratch = scratch;
@@ -384,15 +355,6 @@ impl Endpoint {
             self.touch_quietly(conn.slot);
         }
         n
-    }
-
-    /// What was written or told may have changed deadlines and endings, but gives nothing to send.
-    fn touch_quietly(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        if !entry.touched {
-            entry.touched = true;
-            self.touched.push(slot);
-        }
     }
 
     /// What the stream of `conn` needs once everything written was sent.
@@ -428,11 +390,8 @@ impl Endpoint {
     /// Ends a client's attempt that another one has made superfluous. Nothing is told; the handle is
     /// invalid at once, and the next call with a sink frees the slot.
     pub fn abandon(&mut self, conn: ConnHandle) {
-        let Some(entry) = self.slots.get_mut(conn.slot as usize) else { return };
-        if entry.generation == conn.generation
-            && let Some(c) = &mut entry.conn
-        {
-            c.forget();
+        if let Some(connection) = self.conn_mut(conn) {
+            connection.forget();
             self.touch(conn.slot);
         }
     }

@@ -3,10 +3,9 @@
 use super::client::ClientState;
 use super::crypto_stream::Inserted;
 use super::host::{AwaitAuthenticationRequest, HostState};
-use super::identity::peer_id_of;
 use super::machine::{Handshake, RoleState};
 use super::outcome::{Dropped, Established, Receipt};
-use super::tls::{exporter, suite_name, suite_number};
+use super::tls::{exporter, peer_of, suite_name, suite_number};
 use crate::error::{CloseReason, PeerMisbehaved, Reason};
 use crate::ids::ConnectionId;
 use crate::limits::{MAX_CRYPTO_BUFFER, TRANSPORT_CHANNEL};
@@ -398,11 +397,7 @@ impl Handshake {
             .iter()
             .map(|c| c.clone().into_owned())
             .collect();
-        let peer = peer_certificates
-            .first()
-            .map(peer_id_of)
-            .transpose()
-            .map_err(|e| CloseReason::new(Reason::BAD_CERTIFICATE, &e.to_string()))?;
+        let peer = peer_of(&self.tls)?;
         let exporter =
             exporter(&self.tls).map_err(|_| internal("no exporter after the handshake"))?;
         let mut established = Box::new(Established {

@@ -1,7 +1,6 @@
 //! TLS 1.3 over a stream: rustls' record layer behind the few calls that a stream link needs.
 
-use super::identity::peer_id_of;
-use super::tls::EXPORTER_LABEL;
+use super::tls::{EXPORTER_LABEL, peer_of, suite_name, suite_number};
 use crate::error::{CloseReason, Reason};
 use crate::ids::PeerId;
 use crate::limits::{ALPN, ALPN_PLAIN};
@@ -111,13 +110,7 @@ impl StreamTls {
     /// What the finished handshake has proved.
     pub(crate) fn peer(&self) -> Result<StreamPeer, CloseReason> {
         debug_assert_eq!(self.tls.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-        let id = self
-            .tls
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .map(peer_id_of)
-            .transpose()
-            .map_err(|e| CloseReason::new(Reason::BAD_CERTIFICATE, &e.to_string()))?;
+        let id = peer_of(&self.tls)?;
         let server_name = match &self.tls {
             Connection::Server(server) => server.server_name().map(str::to_owned),
             Connection::Client(_) => None,
@@ -128,17 +121,12 @@ impl StreamTls {
             .tls
             .export_keying_material([0; 32], EXPORTER_LABEL, None)
             .map_err(|_| CloseReason::new(Reason::INTERNAL, "no exporter after the handshake"))?;
-        let suite_number = self.tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
         Ok(StreamPeer {
-            suite_number,
+            suite_number: suite_number(&self.tls),
             exporter,
             is_native: protocol == Some(ALPN),
             id,
-            suite: self
-                .tls
-                .negotiated_cipher_suite()
-                .and_then(|s| s.suite().as_str())
-                .unwrap_or("unknown"),
+            suite: suite_name(&self.tls),
             resumed: self.tls.handshake_kind() == Some(HandshakeKind::Resumed),
             server_name,
         })

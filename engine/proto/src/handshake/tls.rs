@@ -3,10 +3,11 @@
 //! TLS 1.3 only, ALPN `trunkline/1`, AES-128-GCM first. Hosts issue tickets and clients keep them in
 //! memory, so that a second connection resumes; nothing is ever sent as 0-RTT.
 
-use super::identity::{Identity, security};
+use super::identity::{Identity, peer_id_of, security};
 use super::stream_tls::StreamTls;
 use super::trust::{ClientAuth, LocalSecurity, Trust};
 use crate::error::{ApiError, CloseReason, Reason};
+use crate::ids::PeerId;
 use crate::limits::{ALPN, ALPN_PLAIN};
 use core::fmt;
 use rustls::client::Resumption;
@@ -17,8 +18,8 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, ServerConfig,
-    ServerConnection, Side,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, CommonState, Error,
+    ServerConfig, ServerConnection, Side,
 };
 use rustls_pki_types::ServerName;
 use std::sync::{Arc, OnceLock};
@@ -264,13 +265,22 @@ pub(super) fn exporter(tls: &quic::Connection) -> Result<[u8; 32], Error> {
 }
 
 /// The number of a cipher suite in the registry of RFC 8446 §B.4; 0 when none is agreed on.
-pub(super) fn suite_number(tls: &quic::Connection) -> u16 {
+pub(super) fn suite_number(tls: &CommonState) -> u16 {
     tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()))
 }
 
 /// The name of a cipher suite, as RFC 8446 §B.4 writes it.
-pub(super) fn suite_name(tls: &quic::Connection) -> &'static str {
+pub(super) fn suite_name(tls: &CommonState) -> &'static str {
     tls.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown")
+}
+
+/// Who the peer's certificate says it is.
+pub(super) fn peer_of(tls: &CommonState) -> Result<Option<PeerId>, CloseReason> {
+    let first = tls.peer_certificates().and_then(<[_]>::first);
+    first
+        .map(peer_id_of)
+        .transpose()
+        .map_err(|e| CloseReason::new(Reason::BAD_CERTIFICATE, &e.to_string()))
 }
 
 /// What an alert of the peer means for the connection.

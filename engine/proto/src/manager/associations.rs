@@ -182,10 +182,12 @@ pub(super) struct Associations {
     pub(super) dirty: Vec<AssociationId>,
     /// Channels to be ended by the next call that has the endpoint.
     pub(super) cut: Vec<Cut>,
-    live: usize,
 }
 
-const fn all_of(conn: ConnHandle) -> core::ops::RangeInclusive<(ConnHandle, ChannelKey)> {
+/// The keys of all channels of a connection.
+pub(super) const fn all_of(
+    conn: ConnHandle,
+) -> core::ops::RangeInclusive<(ConnHandle, ChannelKey)> {
     let first = ChannelKey { slot: 0, life: 0 };
     let last = ChannelKey { slot: u32::MAX, life: u32::MAX };
     (conn, first)..=(conn, last)
@@ -200,7 +202,7 @@ impl Associations {
         listens: Listens,
     ) -> Result<AssociationId, ApiError> {
         config.validate()?;
-        if self.live >= MAX_MANAGED {
+        if self.slots.len() - self.free.len() >= MAX_MANAGED {
             let limit = MAX_MANAGED as u64;
             return Err(ApiError::LimitReached { what: "associations", limit });
         }
@@ -234,7 +236,6 @@ impl Associations {
             closing: None,
             timer: None,
         });
-        self.live += 1;
         if listens.at_all() {
             self.listening.push(id);
         }
@@ -519,7 +520,6 @@ impl Associations {
             return;
         };
         self.free.push(id.slot);
-        self.live -= 1;
         self.listening.retain(|l| *l != id);
         if let Some(at) = association.timer {
             self.timers.remove(&(at, id));

@@ -149,14 +149,15 @@ impl Manager {
         endpoint: &mut Endpoint,
         target: Target,
     ) -> Result<Connected, ApiError> {
-        if let Some(conn) = self.book.find(endpoint, &self.key_of(&target), target.reuse, None) {
+        let key = self.key_of(&target);
+        if let Some(conn) = self.book.find(endpoint, &key, target.reuse, None) {
             self.keep(conn);
             return Ok(Connected { conn, reused: true });
         }
         if target.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none to this peer, and a new one was not wanted"));
         }
-        let conn = self.begin(now, endpoint, &Arc::new(target), false)?;
+        let conn = self.begin(now, endpoint, &Arc::new(target), key, false)?;
         Ok(Connected { conn, reused: false })
     }
 
@@ -193,6 +194,7 @@ impl Manager {
         now: Instant,
         endpoint: &mut Endpoint,
         target: &Arc<Target>,
+        key: ReuseKey,
         mine: bool,
     ) -> Result<ConnHandle, ApiError> {
         if self.stopped {
@@ -203,7 +205,6 @@ impl Manager {
         if self.config.security.is_some() {
             endpoint.ask_security(conn)?;
         }
-        let key = self.key_of(target);
         let mut record = Record::new(Some(target.clone()), Some(key), mine);
         record.handle = target.handle;
         self.book.insert(conn, record);

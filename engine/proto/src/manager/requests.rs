@@ -1,6 +1,7 @@
 //! Channels asked for by name, in one call with the connection that they need (behaviours §4).
 
 use super::Manager;
+use super::associations::all_of;
 use super::book::Record;
 use super::key::{Reuse, ReuseKey, Target};
 use super::notice::{AssociationId, ManagerSink, Notice, Opened, RequestError, RequestId};
@@ -72,12 +73,11 @@ pub(super) struct Requests {
     asked: BTreeMap<(ConnHandle, ChannelKey), Asked>,
     /// Requests whose connection is gone: why, and whether a further attempt makes sense.
     lost: Vec<(RequestId, ConnHandle, CloseReason, bool)>,
-    live: usize,
 }
 
 impl Requests {
     fn insert(&mut self, request: Request) -> Result<RequestId, ApiError> {
-        if self.live >= MAX_MANAGED {
+        if self.slots.len() - self.free.len() >= MAX_MANAGED {
             let limit = MAX_MANAGED as u64;
             return Err(ApiError::LimitReached { what: "channel requests", limit });
         }
@@ -88,7 +88,6 @@ impl Requests {
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1).max(1);
         entry.request = Some(request);
-        self.live += 1;
         Ok(RequestId { slot, generation: entry.generation })
     }
 
@@ -101,7 +100,6 @@ impl Requests {
         let slot = self.slots.get_mut(id.slot as usize)?;
         let request = slot.request.take_if(|_| slot.generation == id.generation)?;
         self.free.push(id.slot);
-        self.live -= 1;
         Some(request)
     }
 
@@ -160,10 +158,7 @@ impl Requests {
     /// A connection is over for the application: everything that wants it is lost.
     pub(super) fn lose(&mut self, conn: ConnHandle, reason: &CloseReason, worth: bool) {
         let mut lost = self.waiting.remove(&conn).unwrap_or_default();
-        let first = ChannelKey { slot: 0, life: 0 };
-        let last = ChannelKey { slot: u32::MAX, life: u32::MAX };
-        let channels: Vec<_> =
-            self.asked.range((conn, first)..=(conn, last)).map(|(k, _)| *k).collect();
+        let channels: Vec<_> = self.asked.range(all_of(conn)).map(|(k, _)| *k).collect();
         for key in channels {
             lost.extend(self.asked.remove(&key).into_iter().flat_map(|a| a.requests));
         }
@@ -240,7 +235,7 @@ impl Manager {
         })?;
         let conn = match found {
             Some(conn) => Ok(conn),
-            None => self.begin(now, endpoint, &target, true),
+            None => self.begin(now, endpoint, &target, key, true),
         };
         match conn.and_then(|conn| self.place(now, endpoint, id, conn)) {
             Ok(()) => Ok(id),
@@ -435,7 +430,7 @@ impl Manager {
         let conn = match found {
             Some(conn) => conn,
             None if worth && target.reuse != Reuse::NeverNew => {
-                self.begin(now, endpoint, &target, true).map_err(|_| ended.clone())?
+                self.begin(now, endpoint, &target, key, true).map_err(|_| ended.clone())?
             }
             None => return Err(ended),
         };

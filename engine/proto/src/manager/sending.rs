@@ -3,7 +3,7 @@
 use super::associations::{Cut, Listens, Offer, Queued};
 use super::config::AssociationConfig;
 use super::hold::HoldState;
-use super::key::{Reuse, Target};
+use super::key::{Reuse, ReuseKey, Target};
 use super::notice::{AssociationEnd, AssociationId, DeliveryError, ManagerSink, Notice};
 use super::requests::{GIVEN_UP, Owner};
 use super::security::SecHandle;
@@ -58,7 +58,7 @@ impl Manager {
     ) -> Result<AssociationId, ApiError> {
         let key = self.key_of(&target);
         if target.reuse != Reuse::ForceNew
-            && let Some(id) = self.live_association(&target, &config.name)
+            && let Some(id) = self.live_association(key, &config.name)
         {
             return Ok(id);
         }
@@ -80,8 +80,8 @@ impl Manager {
     }
 
     /// The association of this name with a target that takes messages.
-    fn live_association(&self, target: &Target, name: &str) -> Option<AssociationId> {
-        let id = self.associations.find(self.key_of(target), name)?;
+    fn live_association(&self, key: ReuseKey, name: &str) -> Option<AssociationId> {
+        let id = self.associations.find(key, name)?;
         let association = self.associations.peek(id)?;
         let retiring = association.at.and_then(|(conn, _)| self.hold_state(conn));
         let retiring = retiring.is_some_and(|s| s != HoldState::Active && s != HoldState::Idle);
@@ -172,7 +172,6 @@ impl Manager {
         association.queued_bytes += len;
         association.queue.push_back(Queued { token, data, wanted, expires });
         let (state, at) = (association.state, association.at);
-        self.associations.rearm(id);
         self.associations.dirty.push(id);
         if let Security::Handle(handle) = security
             && state == State::AwaitingConnection
@@ -188,6 +187,7 @@ impl Manager {
             self.flush(now, endpoint, id, &mut later);
             self.owed.extend(later.0);
         }
+        self.associations.rearm(id);
         Ok(())
     }
 
@@ -223,9 +223,10 @@ impl Manager {
         match security {
             Security::Handle(handle) => target.handle = Some(handle),
             Security::Info(wanted) => {
-                let id = self.live_association(&target, &config.name);
+                let key = self.key_of(&target);
+                let id = self.live_association(key, &config.name);
                 let at = id.and_then(|id| self.associations.peek(id)).and_then(|a| a.at);
-                let found = self.book.find(endpoint, &self.key_of(&target), Reuse::NeverNew, None);
+                let found = self.book.find(endpoint, &key, Reuse::NeverNew, None);
                 let conn = at.map(|(conn, _)| conn).or(found);
                 let info = conn.and_then(|conn| endpoint.sec_info(conn));
                 if !info.is_some_and(|info| info.matches(wanted)) {

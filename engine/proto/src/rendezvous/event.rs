@@ -343,19 +343,21 @@ pub fn decode(message: &[u8]) -> Result<EventRef<'_>, EventError> {
     Ok(EventRef { kind, subtype, from, to, role, sent, received, buffered, body })
 }
 
-fn take<'a>(rd: &mut Bytes<'a>, length: usize) -> Option<&'a [u8]> {
+/// The next `length` bytes.
+pub(super) fn take<'a>(rd: &mut Bytes<'a>, length: usize) -> Option<&'a [u8]> {
     let (head, rest) = rd.remaining_slice().split_at_checked(length)?;
     *rd = Bytes::new(rest);
     Some(head)
 }
 
+/// A string.
+pub(super) fn text<'a>(rd: &mut Bytes<'a>) -> Option<&'a str> {
+    let length = read_str_len(rd).ok()? as usize;
+    core::str::from_utf8(take(rd, length)?).ok()
+}
+
 fn name<'a>(rd: &mut Bytes<'a>, why: &'static str) -> Result<&'a str, EventError> {
-    let length = read_str_len(rd).map_err(|_| bad(why))? as usize;
-    if length > MAX_CLIENT_ID {
-        return Err(bad(why));
-    }
-    let bytes = take(rd, length).ok_or(bad(why))?;
-    core::str::from_utf8(bytes).map_err(|_| bad(why))
+    text(rd).filter(|name| name.len() <= MAX_CLIENT_ID).ok_or(bad(why))
 }
 
 fn role(rd: &mut Bytes<'_>) -> Result<Option<PairingRole>, EventError> {

@@ -162,8 +162,8 @@ impl<K: Copy + Eq + Hash, R: Router<K>> EventSource<K, R> {
                 return Err(Refusal { reason: reason.reason(), text });
             }
         };
-        let here = self.router.presence(&party.app, &party.client).is_some();
-        if self.clients.len() >= self.config.max_clients && !here {
+        let full = self.clients.len() >= self.config.max_clients;
+        if full && self.router.presence(&party.app, &party.client).is_none() {
             self.stats.busy += 1;
             return Err(Refusal { reason: BUSY, text: "too many clients".to_owned() });
         }

@@ -15,6 +15,7 @@ mod tests;
 
 pub use message::RouteError;
 
+use crate::connection::is_discard_only;
 use crate::crypto::Rng;
 use crate::ids::Role;
 use crate::limits::{MAX_ROUTE_CANDIDATES, RELAY_SOCKET};
@@ -202,11 +203,16 @@ impl RouteFinder {
     /// Event sources that answer STUN requests; the first of each address family is asked.
     pub fn set_servers(&mut self, now: Instant, servers: &[SocketAddr]) {
         self.servers = servers.iter().copied().take(MAX_SERVERS).collect();
+        self.ask_anew(now);
+        self.run(now);
+    }
+
+    /// Every socket asks under which address it is seen.
+    fn ask_anew(&mut self, now: Instant) {
         for local in &mut self.locals {
             local.ask_at = now;
             local.asked = None;
         }
-        self.run(now);
     }
 
     /// The addresses at which our sockets can be reached: every interface's with the socket's port.
@@ -238,10 +244,7 @@ impl RouteFinder {
             self.changed(now);
         } else {
             // Mappings may have changed with the network.
-            for local in &mut self.locals {
-                local.ask_at = now;
-                local.asked = None;
-            }
+            self.ask_anew(now);
             self.restart(now, self.generation.saturating_add(1));
         }
         self.run(now);
@@ -262,10 +265,8 @@ impl RouteFinder {
         let routed = match ip {
             IpAddr::V4(v4) => !v4.is_broadcast() && !v4.is_link_local() && v4.octets()[0] != 0,
             IpAddr::V6(v6) => {
-                let link_local = v6.segments()[0] & 0xFFC0 == 0xFE80;
-                !link_local
-                    && v6.to_ipv4_mapped().is_none()
-                    && v6.segments()[..4] != [0x100, 0, 0, 0]
+                let mapped = v6.to_ipv4_mapped().is_some();
+                !v6.is_unicast_link_local() && !mapped && !is_discard_only(ip)
             }
         };
         let special = ip.is_unspecified() || ip.is_multicast();
@@ -400,7 +401,7 @@ impl RouteFinder {
 
     /// When [`Self::handle_timeout`] has work.
     pub fn next_timeout(&mut self) -> Instant {
-        let watch = matches!(self.using, Using::Direct(_));
+        let watch = self.is_direct();
         let asks =
             self.locals.iter().filter(|l| self.server_of(l.addr).is_some()).map(|l| l.ask_at);
         let first = asks.min();
@@ -459,9 +460,13 @@ impl RouteFinder {
         }
     }
 
+    fn socket_of(&self, local: SocketAddr) -> Option<u16> {
+        self.locals.iter().find(|l| l.addr == local).map(|l| l.socket)
+    }
+
     fn take_checks(&mut self) {
         while let Some(check) = self.agent.poll_check() {
-            let socket = self.locals.iter().find(|l| l.addr == check.local).map(|l| l.socket);
+            let socket = self.socket_of(check.local);
             if let Some(socket) = socket {
                 let (local, remote, packet) = (check.local, check.remote, check.packet);
                 self.push(RouteOutput::Stun { socket, local, remote, packet });
@@ -471,7 +476,7 @@ impl RouteFinder {
 
     fn take_best(&mut self, now: Instant) {
         while let Some((local, remote)) = self.agent.poll_path() {
-            let socket = self.locals.iter().find(|l| l.addr == local).map(|l| l.socket);
+            let socket = self.socket_of(local);
             if let Some(socket) = socket.filter(|_| self.is_usable(remote)) {
                 self.best = Some((socket, remote));
                 self.try_at = Some(now);

@@ -15,18 +15,18 @@ pub const MAX_ANSWER: usize = HEADER + 4 + 20 + FINGERPRINT_LEN;
 /// An answer is at most so many times as long as its request.
 pub const MAX_AMPLIFICATION: usize = 3;
 
-const HEADER: usize = 20;
-const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
-const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
-const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
-const XOR_MAPPED_ADDRESS: [u8; 2] = [0x00, 0x20];
+pub(super) const HEADER: usize = 20;
+pub(super) const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
+pub(super) const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+pub(super) const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const FINGERPRINT: u16 = 0x8028;
 const FINGERPRINT_LEN: usize = 8;
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 /// Attributes below this must be understood (§14), and we understand none of them in a request.
 const FIRST_OPTIONAL: u16 = 0x8000;
-/// Longest request that is looked at: an IPv4 packet that every path carries (§6.1).
-const MAX_REQUEST: usize = 548;
+/// Longest message that is looked at: an IPv4 packet that every path carries (§6.1).
+pub(super) const MAX_MESSAGE: usize = 548;
 
 const _: () = assert!(MAX_ANSWER <= MAX_AMPLIFICATION * HEADER);
 
@@ -148,7 +148,7 @@ fn parse(datagram: &[u8]) -> Result<Request, StunError> {
     let Some((header, mut attributes)) = datagram.split_first_chunk::<HEADER>() else {
         return malformed("it is shorter than a header");
     };
-    if datagram.len() > MAX_REQUEST {
+    if datagram.len() > MAX_MESSAGE {
         return malformed("it is longer than 548 bytes");
     }
     if header[0] & 0xC0 != 0 {
@@ -215,7 +215,7 @@ fn write_answer(request: &Request, from: SocketAddr, out: &mut [u8; MAX_ANSWER])
     out[..2].copy_from_slice(&BINDING_SUCCESS);
     out[2..4].copy_from_slice(&(length as u16).to_be_bytes());
     out[4..20].copy_from_slice(&mask);
-    out[20..22].copy_from_slice(&XOR_MAPPED_ADDRESS);
+    out[20..22].copy_from_slice(&XOR_MAPPED_ADDRESS.to_be_bytes());
     out[22..24].copy_from_slice(&(attribute as u16).to_be_bytes());
     out[24] = 0;
     out[25] = family;

@@ -10,6 +10,7 @@
 //! Nothing of a token is believed before its MAC is checked, in time that does not depend on where
 //! it differs.
 
+use super::event::text;
 use super::names::{AppId, ClientId, PairingRole, is_name_byte};
 use crate::limits::{MAX_ACCESS_TOKEN, MAX_CLIENT_ID, MAX_TOKEN_KEY_ID, MAX_TOKEN_KEYS};
 use base64::Engine as _;
@@ -17,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use core::fmt;
 use core::str::FromStr;
 use ring::hmac;
-use rmp::decode::{Bytes, read_array_len, read_int, read_str_len};
+use rmp::decode::{Bytes, read_array_len, read_int};
 use rmp::encode::{write_array_len, write_str, write_uint};
 use std::sync::Arc;
 
@@ -231,13 +232,6 @@ impl Grant {
         let expires_s = read_int(&mut rd).map_err(|_| bad("expiry is not an unsigned integer"))?;
         Ok(Self { app, clients, roles, expires_s })
     }
-}
-
-fn text<'a>(rd: &mut Bytes<'a>) -> Option<&'a str> {
-    let length = read_str_len(rd).ok()? as usize;
-    let (head, rest) = rd.remaining_slice().split_at_checked(length)?;
-    *rd = Bytes::new(rest);
-    core::str::from_utf8(head).ok()
 }
 
 /// The parts of a token's text.

@@ -143,6 +143,15 @@ pub fn write_bare_header(buf: &mut [u8], channel: u16, len: usize) {
     *head = word.to_be_bytes();
 }
 
+/// Writes a whole frame of a stream link to the start of `buf`; gives its length, `None` when it
+/// does not fit.
+pub fn write_bare_frame(buf: &mut [u8], channel: u16, body: &[u8]) -> Option<usize> {
+    let frame = buf.get_mut(..FRAME_HEADER_LEN + body.len())?;
+    write_bare_header(frame, channel, body.len());
+    frame[FRAME_HEADER_LEN..].copy_from_slice(body);
+    Some(frame.len())
+}
+
 /// Writes the ten bytes in front of a body of `len` stream bytes starting at `offset`.
 ///
 /// # Panics

@@ -1,7 +1,7 @@
 //! The tables of associations and of hold times, checked exhaustively and printed to
 //! `docs/states.md`.
 
-use std::fmt::{Debug, Write};
+use std::fmt::Write;
 use trunkline_proto::manager::{
     AssociationState as State, AssociationTrigger as Trigger, HoldState, HoldTrigger,
 };
@@ -116,33 +116,6 @@ const fn hold_trigger(trigger: HoldTrigger) -> &'static str {
     }
 }
 
-fn table<S: Copy + Debug, T: Copy + Debug>(
-    out: &mut String,
-    states: &[S],
-    triggers: &[T],
-    on: impl Fn(S, T) -> Option<S>,
-) {
-    out.push_str("\n| state |");
-    for trigger in triggers {
-        let _ = write!(out, " {trigger:?} |");
-    }
-    out.push_str("\n| --- |");
-    out.push_str(&" --- |".repeat(triggers.len()));
-    out.push('\n');
-    for state in states {
-        let _ = write!(out, "| {state:?} |");
-        for trigger in triggers {
-            match on(*state, *trigger) {
-                Some(next) => {
-                    let _ = write!(out, " {next:?} |");
-                }
-                None => out.push_str(" |"),
-            }
-        }
-        out.push('\n');
-    }
-}
-
 /// What goes into the document.
 pub fn document() -> String {
     let mut out = String::from("\n# Associations\n\n| state | what it means |\n| --- | --- |\n");
@@ -153,7 +126,7 @@ pub fn document() -> String {
     for t in Trigger::ALL {
         let _ = writeln!(out, "| {t:?} | {} |", trigger(t));
     }
-    table(&mut out, &State::ALL, &Trigger::ALL, State::on);
+    super::table(&mut out, "state", &State::ALL, &Trigger::ALL, State::on);
     out.push_str(
         "\n# Hold times of connections\n\nWhat an association calls Idle is Idle or Retiring here. \
          How the two sides tell each other is in\n`docs/protocol.md` §12.1.\n\n\
@@ -166,6 +139,6 @@ pub fn document() -> String {
     for t in HoldTrigger::ALL {
         let _ = writeln!(out, "| {t:?} | {} |", hold_trigger(t));
     }
-    table(&mut out, &HoldState::ALL, &HoldTrigger::ALL, HoldState::on);
+    super::table(&mut out, "state", &HoldState::ALL, &HoldTrigger::ALL, HoldState::on);
     out
 }

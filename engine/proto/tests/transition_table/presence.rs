@@ -77,25 +77,9 @@ fn table<S: Copy + Debug, T: Copy + Debug>(
     for (trigger, when) in triggers {
         let _ = writeln!(out, "| {trigger:?} | {when} |");
     }
-    out.push_str("\n| state |");
-    for (trigger, _) in triggers {
-        let _ = write!(out, " {trigger:?} |");
-    }
-    out.push_str("\n| --- |");
-    out.push_str(&" --- |".repeat(triggers.len()));
-    out.push('\n');
-    for (state, _) in states {
-        let _ = write!(out, "| {state:?} |");
-        for (trigger, _) in triggers {
-            match on(*state, *trigger) {
-                Some(next) => {
-                    let _ = write!(out, " {next:?} |");
-                }
-                None => out.push_str(" |"),
-            }
-        }
-        out.push('\n');
-    }
+    let states: Vec<S> = states.iter().map(|s| s.0).collect();
+    let triggers: Vec<T> = triggers.iter().map(|t| t.0).collect();
+    super::table(out, "state", &states, &triggers, on);
 }
 
 /// Appends both tables.

@@ -161,8 +161,6 @@ impl Connection {
         let mut conn = Self::new(now, handle, role, config, path, None, security, shared);
         if role == Role::Client {
             conn.note_credential(&side.credential);
-        }
-        if role == Role::Client {
             let framing = if side.plain { Framing::Plain } else { Framing::Stream };
             conn.mux.set_framing(framing);
         }
@@ -322,10 +320,7 @@ impl Connection {
             return;
         }
         let credential = core::mem::take(&mut link.credential);
-        match &mut self.decision {
-            Decision::None => self.send_authentication_request(&credential),
-            wanted => *wanted = Decision::Due(credential),
-        }
+        self.present(credential);
     }
 
     /// Client: a plain link is usable as soon as the host is proven.

@@ -2,12 +2,10 @@
 
 use crate::connection::Connection;
 use crate::event::{NullSink, Sink};
-use crate::limits::{
-    CONTROL_CHANNEL, FRAME_HEADER_LEN, MAX_STREAM_RECORDS, STREAM_PAYLOAD, STREAM_RECORD,
-};
+use crate::limits::{CONTROL_CHANNEL, MAX_STREAM_RECORDS, STREAM_PAYLOAD, STREAM_RECORD};
 use crate::status::Status;
 use crate::time::Instant;
-use crate::wire::frame::write_bare_header;
+use crate::wire::frame::write_bare_frame;
 use crate::wire::link_message::LinkMessage;
 
 /// What TLS adds to a record at most (RFC 8446 §5.2).
@@ -109,10 +107,8 @@ impl Connection {
         let mut write = |message: LinkMessage<'_>| {
             let mut body = Vec::with_capacity(LINK_MESSAGE);
             message.encode(&mut body);
-            let frame = &mut room[at..at + FRAME_HEADER_LEN + body.len()];
-            write_bare_header(frame, CONTROL_CHANNEL, body.len());
-            frame[FRAME_HEADER_LEN..].copy_from_slice(&body);
-            at += frame.len();
+            at += write_bare_frame(&mut room[at..], CONTROL_CHANNEL, &body)
+                .expect("room for messages of the link");
         };
         // Parameters are the first message: before they are out nothing was received to speak of.
         let started = link.written > 0;

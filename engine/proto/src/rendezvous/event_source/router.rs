@@ -75,11 +75,11 @@ pub enum Route<K> {
 /// [`LocalRouter`] knows the clients of one [`EventSource`](super::EventSource). A server of many
 /// threads or a fleet of servers implements it over a shared table or a message bus: what it
 /// brings to another event source goes into [`EventSource::routed`](super::EventSource::routed)
-/// or [`EventSource::relayed`](super::EventSource::relayed) there, and a client that another event source has taken over is reported with
-/// [`EventSource::released`](super::EventSource::released).
+/// or [`EventSource::relayed`](super::EventSource::relayed) there, and a client that another event
+/// source has taken over is reported with [`EventSource::released`](super::EventSource::released).
 ///
-/// The recipient of an event is looked for by its id: in the sender's application if it is there, otherwise in any
-/// other, so that the sender can be told that it is not in its own.
+/// The recipient of an event is looked for by its id: in the sender's application if it is there,
+/// otherwise in any other, so that the sender can be told that it is not in its own.
 pub trait Router<K> {
     /// A client has come, and is newer than any other of its application and id: whoever has that
     /// one lets go of it. Gives back its key if it is here.
@@ -119,6 +119,13 @@ impl<K> Default for LocalRouter<K> {
     }
 }
 
+impl<K> LocalRouter<K> {
+    /// The client of this id in an application.
+    fn own(&self, app: &AppId, client: &str) -> Option<&Entry<K>> {
+        self.clients.get(client)?.iter().find(|e| e.app == *app)
+    }
+}
+
 impl<K: Copy + Eq + Hash> Router<K> for LocalRouter<K> {
     fn attach(&mut self, party: &Party, key: K) -> Option<K> {
         let entries = self.clients.entry(party.client.clone()).or_default();
@@ -140,17 +147,16 @@ impl<K: Copy + Eq + Hash> Router<K> for LocalRouter<K> {
     }
 
     fn presence(&self, app: &AppId, client: &ClientId) -> Option<PairingRole> {
-        self.clients.get(client)?.iter().find(|e| e.app == *app).map(|e| e.role)
+        self.own(app, client.as_str()).map(|e| e.role)
     }
 
     fn route(&mut self, from: &Party, event: &EventRef<'_>) -> Route<K> {
-        let entries = self.clients.get(event.to).map_or(&[][..], Vec::as_slice);
-        let own = entries.iter().find(|e| e.app == from.app);
-        own.or(entries.first()).map_or(Route::Absent, |e| Route::Here(e.key))
+        let any = || self.clients.get(event.to)?.first();
+        let entry = self.own(&from.app, event.to).or_else(any);
+        entry.map_or(Route::Absent, |e| Route::Here(e.key))
     }
+
     fn relay(&mut self, from: &Party, to: &str, _: &[u8]) -> Route<K> {
-        let entries = self.clients.get(to).map_or(&[][..], Vec::as_slice);
-        let own = entries.iter().find(|e| e.app == from.app);
-        own.map_or(Route::Absent, |e| Route::Here(e.key))
+        self.own(&from.app, to).map_or(Route::Absent, |e| Route::Here(e.key))
     }
 }

@@ -63,6 +63,21 @@ fn ticket(grant: &Grant, client: &str, role: PairingRole) -> Vec<u8> {
     format!("{} {client} {role}", token.as_str()).into_bytes()
 }
 
+/// An event of the application.
+fn application<'a>(to: &'a str, body: &'a [u8]) -> EventRef<'a> {
+    EventRef {
+        kind: EventType::Application,
+        subtype: 0,
+        from: "",
+        to,
+        role: None,
+        sent: 0,
+        received: 0,
+        buffered: false,
+        body,
+    }
+}
+
 struct World {
     source: EventSource<u32>,
     out: Out,
@@ -106,17 +121,7 @@ impl World {
 
     fn send_from(&mut self, key: u32, kind: EventType, from: &str, to: &str) {
         let mut message = Vec::new();
-        let event = EventRef {
-            kind,
-            subtype: 0,
-            from,
-            to,
-            role: None,
-            sent: 5,
-            received: 0,
-            buffered: false,
-            body: b"",
-        };
+        let event = EventRef { kind, from, sent: 5, ..application(to, b"") };
         event::encode(&mut message, &event);
         self.receive(key, &message);
     }
@@ -378,17 +383,7 @@ fn oversize_unknown_and_malformed_events_are_dropped() {
     world.receive(1, &vec![0; MAX_EVENT + 1]);
     let mut long = Vec::new();
     let body = vec![0; MAX_EVENT_BODY + 1];
-    let event = EventRef {
-        kind: EventType::Application,
-        subtype: 0,
-        from: "",
-        to: "r",
-        role: None,
-        sent: 0,
-        received: 0,
-        buffered: false,
-        body: &body,
-    };
+    let event = application("r", &body);
     event::encode(&mut long, &event);
     world.receive(1, &long);
     let mut fits = Vec::new();
@@ -433,17 +428,7 @@ fn a_client_may_send_so_many_bytes() {
     let mut world = World::pair();
     let mut message = Vec::new();
     let body = vec![0; MAX_EVENT_BODY];
-    let event = EventRef {
-        kind: EventType::Application,
-        subtype: 0,
-        from: "",
-        to: "r",
-        role: None,
-        sent: 0,
-        received: 0,
-        buffered: false,
-        body: &body,
-    };
+    let event = application("r", &body);
     event::encode(&mut message, &event);
     for _ in 0..80 {
         world.receive(1, &message);
@@ -581,17 +566,7 @@ fn a_fleet_needs_only_another_router() {
     join(&mut nodes, 1, 3, "other", "x", Responder);
     let send = |nodes: &mut Vec<EventSource<u32, Node>>, to: &str, out: &mut Out| {
         let mut message = Vec::new();
-        let event = EventRef {
-            kind: EventType::Ping,
-            subtype: 0,
-            from: "",
-            to,
-            role: None,
-            sent: 1,
-            received: 0,
-            buffered: false,
-            body: b"",
-        };
+        let event = EventRef { kind: EventType::Ping, sent: 1, ..application(to, b"") };
         event::encode(&mut message, &event);
         nodes[0].receive(now, 1, &message, out);
         for _ in 0..2 {
@@ -692,15 +667,12 @@ proptest! {
         for (key, kind, from, to, honest) in messages {
             let mut message = Vec::new();
             let event = EventRef {
-                kind: EventType::Application,
                 subtype: 3,
                 from: if honest { names[key as usize] } else { names[from] },
-                to: names[to],
                 role: Some(Controller),
                 sent: 1,
                 received: 1,
-                buffered: false,
-                body: b"",
+                ..application(names[to], b"")
             };
             event::encode(&mut message, &event);
             message[1] = kind;

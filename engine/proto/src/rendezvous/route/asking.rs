@@ -1,15 +1,10 @@
 //! Asking the event source under which address a socket is seen: a plain STUN Binding request
 //! (RFC 8489), and its answer.
 
+use crate::rendezvous::stun::{
+    BINDING_REQUEST, BINDING_SUCCESS, HEADER, MAGIC_COOKIE, MAX_MESSAGE, XOR_MAPPED_ADDRESS,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-const HEADER: usize = 20;
-const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
-const BINDING_REQUEST: [u8; 2] = [0, 1];
-const BINDING_SUCCESS: [u8; 2] = [1, 1];
-const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-/// Longest answer that is looked at.
-const MAX_ANSWER: usize = 548;
 
 /// Names a request, so that only who has received it can answer.
 pub(super) type Transaction = [u8; 12];
@@ -25,7 +20,7 @@ pub(super) fn request(transaction: Transaction) -> [u8; HEADER] {
 
 /// The transaction of a Binding success response; `None` for anything else.
 pub(super) fn answered(packet: &[u8]) -> Option<Transaction> {
-    let header = packet.first_chunk::<HEADER>().filter(|_| packet.len() <= MAX_ANSWER)?;
+    let header = packet.first_chunk::<HEADER>().filter(|_| packet.len() <= MAX_MESSAGE)?;
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let fits = header[..2] == BINDING_SUCCESS && header[4..8] == MAGIC_COOKIE;
     (fits && length == packet.len() - HEADER).then(|| {

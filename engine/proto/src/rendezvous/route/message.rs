@@ -4,8 +4,10 @@
 //! `docs/routes.md` gives it. The MAC is made with a key that only the two sides of the connection
 //! have, so that what others forge, send back or send again for another connection does nothing.
 
+use crate::crypto::token::equal_secrets;
 use crate::ids::Role;
 use crate::limits::{MAX_EVENT_BODY, MAX_ROUTE_CANDIDATES};
+use crate::rendezvous::event::take;
 use ring::hmac;
 use rmp::decode::{Bytes, read_array_len, read_bin_len, read_bool, read_int};
 use rmp::encode::{write_array_len, write_bin, write_bool, write_uint};
@@ -116,10 +118,7 @@ impl Message {
         if mac[..2] != [0xc4, MAC_LEN as u8] {
             return Err(bad("it ends without a MAC"));
         }
-        let signer = hmac::Key::new(hmac::HMAC_SHA256, key);
-        let expected = hmac::sign(&signer, rest);
-        let same = expected.as_ref().iter().zip(&mac[2..]).fold(0, |d, (a, b)| d | (a ^ b));
-        if same != 0 {
+        if !equal_secrets(&sign(key, rest), &mac[2..]) {
             return Err(RouteError::Forged);
         }
         Self::parse(rest, from)
@@ -162,8 +161,7 @@ fn candidate(rd: &mut Bytes<'_>) -> Result<Told, RouteError> {
         _ => return Err(bad("candidate of unknown kind")),
     };
     let len = read_bin_len(rd).map_err(|_| bad("address is no bin"))? as usize;
-    let rest = rd.remaining_slice();
-    let (octets, after) = rest.split_at_checked(len).ok_or(bad("address is cut off"))?;
+    let octets = take(rd, len).ok_or(bad("address is cut off"))?;
     let ip: IpAddr = if let Ok(v4) = <[u8; 4]>::try_from(octets) {
         Ipv4Addr::from(v4).into()
     } else if let Ok(v6) = <[u8; 16]>::try_from(octets) {
@@ -171,7 +169,6 @@ fn candidate(rd: &mut Bytes<'_>) -> Result<Told, RouteError> {
     } else {
         return Err(bad("address has neither 4 nor 16 bytes"));
     };
-    *rd = Bytes::new(after);
     let port = read_int::<u16, _>(rd).map_err(|_| bad("port is out of range"))?;
     let priority = uint32(rd, "priority is out of range")?;
     Ok(Told { reflexive, addr: SocketAddr::new(ip, port), priority })

@@ -125,14 +125,20 @@ fn a_lost_connection_is_made_again_with_growing_pauses() {
     assert_eq!(side.pairing.next_timeout(), Some(side.now + Duration::from_millis(250)));
 }
 
+/// A client that has all it needs, whose pauses come from `seed`.
+fn about_to_connect(seed: u64) -> Side {
+    let config = PairingConfig { backoff_seed: seed, ..PairingConfig::default() };
+    let mut side = Side::with(Controller, config);
+    side.call(|p, now| p.set_active(now, true));
+    side.call(|p, now| p.assign_client_id(now, Some(client("me"))).unwrap());
+    side.call(|p, now| p.assign_access_token(now, Some(token("t"))));
+    side
+}
+
 #[test]
 fn pauses_differ_from_client_to_client() {
     let pause = |seed| {
-        let config = PairingConfig { backoff_seed: seed, ..PairingConfig::default() };
-        let mut side = Side::with(Controller, config);
-        side.call(|p, now| p.set_active(now, true));
-        side.call(|p, now| p.assign_client_id(now, Some(client("me"))).unwrap());
-        side.call(|p, now| p.assign_access_token(now, Some(token("t"))));
+        let mut side = about_to_connect(seed);
         side.call(Pairing::connection_closed);
         side.pairing.next_timeout().unwrap().since(side.now).as_micros()
     };
@@ -149,11 +155,7 @@ fn pauses_differ_from_client_to_client() {
 #[test]
 fn lost_connections_are_made_again_spread_over_two_seconds() {
     let pause = |seed| {
-        let config = PairingConfig { backoff_seed: seed, ..PairingConfig::default() };
-        let mut side = Side::with(Controller, config);
-        side.call(|p, now| p.set_active(now, true));
-        side.call(|p, now| p.assign_client_id(now, Some(client("me"))).unwrap());
-        side.call(|p, now| p.assign_access_token(now, Some(token("t"))));
+        let mut side = about_to_connect(seed);
         side.call(Pairing::connection_open);
         side.call(Pairing::connection_closed);
         side.pairing.next_timeout().unwrap().since(side.now).as_millis()
