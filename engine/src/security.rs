@@ -10,7 +10,6 @@ use trunkline_proto::connection::SecInfo;
 use trunkline_proto::endpoint::ClientConfig;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::handshake::{ClientTls, HostTls, TlsFingerprint};
-
 use trunkline_proto::manager::{Refused, ReuseKey, SecurityQuery, SecurityStage};
 
 pub use trunkline_proto::handshake::{ClientAuth, Identity, Trust};
@@ -96,7 +95,7 @@ pub(crate) fn choose(shared: &Shared, config: &ConnectConfig) -> Result<Chosen, 
     Ok(Chosen { config, client, key })
 }
 
-fn client_of(shared: &Shared, config: &ConnectConfig) -> Result<ClientConfig, ApiError> {
+pub(crate) fn client_of(shared: &Shared, config: &ConnectConfig) -> Result<ClientConfig, ApiError> {
     let identity = config.identity.as_ref().or(shared.config.identity.as_ref());
     Ok(ClientConfig {
         tls: shared.clients.get(&config.trust, identity, shared.key_log.clone())?,

@@ -109,6 +109,22 @@ impl AcceptPause {
     }
 }
 
+/// Send buffers kept for streams that will send next.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Vec<Box<[u8]>>);
+
+impl Spares {
+    pub(super) fn take(&mut self) -> Box<[u8]> {
+        self.0.pop().unwrap_or_else(|| vec![0; STREAM_BUFFER].into_boxed_slice())
+    }
+
+    pub(super) fn keep(&mut self, buffer: Option<Box<[u8]>>) {
+        if self.0.len() < SPARE_BUFFERS {
+            self.0.extend(buffer);
+        }
+    }
+}
+
 /// The shorter of two sleeps; `None` has no end.
 pub(super) fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {

@@ -81,39 +81,53 @@ impl QueuedEngine {
         group: Option<&PollGroup>,
     ) -> Result<Conn, ApiError> {
         // Decided here, where an error can be told.
-        let chosen = choose(&self.inner.shared, config)?;
-        let key = chosen.key;
-        let mut reusable = lock(&self.inner.reusable);
-        if chosen.config.reuse != Reuse::ForceNew
-            && let Some(conn) = reusable.get(&key)
-            && self.is_live(*conn)
-        {
-            let conn = *conn;
-            drop(reusable);
+        let chosen = self.choose(config)?;
+        let (conn, was_there) = self.share(&chosen, group.map_or(0, |g| g.index), false)?;
+        if was_there {
             // It may have been made for a channel request: from now on it is the caller's.
             self.call_conn(conn, |cx, real| {
                 cx.keep(real);
             })?;
-            return Ok(conn);
+        }
+        Ok(conn)
+    }
+
+    /// What a connect comes to, on whichever shard it begins: the queues bound what is not received.
+    pub(super) fn choose(&self, config: &ConnectConfig) -> Result<Chosen, ApiError> {
+        let mut chosen = choose(&self.inner.shared, config)?;
+        if let Some(connection) = &mut chosen.client.connection {
+            with_manual_credit(connection);
+        }
+        Ok(chosen)
+    }
+
+    /// A connection to share, or one that is begun now; and whether it was there.
+    pub(super) fn share(
+        &self,
+        chosen: &Chosen,
+        group: u32,
+        mine: bool,
+    ) -> Result<(Conn, bool), ApiError> {
+        let mut reusable = lock(&self.inner.reusable);
+        let known = reusable.get(&chosen.key).copied().filter(|conn| self.is_live(*conn));
+        if chosen.config.reuse != Reuse::ForceNew
+            && let Some(conn) = known
+        {
+            return Ok((conn, true));
         }
         if chosen.config.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
         }
-        let conn = self.begin_connect(chosen, group.map_or(0, |g| g.index), false)?;
+        let conn = self.begin_connect(chosen.clone(), group, mine)?;
         if reusable.len() >= 64 && reusable.len().is_power_of_two() {
             reusable.retain(|_, conn| self.is_live(*conn));
         }
-        reusable.insert(key, conn);
-        Ok(conn)
+        reusable.insert(chosen.key, conn);
+        Ok((conn, false))
     }
 
     /// Begins a connection; one that is `mine` is freed by the shard when it ends.
-    pub(super) fn begin_connect(
-        &self,
-        mut chosen: Chosen,
-        group: u32,
-        mine: bool,
-    ) -> Result<Conn, ApiError> {
+    fn begin_connect(&self, mut chosen: Chosen, group: u32, mine: bool) -> Result<Conn, ApiError> {
         let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
         let link = &self.inner.links[next % self.inner.links.len()];
         let (index, life) = link.conns.take().ok_or(ApiError::LimitReached {
@@ -125,9 +139,6 @@ impl QueuedEngine {
         }
         let conn = link.conn_name(index, life);
         chosen.config.reuse = Reuse::ForceNew;
-        if let Some(connection) = &mut chosen.client.connection {
-            with_manual_credit(connection);
-        }
         let chosen = Box::new(chosen);
         let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
         if let Err(error) = pushed {

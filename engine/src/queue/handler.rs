@@ -175,6 +175,11 @@ impl QueueHandler {
     #[inline]
     pub(super) fn writer(&mut self, conn_cell: u32) -> Option<&mut Writer> {
         let group = self.link.conns.get(conn_cell)?.group.load(Ordering::Acquire) as usize;
+        self.writer_of(group)
+    }
+
+    #[inline]
+    pub(super) fn writer_of(&mut self, group: usize) -> Option<&mut Writer> {
         if group >= self.writers.len() {
             self.add_writers();
         }
@@ -183,7 +188,7 @@ impl QueueHandler {
 
     /// Makes a writer for each group that has none.
     #[cold]
-    pub(super) fn add_writers(&mut self) {
+    fn add_writers(&mut self) {
         let new = self.groups.from(self.writers.len());
         self.writers.extend(new.into_iter().map(|group| Writer::new(group, self.link.clone())));
     }

@@ -7,7 +7,7 @@ use super::{QueuedEngine, Reusable, lock};
 use crate::config::{ConnectConfig, Reuse};
 use crate::handle::{Association, Channel, Conn, OpenRequest};
 use crate::handler::{Context, Opened};
-use crate::security::{Chosen, choose};
+use crate::security::Chosen;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,8 @@ use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::ids::{ChannelKey, PeerId};
 use trunkline_proto::limits;
 use trunkline_proto::manager::{
-    AssociationConfig, AssociationEnd, AssociationEvent, AssociationState, RequestError, ReuseKey,
-    SecHandle, Security,
+    AssociationConfig, AssociationEnd, AssociationEvent, AssociationState, DeliveryError,
+    RequestError, ReuseKey, SecHandle, Security,
 };
 use trunkline_proto::payload::Payload;
 use trunkline_proto::status::Status;
@@ -126,11 +126,7 @@ impl QueueHandler {
     }
 
     fn emit_group(&mut self, group: u32, event: Event) {
-        let at = group as usize;
-        if at >= self.writers.len() {
-            self.add_writers();
-        }
-        if let Some(writer) = self.writers.get_mut(at) {
+        if let Some(writer) = self.writer_of(group as usize) {
             writer.event(event);
         }
     }
@@ -246,15 +242,6 @@ impl QueueHandler {
             }
         }
     }
-
-    fn with_association(
-        &mut self,
-        number: u64,
-        call: impl FnOnce(&mut Self, Association) -> Result<(), ApiError>,
-    ) -> Result<(), ApiError> {
-        let found = self.managed.by_association.get(&number).copied();
-        call(self, found.ok_or(ApiError::InvalidHandle)?)
-    }
 }
 
 impl QueuedEngine {
@@ -270,17 +257,7 @@ impl QueuedEngine {
             let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
             return Ok((next % self.inner.links.len()) as u8);
         }
-        let mut reusable = lock(&self.inner.reusable);
-        let known = reusable.get(&chosen.key).copied().filter(|conn| self.is_live(*conn));
-        if let Some(conn) = known {
-            return Ok(conn.shard());
-        }
-        if chosen.config.reuse == Reuse::NeverNew {
-            return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
-        }
-        let conn = self.begin_connect(chosen.clone(), group, true)?;
-        reusable.insert(chosen.key, conn);
-        Ok(conn.shard())
+        Ok(self.share(chosen, group, true)?.0.shard())
     }
 
     /// Asks the peer for a channel by name, over a connection that is there, one being made, or a new
@@ -302,7 +279,7 @@ impl QueuedEngine {
             let why = "must be at most 1024 bytes";
             return Err(ApiError::InvalidArgument { field: "name", why });
         }
-        let chosen = choose(&self.inner.shared, connect)?;
+        let chosen = self.choose(connect)?;
         let group = group.map_or(0, |g| g.index);
         let shard = self.shard_for(&chosen, group)?;
         let number = self.number(shard);
@@ -347,7 +324,7 @@ impl QueuedEngine {
         group: Option<&PollGroup>,
     ) -> Result<u64, ApiError> {
         config.validate()?;
-        let chosen = choose(&self.inner.shared, connect)?;
+        let chosen = self.choose(connect)?;
         let group = group.map_or(0, |g| g.index);
         let shard = self.shard_for(&chosen, group)?;
         let number = self.number(shard);
@@ -433,13 +410,13 @@ impl QueuedEngine {
             return Err(ApiError::MessageTooLarge { len, limit: limits::MAX_MESSAGE });
         }
         self.on_shard(association, move |h, cx| {
-            let group = h.managed.by_association.get(&association).copied();
-            let linked = group.and_then(|a| h.managed.associations.get(&a).copied());
-            let sent = h.with_association(association, |_, real| {
-                cx.send_message(real, data, token, security.borrowed())
-            });
+            let real = h.managed.by_association.get(&association).copied();
+            let linked = real.and_then(|real| h.managed.associations.get(&real).copied());
+            let sent = real
+                .ok_or(ApiError::InvalidHandle)
+                .and_then(|real| cx.send_message(real, data, token, security.borrowed()));
             if let Err(error) = sent {
-                let error = trunkline_proto::manager::DeliveryError::Api(error);
+                let error = DeliveryError::Api(error);
                 let event = AssociationEvent::Undelivered { token, error };
                 let channel = linked.and_then(|l| l.channel);
                 let group = linked.map_or(0, |l| l.group);
@@ -454,7 +431,9 @@ impl QueuedEngine {
     /// A full queue, or a number that was never given.
     pub fn close_association(&self, association: u64) -> Result<(), ApiError> {
         self.on_shard(association, move |h, cx| {
-            let _ = h.with_association(association, |_, real| cx.close_association(real));
+            if let Some(real) = h.managed.by_association.get(&association).copied() {
+                let _ = cx.close_association(real);
+            }
         })
     }
 

@@ -15,15 +15,15 @@ use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::retained::BlockPool;
-use crate::security::{Chosen, choose};
+use crate::security::{Chosen, choose, client_of};
 use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{ClientConfig, Endpoint, ListenerConfig, SendOptions};
+use trunkline_proto::endpoint::{Endpoint, ListenerConfig, SendOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
-use trunkline_proto::ids::ConnHandle;
+use trunkline_proto::ids::{ConnHandle, ConnectLink};
 use trunkline_proto::manager::{Manager, ManagerConfig, Target, Watch};
 use trunkline_proto::time::{Duration, Instant};
 
@@ -110,7 +110,12 @@ impl Core {
     }
 
     pub(crate) fn connect(&mut self, config: &ConnectConfig) -> Result<ConnHandle, ApiError> {
-        let target = self.target(&choose(&self.shared, config)?)?;
+        let chosen = choose(&self.shared, config)?;
+        self.connect_chosen(&chosen)
+    }
+
+    pub(crate) fn connect_chosen(&mut self, chosen: &Chosen) -> Result<ConnHandle, ApiError> {
+        let target = self.target(chosen)?;
         let connected = self.manager.connect(self.now, &mut self.endpoint, target)?;
         if !connected.reused {
             self.counters.connections_opened.add(1);
@@ -136,23 +141,30 @@ impl Core {
             return Err(ApiError::NoConnection("the engine is shutting down"));
         }
         let Chosen { config, client, .. } = chosen;
-        let family = Family::of(&config.remotes);
-        let buffer_bytes = self.shared.config.socket_buffer_bytes;
-        let (socket, remotes) = match self.sockets.client(family, buffer_bytes) {
-            Ok(socket) if family == Family::Both => {
-                (socket, config.remotes.iter().map(|r| mapped(*r)).collect())
-            }
-            Ok(socket) => (socket, config.remotes.clone()),
-            // A system without IPv6: the IPv4 addresses are what is left.
-            Err(_) if family == Family::Both => {
-                let v4: Vec<_> =
-                    config.remotes.iter().copied().filter(SocketAddr::is_ipv4).collect();
-                (self.client_socket(Family::V4)?, v4)
-            }
-            Err(e) => return Err(no_socket(&e)),
+        let (socket, remotes) = match config.link {
+            ConnectLink::Stream | ConnectLink::PlainStream => (NO_SOCKET, config.remotes.clone()),
+            _ => self.client_side(&config.remotes)?,
         };
         let (reuse, handle, link) = (config.reuse, config.sec_handle, config.link);
         Ok(Target { reuse, handle, link, ..Target::new(socket, remotes, client.clone()) })
+    }
+
+    /// A socket for datagrams to some addresses, and how it names them.
+    fn client_side(&mut self, remotes: &[SocketAddr]) -> Result<(u16, Vec<SocketAddr>), ApiError> {
+        let family = Family::of(remotes);
+        let buffer_bytes = self.shared.config.socket_buffer_bytes;
+        match self.sockets.client(family, buffer_bytes) {
+            Ok(socket) if family == Family::Both => {
+                Ok((socket, remotes.iter().map(|r| mapped(*r)).collect()))
+            }
+            Ok(socket) => Ok((socket, remotes.to_vec())),
+            // A system without IPv6: the IPv4 addresses are what is left.
+            Err(_) if family == Family::Both => {
+                let v4 = remotes.iter().copied().filter(SocketAddr::is_ipv4).collect();
+                Ok((self.client_socket(Family::V4)?, v4))
+            }
+            Err(e) => Err(no_socket(&e)),
+        }
     }
 
     /// Starts a connection to a peer that an event source's relay reaches at `relay`.
@@ -164,14 +176,7 @@ impl Core {
         if self.ending.is_some() {
             return Err(ApiError::NoConnection("the engine is shutting down"));
         }
-        let identity = config.identity.as_ref().or(self.shared.config.identity.as_ref());
-        let tls = self.shared.clients.get(&config.trust, identity, self.shared.key_log.clone())?;
-        let client = ClientConfig {
-            tls,
-            server_name: config.server_name.clone(),
-            credential: config.credential.clone(),
-            connection: config.connection.clone(),
-        };
+        let client = client_of(&self.shared, config)?;
         let conn = self.endpoint.connect_relayed(self.now, relay, &client)?;
         self.counters.connections_opened.add(1);
         Ok(conn)

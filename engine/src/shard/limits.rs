@@ -5,6 +5,7 @@
 //! bucket to be full again.
 
 use crate::config::{IpNet, address_bits};
+use crate::stats::ShardCounters;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use trunkline_proto::limits::MIN_PACKET;
@@ -40,6 +41,15 @@ pub(crate) enum Refused {
     Denied,
     /// Its source asks too often.
     TooOften,
+}
+
+impl Refused {
+    pub(crate) fn count(self, counters: &ShardCounters) {
+        match self {
+            Self::Denied => counters.requests_denied.add(1),
+            Self::TooOften => counters.requests_limited.add(1),
+        }
+    }
 }
 
 /// Rate limit and deny list of one shard.

@@ -61,7 +61,7 @@ use core::Core;
 use crossbeam::channel::Sender;
 use dispatch::HandlerSlot;
 use forward::forward;
-use limits::{Refused, Throttle, is_connection_request};
+use limits::{Throttle, is_connection_request};
 use mailbox::{Mailbox, Port};
 use shared::Shared;
 use spin::Spin;
@@ -246,10 +246,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             if is_connection_request(segment)
                 && let Err(refused) = core.admission.check(core.now, item.remote)
             {
-                match refused {
-                    Refused::Denied => counters.requests_denied.add(1),
-                    Refused::TooOften => counters.requests_limited.add(1),
-                }
+                refused.count(counters);
                 continue;
             }
             let routed = core.endpoint.receive(core.now, &meta, segment, &mut sink);

@@ -4,9 +4,9 @@
 //! A client's TCP connection is tried at one address after the other, a little apart, and the first
 //! that stands is taken (RFC 8305); the endpoint hears of that one only.
 
+use super::Shard;
 use super::core::{Core, NO_SOCKET};
 use super::dispatch::HandlerSlot;
-use super::{Shard, limits::Refused};
 use crate::buf::Retainer;
 use crate::handle::ListenerId;
 use crate::handler::Handler;
@@ -302,16 +302,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         local: Option<IpAddr>,
     ) {
         let core = &mut self.core;
-        let counters = &*core.counters;
-        match core.admission.check(core.now, remote) {
-            Ok(()) => {}
-            Err(refused) => {
-                match refused {
-                    Refused::Denied => counters.requests_denied.add(1),
-                    Refused::TooOften => counters.requests_limited.add(1),
-                }
-                return self.driver.close_stream(stream);
-            }
+        if let Err(refused) = core.admission.check(core.now, remote) {
+            refused.count(&core.counters);
+            return self.driver.close_stream(stream);
         }
         let known = core.streams.listener_of(listener).filter(|_| core.ending.is_none());
         let Some((number, id)) = known else { return self.driver.close_stream(stream) };

@@ -91,28 +91,24 @@ impl Stun {
         }
     }
 
-    /// Hands answers and what the handler says to the driver. Those that find no buffer are gone: who asked asks again.
+    /// Hands answers and what the handler says to the driver. Those that find no buffer are gone:
+    /// who asked asks again.
     pub(crate) fn transmit<D: Driver>(
         &mut self,
         driver: &mut D,
         sockets: &Sockets,
         counters: &ShardCounters,
     ) {
-        let said = self.said.drain(..).map(|p| (p.socket, p.remote, p.local, p.packet, false));
-        let answers = self.waiting.drain(..).map(|a| {
-            let bytes = a.bytes[..usize::from(a.len)].into();
-            (a.socket, a.remote, a.local, bytes, true)
-        });
-        for (socket, remote, local, bytes, answer) in answers.chain(said) {
-            let Some(socket) = sockets.to_driver(socket) else { continue };
+        let mut send = |socket, remote, local, bytes: &[u8], answer: bool| {
+            let Some(socket) = sockets.to_driver(socket) else { return };
             let Some(mut buf) = driver.lend() else {
                 if answer {
                     counters.stun_dropped.add(1);
                 }
-                continue;
+                return;
             };
             let len = bytes.len();
-            driver.bytes(&mut buf)[..len].copy_from_slice(&bytes);
+            driver.bytes(&mut buf)[..len].copy_from_slice(bytes);
             let probe = false;
             driver.send(buf, TxMeta { socket, remote, local, len, segment: len, ecn: 0, probe });
             if answer {
@@ -120,6 +116,12 @@ impl Stun {
             }
             counters.datagrams_sent.add(1);
             counters.bytes_sent.add(len as u64);
+        };
+        for a in self.waiting.drain(..) {
+            send(a.socket, a.remote, a.local, &a.bytes[..usize::from(a.len)], true);
+        }
+        for p in self.said.drain(..) {
+            send(p.socket, p.remote, p.local, &p.packet, false);
         }
     }
 }

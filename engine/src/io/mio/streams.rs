@@ -1,8 +1,8 @@
 //! TCP on readiness: reads into the driver's receive buffers, writes as far as the system takes.
 
 use super::super::stream::{
-    ACCEPTS_A_POLL, AcceptPause, SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId,
-    configure, is_of_one_connection,
+    ACCEPTS_A_POLL, AcceptPause, Spares, StreamBytes, StreamEvent, StreamId, configure,
+    is_of_one_connection,
 };
 use crate::buf::RxPool;
 use ::mio::event::Event;
@@ -57,7 +57,7 @@ pub(super) struct Streams {
     lives: u32,
     pause: AcceptPause,
     pub(super) pauses: u64,
-    spare: Vec<Box<[u8]>>,
+    spare: Spares,
     /// Streams to look at in the next poll.
     touched: Vec<u32>,
     /// What happened outside of a poll.
@@ -186,9 +186,7 @@ impl Streams {
         {
             return None;
         }
-        let buffer = slot.buffer.get_or_insert_with(|| {
-            spare.pop().unwrap_or_else(|| vec![0; STREAM_BUFFER].into_boxed_slice())
-        });
+        let buffer = slot.buffer.get_or_insert_with(|| spare.take());
         Some(buffer)
     }
 
@@ -225,15 +223,7 @@ impl Streams {
             // A peer that is gone needs no end.
             let _ = slot.socket.shutdown(Shutdown::Write);
         }
-        self.keep_spare(buffer);
-    }
-
-    fn keep_spare(&mut self, buffer: Option<Box<[u8]>>) {
-        if let Some(buffer) = buffer
-            && self.spare.len() < SPARE_BUFFERS
-        {
-            self.spare.push(buffer);
-        }
+        self.spare.keep(buffer);
     }
 
     fn fail(slot: &mut Slot, index: u32, error: io::Error, events: &mut Vec<StreamEvent>) {
@@ -279,7 +269,7 @@ impl Streams {
         }
         if let Some(mut slot) = self.slots[index as usize].take() {
             let _ = registry.deregister(&mut slot.socket);
-            self.keep_spare(slot.buffer.take());
+            self.spare.keep(slot.buffer.take());
             self.free.push(index);
         }
     }

@@ -4,8 +4,7 @@
 //! (the buffer being sent, the address being connected to) stays in the slot until they are done.
 
 use super::super::stream::{
-    AcceptPause, SPARE_BUFFERS, STREAM_BUFFER, StreamBytes, StreamEvent, StreamId, configure,
-    is_of_one_connection,
+    AcceptPause, Spares, StreamBytes, StreamEvent, StreamId, configure, is_of_one_connection,
 };
 use super::super::{Batch, stream};
 use super::provided::GROUP;
@@ -66,7 +65,7 @@ pub(super) struct Streams {
     pause: AcceptPause,
     /// The driver goes: nothing is started any more.
     ending: bool,
-    spare: Vec<Box<[u8]>>,
+    spare: Spares,
     /// Streams and listening sockets whose receives and accepts are to be started.
     unarmed: Vec<u32>,
     unarmed_listeners: usize,
@@ -120,14 +119,6 @@ impl Streams {
             closing: false,
         }));
         id
-    }
-
-    fn keep_spare(&mut self, buffer: Option<Box<[u8]>>) {
-        if let Some(buffer) = buffer
-            && self.spare.len() < SPARE_BUFFERS
-        {
-            self.spare.push(buffer);
-        }
     }
 
     fn fail(&mut self, index: u32, error: io::Error) {
@@ -253,9 +244,7 @@ impl UringDriver {
         {
             return None;
         }
-        let buffer = slot.buffer.get_or_insert_with(|| {
-            spare.pop().unwrap_or_else(|| vec![0; STREAM_BUFFER].into_boxed_slice())
-        });
+        let buffer = slot.buffer.get_or_insert_with(|| spare.take());
         Some(buffer)
     }
 
@@ -263,7 +252,7 @@ impl UringDriver {
         let Some(slot) = self.streams.slot(stream) else { return true };
         if len == 0 {
             let buffer = slot.buffer.take();
-            self.streams.keep_spare(buffer);
+            self.streams.spare.keep(buffer);
             return true;
         }
         slot.sending = Some((0, len));
@@ -335,7 +324,7 @@ impl UringDriver {
             return;
         }
         if let Some(slot) = self.streams.slots[index as usize].take() {
-            self.streams.keep_spare(slot.buffer);
+            self.streams.spare.keep(slot.buffer);
             self.streams.free.push(index);
         }
     }
@@ -471,7 +460,7 @@ impl UringDriver {
         if result < 0 && !again {
             slot.sending = None;
             let buffer = slot.buffer.take();
-            self.streams.keep_spare(buffer);
+            self.streams.spare.keep(buffer);
             self.streams.fail(index, io::Error::from_raw_os_error(-result));
             return self.finish_stream(index);
         }
@@ -492,7 +481,7 @@ impl UringDriver {
             let stream = StreamId { index, life: slot.life };
             self.streams.events.push(StreamEvent::Sent(stream));
         }
-        self.streams.keep_spare(buffer);
+        self.streams.spare.keep(buffer);
         self.finish_stream(index);
     }
 }

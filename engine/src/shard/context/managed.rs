@@ -9,7 +9,7 @@ use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ConnHandle, PeerId};
 use trunkline_proto::manager::{
-    AssociationConfig, AssociationId, AssociationState, HoldState, RequestId, Security, Target,
+    AssociationConfig, AssociationId, AssociationState, HoldState, RequestId, Security,
 };
 use trunkline_proto::payload::Payload;
 use trunkline_proto::time::Duration;
@@ -50,16 +50,12 @@ impl Context<'_> {
 
     /// A connection that belongs to the manager, for a request that is about to follow.
     pub(crate) fn begin_chosen(&mut self, chosen: &Chosen, mine: bool) -> Result<Conn, ApiError> {
-        let target = self.core.target(chosen)?;
         let core = &mut *self.core;
-        let connected = core.manager.connect(core.now, &mut core.endpoint, target)?;
-        if !connected.reused {
-            core.counters.connections_opened.add(1);
-        }
+        let conn = core.connect_chosen(chosen)?;
         if mine {
-            core.manager.adopt(core.now, connected.conn);
+            core.manager.adopt(core.now, conn);
         }
-        Ok(core.conn(connected.conn))
+        Ok(core.conn(conn))
     }
 
     /// A connection that was begun for a request belongs to the application from now on.
@@ -117,11 +113,6 @@ impl Context<'_> {
 
     // ---- associations
 
-    fn target(&mut self, connect: &ConnectConfig) -> Result<Target, ApiError> {
-        let chosen = choose(&self.core.shared, connect)?;
-        self.core.target(&chosen)
-    }
-
     fn association_id(&self, association: Association) -> Result<AssociationId, ApiError> {
         if association.shard() == self.core.shard {
             Ok(association.id())
@@ -139,10 +130,8 @@ impl Context<'_> {
         connect: &ConnectConfig,
         config: AssociationConfig,
     ) -> Result<Association, ApiError> {
-        let target = self.target(connect)?;
-        let core = &mut *self.core;
-        let id = core.manager.associate(core.now, &mut core.endpoint, target, config)?;
-        Ok(Association::new(core.shard, id))
+        let chosen = choose(&self.core.shared, connect)?;
+        self.associate_chosen(&chosen, config)
     }
 
     pub(crate) fn associate_chosen(
@@ -234,7 +223,8 @@ impl Context<'_> {
         if let Security::Handle(handle) = security {
             connect.sec_handle = Some(handle);
         }
-        let target = self.target(&connect)?;
+        let chosen = choose(&self.core.shared, &connect)?;
+        let target = self.core.target(&chosen)?;
         let core = &mut *self.core;
         let (now, ep) = (core.now, &mut core.endpoint);
         let id = core.manager.send_to(now, ep, target, config, data.into(), token, security)?;
