@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod nat;
+pub mod netns;
 pub mod person;
 pub mod source;
 pub mod veth;

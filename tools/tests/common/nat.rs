@@ -5,6 +5,7 @@
 //! a 10.231.11.2 ── NAT 203.0.113.2 ── w 203.0.113.1, 198.51.100.1 ── NAT 203.0.113.6 ── b 10.231.12.2
 //! ```
 
+use super::netns::{inside, ip, succeed};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -142,19 +143,6 @@ impl Drop for Lab {
     }
 }
 
-fn inside(space: &str, command: &Command) -> Command {
-    let mut inside = Command::new("ip");
-    inside.args(["netns", "exec", space]);
-    inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => inside.env(key, value),
-            None => inside.env_remove(key),
-        };
-    }
-    inside
-}
-
 fn forward(space: &str) -> Result<(), String> {
     let mut write = Command::new("sh");
     write.args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
@@ -173,16 +161,4 @@ fn nft(space: &str, rules: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
-fn ip(args: &str) -> Result<(), String> {
-    succeed(Command::new("ip").args(args.split(' ')), &format!("ip {args}"))
-}
-
-fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
-    let output = command.output().map_err(|e| format!("{what}: {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{what}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }

@@ -1,6 +1,7 @@
 //! Two network namespaces joined by a veth pair.
 
-use std::process::{Command, Stdio};
+use super::netns::{inside, ip};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses of the two ends.
@@ -51,16 +52,7 @@ impl Veth {
 
     /// `command`, to be run at one end: 0 or 1.
     pub fn at(&self, end: usize, command: &Command) -> Command {
-        let mut inside = Command::new("ip");
-        inside.args(["netns", "exec", &self.names[end]]);
-        inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(key, value),
-                None => inside.env_remove(key),
-            };
-        }
-        inside
+        inside(&self.names[end], command)
     }
 }
 
@@ -70,13 +62,4 @@ impl Drop for Veth {
             let _ = ip(&format!("netns del {name}"));
         }
     }
-}
-
-fn ip(args: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(args.split(' ')).output();
-    let output = output.map_err(|e| format!("ip(8): {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("ip {args}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
