@@ -10,8 +10,8 @@ use trunkline::rendezvous::{
     SourceConfig, connection_config,
 };
 use trunkline::{
-    ChannelKind, ChannelOptions, DriverChoice, EngineConfig, Event, Identity, ListenConfig,
-    QueuedEngine, Reason, Received, Status,
+    ChannelKind, ChannelOptions, ConnectLink, DriverChoice, EngineConfig, Event, Identity, Links,
+    ListenConfig, QueuedEngine, Reason, Received, Status,
 };
 
 fn keys() -> KeyRing {
@@ -71,7 +71,9 @@ impl Source {
         let engine =
             EngineConfig { identity: Some(identity.clone()), ..engine_config(driver, shards) };
         let server = EventSourceServer::start(engine, config, &keys()).unwrap();
-        let listen = ListenConfig { stun: true, ..ListenConfig::new(addr, identity.clone()) };
+        let links = if link() == ConnectLink::Stream { Links::BOTH } else { Links::DATAGRAM };
+        let listen =
+            ListenConfig { links, stun: true, ..ListenConfig::new(addr, identity.clone()) };
         let listener = server.listen(&listen).unwrap();
         Self { server, identity, addr: listener.local_addr }
     }

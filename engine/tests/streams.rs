@@ -1,4 +1,5 @@
-//! The tests of the inline and the queued API once more, over TLS and TCP instead of UDP.
+//! The tests of the inline and the queued API, of the manager and of pairing once more, over TLS and
+//! TCP instead of UDP.
 
 // Each module brings the same helpers, which ask where they are for the link.
 #![allow(clippy::duplicate_mod)]
@@ -7,6 +8,8 @@
 mod inline;
 #[path = "manager.rs"]
 mod manager;
+#[path = "pairing.rs"]
+mod pairing;
 #[path = "queued.rs"]
 mod queued;
 #[path = "queued_credit.rs"]

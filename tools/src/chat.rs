@@ -6,7 +6,7 @@ mod handler;
 mod lines;
 
 use crate::address::Target;
-use crate::cli::{Driver, EVENT_SOURCE_PORT};
+use crate::cli::{Driver, EVENT_SOURCE_PORT, LinkChoice};
 use crate::engine::Post;
 use crate::exit::{Exit, Failure};
 use crate::token::{KeyFile, lifetime, sign, unix_s};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use trunkline::rendezvous::{
     AccessToken, AppId, ClientPattern, Grant, PairingState, RoleSet, connection_config,
 };
-use trunkline::{ConnectionConfig, EngineConfig, PeerId, limits};
+use trunkline::{ConnectConfig, ConnectionConfig, EngineConfig, PeerId, Trust, limits};
 
 /// The application that tokens of a code are for.
 const APP: &str = "chat";
@@ -74,6 +74,9 @@ pub struct ChatArgs {
     /// With --key: how long the code is good for: 90s, 15m, 12h, 30d.
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = lifetime)]
     pub ttl: Duration,
+    /// How the event source is reached.
+    #[arg(long, value_enum, default_value_t = LinkChoice::Auto)]
+    pub link: LinkChoice,
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
@@ -96,7 +99,6 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
         }
         code
     };
-    let remotes = code.source.resolve()?;
     let connection = ConnectionConfig {
         // Whoever quits does not wait for one who may be gone.
         fin_wait_timeout: trunkline::Duration::from_secs(1),
@@ -105,7 +107,12 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
     let config = EngineConfig { connection, ..engine::config(args.driver) };
     let (show, shown) = mpsc::channel();
     let post = Post::<ChatHandler>::new();
-    post.start(config, ChatHandler::new(&code, remotes, show)?)?;
+    let source = ConnectConfig {
+        remotes: code.source.resolve()?,
+        link: args.link.connect(),
+        ..ConnectConfig::new(([127, 0, 0, 1], 1).into(), Trust::Pins(vec![code.fingerprint]))
+    };
+    post.start(config, ChatHandler::new(&code, source, show)?)?;
     watch_input(&post)?;
     {
         let post = post.clone();

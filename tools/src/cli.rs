@@ -123,7 +123,8 @@ pub enum Driver {
 }
 
 /// What carries a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LinkChoice {
     /// Both at once: the first that proves the other side is kept. A listener takes both.
     #[default]
@@ -135,6 +136,24 @@ pub enum LinkChoice {
 }
 
 impl LinkChoice {
+    /// The word of options, files and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Udp => "udp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// What it is, for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Auto => "UDP and TLS",
+            Self::Udp => "UDP",
+            Self::Tls => "TLS",
+        }
+    }
+
     /// What a listener takes connections over.
     pub const fn links(self) -> Links {
         match self {

@@ -78,3 +78,16 @@ pub fn config(driver: Driver) -> EngineConfig {
         ..EngineConfig::default()
     }
 }
+
+/// Lets this process have as many files as the system allows: every connection over TLS is one.
+pub fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let raised = getrlimit(Resource::RLIMIT_NOFILE)
+            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        if let Err(error) = raised {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
+}

@@ -3,24 +3,27 @@
 mod config;
 mod metrics;
 
-use crate::cli::Driver;
+use crate::cli::{Driver, LinkChoice};
 use crate::exit::{Exit, Failure};
 use crate::token::KeyFile;
 use crate::{engine, interrupt, keygen, start_log};
 use clap::{Args, ValueEnum};
-use config::{Link, Settings};
+use config::{Listen, Settings};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trunkline::rendezvous::{AppId, EventSourceServer, connection_config};
-use trunkline::{EngineConfig, ListenConfig, Listener};
+use trunkline::{EngineConfig, EngineError, Identity, ListenConfig, Listener};
 
 /// What the log shows unless told otherwise: who comes and goes.
 const DEFAULT_LOG: &str = "warn,trunkline=info,trunkline::sys=error";
+/// A port that is in use is asked for again so often, for so long.
+const PORT_RETRY: Duration = Duration::from_millis(20);
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub const HELP: &str = "\
 Examples:
@@ -52,7 +55,7 @@ pub struct EventSourceArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address and UDP port to listen on (may be repeated) [default: 127.0.0.1:7472].
+    /// Address and port (UDP and TCP) to listen on (may be repeated) [default: 127.0.0.1:7472].
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
     /// Key of access tokens: its name, and the file with its secret (may be repeated).
@@ -86,6 +89,7 @@ pub struct EventSourceArgs {
 pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
     let settings = Settings::load(args)?;
     start_log(log, DEFAULT_LOG, settings.log == LogFormat::Json);
+    engine::raise_file_limit();
     let (ended, end) = mpsc::channel();
     interrupt::watch(move || {
         let _ = ended.send(());
@@ -112,13 +116,7 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
     let server = Arc::new(started.map_err(|e| Failure::usage(e.to_string()))?);
     let mut listeners = Vec::new();
     for listen in &settings.listen {
-        let Link::Udp = listen.link;
-        let mut config = ListenConfig::new(listen.address, identity.clone());
-        config.stun = listen.stun;
-        let listener = server.listen(&config).map_err(|e| {
-            Failure::connection(format!("cannot listen at {}: {e}", listen.address))
-        })?;
-        listeners.push((listen.link, listener));
+        listeners.push((listen.link, bind(&server, listen, &identity)?));
     }
     let metrics = match settings.metrics {
         Some(addr) => Some(
@@ -131,6 +129,41 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
     // Without signals to watch, only the end of the process ends the server.
     let _ = end.recv();
     stop(args.json, &server, settings.linger)
+}
+
+/// Listens there. The kernel lets go of the port of a process that was killed a moment after it is
+/// gone, so a port in use is asked for again.
+fn bind(
+    server: &EventSourceServer,
+    listen: &Listen,
+    identity: &Identity,
+) -> Result<Listener, Failure> {
+    let config = ListenConfig {
+        links: listen.link.links(),
+        stun: listen.answers_stun(),
+        ..ListenConfig::new(listen.address, identity.clone())
+    };
+    let start = Instant::now();
+    loop {
+        let error = match server.listen(&config) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        if !is_in_use(&error) || start.elapsed() > PORT_PATIENCE {
+            let text = format!("cannot listen at {}: {error}", listen.address);
+            return Err(if matches!(error, EngineError::Api(_)) {
+                Failure::usage(text)
+            } else {
+                Failure::connection(text)
+            });
+        }
+        std::thread::sleep(PORT_RETRY);
+    }
+}
+
+fn is_in_use(error: &EngineError) -> bool {
+    let EngineError::System { source, .. } = error else { return false };
+    source.kind() == ErrorKind::AddrInUse
 }
 
 fn stop(json: bool, server: &EventSourceServer, linger: Duration) -> Result<Exit, Failure> {
@@ -149,7 +182,7 @@ fn stop(json: bool, server: &EventSourceServer, linger: Duration) -> Result<Exit
 
 fn announce(
     json: bool,
-    listeners: &[(Link, Listener)],
+    listeners: &[(LinkChoice, Listener)],
     metrics: Option<SocketAddr>,
     fingerprint: &str,
     driver: &str,
@@ -163,7 +196,7 @@ fn announce(
         .collect();
     let mut text = format!("fingerprint {fingerprint}\n");
     for (link, listener) in listeners {
-        let (addr, link) = (listener.local_addr, link.name());
+        let (addr, link) = (listener.local_addr, link.words());
         let _ = writeln!(text, "listening on {addr} ({link}, {driver})");
     }
     if let Some(addr) = metrics {

@@ -18,7 +18,7 @@ use trunkline::rendezvous::{
     AccessToken, ClientId, Notice, PairingClient, PairingClientConfig, PairingConfig, PairingRole,
     PairingState,
 };
-use trunkline::{ConnectConfig, PeerId, Trust};
+use trunkline::{ConnectConfig, ConnectLink, PeerId, Trust};
 
 fn key(home: &Home) -> PathBuf {
     let path = home.at("k1.key");
@@ -90,11 +90,18 @@ impl Server {
         }
     }
 
-    fn connect(&self) -> ConnectConfig {
-        ConnectConfig::new(self.addr, Trust::Pins(vec![self.fingerprint]))
+    fn connect(&self, link: ConnectLink) -> ConnectConfig {
+        let trust = Trust::Pins(vec![self.fingerprint]);
+        ConnectConfig { link, ..ConnectConfig::new(self.addr, trust) }
     }
 
-    fn client(&self, token: &str, name: &str, role: PairingRole) -> PairingClient {
+    fn client(
+        &self,
+        link: ConnectLink,
+        token: &str,
+        name: &str,
+        role: PairingRole,
+    ) -> PairingClient {
         let fast = trunkline::Duration::from_millis;
         let pairing = PairingConfig {
             searching_ping: fast(300),
@@ -103,7 +110,7 @@ impl Server {
             ..PairingConfig::default()
         };
         let config =
-            PairingClientConfig { pairing, ..PairingClientConfig::new(self.connect(), role) };
+            PairingClientConfig { pairing, ..PairingClientConfig::new(self.connect(link), role) };
         let client = PairingClient::start(config).unwrap();
         client.assign_client_id(Some(ClientId::new(name).unwrap())).unwrap();
         client.assign_access_token(Some(AccessToken::new(token).unwrap())).unwrap();
@@ -225,14 +232,13 @@ fn mistakes_have_exit_codes() {
 
 /// Two clients meet through the program; it is restarted under them; its figures and its log say
 /// what happened.
-#[test]
-fn clients_pair_through_the_program_and_survive_its_restart() {
+fn pair_and_survive_a_restart(links: [ConnectLink; 2]) {
     let home = Home::new();
     let (alice, bob) = (mint(&home, &["--client", "alice"]), mint(&home, &["--client", "bob"]));
     let server = Server::start(&home, "127.0.0.1:0", &["--app", "chess"]);
     let addr = server.addr.to_string();
-    let c = server.client(&alice, "alice", PairingRole::Controller);
-    let r = server.client(&bob, "bob", PairingRole::Responder);
+    let c = server.client(links[0], &alice, "alice", PairingRole::Controller);
+    let r = server.client(links[1], &bob, "bob", PairingRole::Responder);
     c.assign_partner(Some(ClientId::new("bob").unwrap())).unwrap();
     reaches(&r, PairingState::Interacting);
     reaches(&c, PairingState::Interacting);
@@ -261,6 +267,37 @@ fn clients_pair_through_the_program_and_survive_its_restart() {
     reaches(&r, PairingState::Searching);
 }
 
+#[test]
+fn clients_pair_through_the_program_and_survive_its_restart() {
+    pair_and_survive_a_restart([ConnectLink::Datagram; 2]);
+}
+
+#[test]
+fn clients_pair_over_tls_and_over_both_links() {
+    pair_and_survive_a_restart([ConnectLink::Stream; 2]);
+    pair_and_survive_a_restart([ConnectLink::Stream, ConnectLink::Datagram]);
+    pair_and_survive_a_restart([ConnectLink::Auto; 2]);
+}
+
+/// After a kill its port may be held by the kernel for a moment: the next one waits for it.
+#[test]
+fn it_starts_again_at_once_after_a_kill() {
+    let home = Home::new();
+    let mut server = Server::start(&home, "127.0.0.1:0", &[]);
+    let (address, fingerprint) = (server.addr, server.fingerprint);
+    for _ in 0..5 {
+        drop(server);
+        server = Server::start(&home, &address.to_string(), &[]);
+        assert_eq!((server.addr, server.fingerprint), (address, fingerprint));
+    }
+    // A port that another one has is another matter.
+    let mut command = home.trunkline();
+    command.args(["event-source", "--listen", &address.to_string(), "--key", &key_arg(&home)]);
+    let output = run(&mut command, PATIENCE);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&address.to_string()), "{}", text(&output.stderr));
+}
+
 /// A client of the metrics that says nothing keeps others waiting for two seconds at most.
 #[test]
 fn a_silent_reader_of_metrics_does_not_block_it() {
@@ -272,7 +309,7 @@ fn a_silent_reader_of_metrics_does_not_block_it() {
     assert_eq!(server.metric("clients"), 0);
 }
 
-fn crowd(pairs: usize, patience: Duration) {
+fn crowd(link: ConnectLink, pairs: usize, patience: Duration) {
     let home = Home::new();
     let token = mint(&home, &["--client", "*"]);
     let config = home
@@ -281,7 +318,7 @@ fn crowd(pairs: usize, patience: Duration) {
     let mut server =
         Server::start(&home, "127.0.0.1:0", &["--config", &config, "--log-format", "text"]);
     let empty = crowd::usage(server.child.id());
-    let crowd = Crowd::start(&server.connect(), &token, pairs);
+    let crowd = Crowd::start(&server.connect(link), &token, pairs);
     let took = crowd.wait(patience);
     let paired = crowd::usage(server.child.id());
     assert_eq!(server.metric("clients"), 2 * pairs as u64);
@@ -334,12 +371,23 @@ fn crowd(pairs: usize, patience: Duration) {
 
 #[test]
 fn five_hundred_clients_are_paired() {
-    crowd(250, PATIENCE * 2);
+    crowd(ConnectLink::Datagram, 250, PATIENCE * 2);
+}
+
+#[test]
+fn a_hundred_clients_are_paired_over_tls() {
+    crowd(ConnectLink::Stream, 50, PATIENCE * 2);
 }
 
 /// `cargo test --release -p trunkline-tools --test event_source -- --ignored --nocapture`
 #[test]
 #[ignore = "takes a minute or more"]
 fn ten_thousand_clients_are_paired() {
-    crowd(5_000, Duration::from_secs(900));
+    crowd(ConnectLink::Datagram, 5_000, Duration::from_secs(900));
+}
+
+#[test]
+#[ignore = "takes a minute or more"]
+fn ten_thousand_clients_are_paired_over_tls() {
+    crowd(ConnectLink::Stream, 5_000, Duration::from_secs(900));
 }

@@ -8,7 +8,9 @@ use common::nat::{Lab, Nat, OUTSIDE, PRIVATE, PUBLIC, PUBLIC_TOO};
 use common::person::Person;
 use common::source::Source;
 use common::{Home, PATIENCE, run, text};
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The networks, or `None` with a word on standard error.
 fn lab(kinds: [Nat; 2]) -> Option<Lab> {
@@ -152,4 +154,66 @@ fn behind_symmetric_nats_it_is_relayed_and_then_direct_when_a_nat_is_replaced() 
         person.waits_for_event("route", "route", "direct");
     }
     talk(&mut people, "directly");
+}
+
+/// Who is where no UDP passes reaches the event source over TLS, and the other one over its relay.
+#[test]
+fn where_udp_is_dropped_it_is_relayed_over_tls() {
+    let Some(setting) = Setting::new([Nat::NoUdp, Nat::Cone]) else { return };
+    let mut people = setting.people();
+    for person in &people {
+        person.waits_for_event("route", "route", "relayed");
+    }
+    talk(&mut people, "relayed");
+    for person in &people {
+        assert!(!person.events("route").iter().any(|event| event["route"] == "direct"));
+    }
+    people[0].types("/quit");
+    assert_eq!(people[0].exit(), 0);
+}
+
+/// What a transfer takes that tries both links where UDP is dropped, beside one that was told.
+#[test]
+fn a_network_that_drops_udp_costs_little_time() {
+    let Some(lab) = lab([Nat::NoUdp, Nat::Cone]) else { return };
+    let home = Home::new();
+    let mut receiver = home.trunkline();
+    receiver.args(["recv", "--json", "--listen", &format!("{PUBLIC}:7470"), "--dir"]);
+    let receiver = lab.between(receiver.arg(home.at("inbox"))).stdout(Stdio::piped()).spawn();
+    let mut receiver = Killed(receiver.unwrap());
+    let mut line = String::new();
+    BufReader::new(receiver.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut taken = 0;
+    let mut send = |link: &str| {
+        taken += 1;
+        let file = home.file(&format!("file {taken}"), b"small");
+        let mut command = home.trunkline();
+        command.args(["send", "--trust-any", "--link", link, "--timeout", "10"]);
+        command.arg(format!("{PUBLIC}:7470")).arg(file);
+        let start = Instant::now();
+        let output = run(&mut lab.at(0, &command), PATIENCE);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        start.elapsed()
+    };
+    // The machine may be busy: the least of some is the network's share.
+    let mut least = |link: &str| (0..5).map(|_| send(link)).min().unwrap();
+    let (told, both) = (least("tls"), least("auto"));
+    println!("a transfer over tls takes {told:?}, over auto {both:?}");
+    assert!(both < told + Duration::from_millis(300), "{told:?}, {both:?}");
+    // Nothing passes over UDP indeed.
+    let mut command = home.trunkline();
+    command.args(["send", "--trust-any", "--link", "udp", "--timeout", "2"]);
+    command.arg(format!("{PUBLIC}:7470")).arg(home.file("barred", b"small"));
+    let output = run(&mut lab.at(0, &command), PATIENCE);
+    assert_ne!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+/// A process that ends with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

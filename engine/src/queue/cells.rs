@@ -7,6 +7,7 @@
 use crossbeam::queue::SegQueue;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use trunkline_proto::config::ChannelKind;
 use trunkline_proto::status::Status;
 
 /// Cells of the first segment.
@@ -158,6 +159,15 @@ pub(super) const CREDIT_TOLD: u32 = 2;
 pub(super) const LOSSY: u32 = 4;
 /// A `messages` channel.
 pub(super) const MESSAGES: u32 = 8;
+
+/// The flags of a channel's cell.
+pub(super) const fn kind_flags(kind: ChannelKind) -> u32 {
+    match kind {
+        ChannelKind::Bytes => 0,
+        ChannelKind::Messages => MESSAGES,
+        ChannelKind::Datagrams => LOSSY,
+    }
+}
 
 /// A channel. It has a cache line of its own: each message writes to it, and its neighbours may be
 /// used by other threads.

@@ -2,8 +2,8 @@
 
 use super::QueuedEngine;
 use super::cells::ConnCell;
+use super::cells::kind_flags;
 use super::command::Command;
-use super::handler::kind_flags;
 use crate::handle::{Channel, Conn};
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::ChannelOptions;

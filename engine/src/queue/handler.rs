@@ -5,7 +5,7 @@
 //! where they are matched with the endpoint's.
 
 use super::Reusable;
-use super::cells::{LOSSY, MESSAGES};
+use super::cells::kind_flags;
 use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
@@ -382,15 +382,6 @@ impl QueueHandler {
         let make = || Credit::new(self.link.clone(), channel);
         let set = |credit: &mut Credit| credit.set(channel, bytes.len() as u64);
         Some(kept.with_credit(self.credits.get(make, set)))
-    }
-}
-
-/// The flags of a channel's cell.
-pub(super) const fn kind_flags(kind: ChannelKind) -> u32 {
-    match kind {
-        ChannelKind::Bytes => 0,
-        ChannelKind::Messages => MESSAGES,
-        ChannelKind::Datagrams => LOSSY,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Channel requests and associations: the application's calls, and what the shard tells of them.
 
+use super::cells::kind_flags;
 use super::event::Event;
 use super::group::PollGroup;
-use super::handler::{QueueHandler, kind_flags};
+use super::handler::QueueHandler;
 use super::{QueuedEngine, Reusable, lock};
 use crate::config::{ConnectConfig, Reuse};
 use crate::handle::{Association, Channel, Conn, OpenRequest};

@@ -14,7 +14,7 @@ use trunkline::rendezvous::{
 use trunkline::{
     Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn,
     ConnectConfig, Context, Duration, Handler, Identity, Incoming, PeerId, Reason, Status,
-    StunPacket, Trust,
+    StunPacket,
 };
 
 /// Subtype of the events that carry lines.
@@ -115,12 +115,11 @@ pub struct ChatHandler {
 }
 
 impl ChatHandler {
-    pub fn new(code: &Code, remotes: Vec<SocketAddr>, show: Sender<Show>) -> Result<Self, Failure> {
+    /// With the event source of the code, which is reached as `source` says.
+    pub fn new(code: &Code, source: ConnectConfig, show: Sender<Show>) -> Result<Self, Failure> {
         let mut random = [0; 8];
         fill(&mut random)?;
         let (identity, _) = keygen::ephemeral()?;
-        let mut source = ConnectConfig::new(remotes[0], Trust::Pins(vec![code.fingerprint]));
-        source.remotes = remotes;
         Ok(Self {
             seal: code.seal()?,
             code: code.clone(),

@@ -1,7 +1,7 @@
 //! The configuration file and the options of an event source, put together.
 
 use super::{EventSourceArgs, LogFormat};
-use crate::cli::EVENT_SOURCE_PORT;
+use crate::cli::{EVENT_SOURCE_PORT, LinkChoice};
 use crate::exit::Failure;
 use crate::token::{KeyFile, add_key};
 use serde::Deserialize;
@@ -14,40 +14,29 @@ use trunkline::rendezvous::{AppId, KeyRing, SourceConfig};
 /// Longest configuration file that is read.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What clients connect with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Link {
-    /// Datagrams.
-    #[default]
-    Udp,
-}
-
-impl Link {
-    /// The word in the file and in what is printed.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-        }
-    }
-}
-
 /// An address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// What clients connect with.
+    /// What clients connect over.
     #[serde(default)]
-    pub link: Link,
+    pub link: LinkChoice,
     /// Address and port.
     pub address: SocketAddr,
-    /// Whether STUN requests are answered there.
-    #[serde(default = "yes")]
-    pub stun: bool,
+    /// Whether STUN requests are answered there; absent: where there is a UDP port.
+    stun: Option<bool>,
 }
 
-const fn yes() -> bool {
-    true
+impl Listen {
+    /// Over both links.
+    const fn at(address: SocketAddr) -> Self {
+        Self { link: LinkChoice::Auto, address, stun: None }
+    }
+
+    /// Whether STUN requests are answered there.
+    pub fn answers_stun(&self) -> bool {
+        self.stun.unwrap_or(self.link.links().datagram)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,13 +124,10 @@ impl Settings {
     fn combine(args: &EventSourceArgs, file: File, folder: &Path) -> Result<Self, Failure> {
         let mut listen = file.listen;
         if !args.listen.is_empty() {
-            let link = Link::Udp;
-            let listen_at = |address: &SocketAddr| Listen { link, address: *address, stun: true };
-            listen = args.listen.iter().map(listen_at).collect();
+            listen = args.listen.iter().copied().map(Listen::at).collect();
         }
         if listen.is_empty() {
-            let address = (Ipv4Addr::LOCALHOST, EVENT_SOURCE_PORT).into();
-            listen.push(Listen { link: Link::Udp, address, stun: true });
+            listen.push(Listen::at((Ipv4Addr::LOCALHOST, EVENT_SOURCE_PORT).into()));
         }
         let mut key_files = args.key.clone();
         if key_files.is_empty() {
@@ -278,10 +264,12 @@ mod tests {
         assert_eq!(settings.source.relay_bytes_per_s, defaults.relay_bytes_per_s);
         assert_eq!(settings.source.relay_packets_burst, defaults.relay_packets_burst);
         assert_eq!(settings.stun, StunConfig::default());
-        assert!(settings.source.relay && settings.listen.iter().all(|l| l.stun));
+        assert!(settings.source.relay && settings.listen[0].answers_stun());
         assert_eq!(settings.identity, Some(dir.path().join("identity.pem")));
         assert_eq!(settings.keys.ids().collect::<Vec<_>>(), ["k1"]);
-        assert_eq!(settings.listen.len(), 2);
+        let links: Vec<_> = settings.listen.iter().map(|l| l.link).collect();
+        assert_eq!(links, [LinkChoice::Auto, LinkChoice::Tls]);
+        assert!(!settings.listen[1].answers_stun(), "there is no UDP port");
         let fields = [
             "clients",
             "events_per_s",

@@ -31,6 +31,8 @@ pub enum Nat {
     Cone,
     /// Another port for everybody it talks to. Lets in only what answers.
     Symmetric,
+    /// As [`Cone`](Self::Cone), and drops UDP, as some networks of companies do.
+    NoUdp,
 }
 
 /// The namespaces, removed when dropped.
@@ -102,9 +104,10 @@ impl Lab {
             Nat::Open => {
                 ("", format!("iifname \"wan\" meta l4proto udp dnat to {}", PRIVATE[side]))
             }
-            Nat::Cone => ("", String::new()),
+            Nat::Cone | Nat::NoUdp => ("", String::new()),
             Nat::Symmetric => (" fully-random", String::new()),
         };
+        let barred = if kind == Nat::NoUdp { "meta l4proto udp drop" } else { "" };
         // What comes unasked is dropped before it is tracked to its end, as NATs at home do:
         // otherwise it would take the port that the answer to it needs.
         let rules = format!(
@@ -114,7 +117,8 @@ impl Lab {
              chain pre {{\n type nat hook prerouting priority dstnat;\n{open}\n }}\n}}\n\
              table ip guard {{\n\
              chain input {{\n type filter hook input priority filter;\n\
-             iifname \"wan\" drop\n }}\n}}\n"
+             iifname \"wan\" drop\n }}\n\
+             chain forward {{\n type filter hook forward priority filter;\n{barred}\n }}\n}}\n"
         );
         nft(nat, &rules)
     }
