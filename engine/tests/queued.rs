@@ -194,6 +194,22 @@ fn messages_go_there_and_back() {
     }
 }
 
+/// Once a connection is gone on both sides, a shutdown has nothing to wait for.
+#[test]
+fn a_shutdown_after_a_close_does_not_wait() {
+    for hosting in drivers() {
+        let host = Host::start(hosting, 1);
+        for driver in drivers().repeat(3) {
+            let client = QueuedEngine::start(config(driver)).unwrap();
+            round_trip(&client, &host.connect);
+            let start = Instant::now();
+            client.shutdown(Duration::from_secs(10));
+            let took = start.elapsed();
+            assert!(took < Duration::from_millis(800), "{driver} and {hosting}: {took:?}");
+        }
+    }
+}
+
 #[test]
 fn the_same_without_threads() {
     for driver in drivers() {

@@ -52,11 +52,21 @@ struct Stream {
     listener: Option<ListenerId>,
     reading: bool,
     shut_down: bool,
+    /// The peer's direction has ended.
+    ended: bool,
     /// Something was sent: the peer shall have it before the end.
     used: bool,
 }
 
-/// A stream without a connection.
+/// What is left to do with a stream whose connection is gone.
+struct Farewell {
+    /// Still to be said before our direction ends.
+    words: Vec<u8>,
+    /// The peer's direction has ended: nothing more to wait for.
+    ended: bool,
+}
+
+/// How long a stream without a connection waits.
 #[derive(Clone, Copy)]
 struct Draining {
     id: StreamId,
@@ -83,9 +93,8 @@ pub(crate) struct Streams {
     connecting: Vec<Connecting>,
     /// Connections that may have something to send.
     wanting: VecDeque<ConnHandle>,
-    /// Streams without a connection, until the peer has ended its direction, with what is still to
-    /// be said before ours ends.
-    draining: HashMap<StreamId, Vec<u8>>,
+    /// Streams without a connection, until both directions have ended.
+    draining: HashMap<StreamId, Farewell>,
     /// When they have waited long enough, the first first; those that are gone among them.
     drains: VecDeque<Draining>,
     /// Listening sockets that are to be closed.
@@ -169,11 +178,12 @@ impl Streams {
 
     fn map(&mut self, conn: ConnHandle, id: StreamId, listener: Option<ListenerId>) {
         self.by_stream.insert(id, conn);
-        let stream = Stream { id, listener, reading: true, shut_down: false, used: false };
+        let (reading, shut_down, ended, used) = (true, false, false, false);
+        let stream = Stream { id, listener, reading, shut_down, ended, used };
         self.by_conn.insert(conn, stream);
     }
 
-    fn drain(&mut self, id: StreamId, farewell: Vec<u8>, now: Instant, left: u32) {
+    fn drain(&mut self, id: StreamId, farewell: Farewell, now: Instant, left: u32) {
         self.draining.insert(id, farewell);
         self.drains.push_back(Draining { id, until: now + DRAIN, left });
     }
@@ -272,21 +282,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                         self.say_farewell(stream);
                     }
                 }
-                StreamEvent::Finished(stream) | StreamEvent::Failed(stream, _)
-                    if self.core.streams.draining.remove(&stream).is_some() =>
-                {
-                    self.driver.close_stream(stream);
-                }
-                StreamEvent::Finished(stream) => {
-                    if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
-                        let core = &mut self.core;
-                        core.hear(&mut [], NO_SOCKET, |endpoint, now, _, sink| {
-                            endpoint.stream_finished(now, conn, sink);
-                        });
-                        self.handler.deliver(core, &[], Source::NONE);
-                        self.core.streams.wanting.push_back(conn);
-                    }
-                }
+                StreamEvent::Finished(stream) => self.finished(stream),
                 StreamEvent::Failed(stream, error) => self.failed(stream, error),
             }
         }
@@ -352,7 +348,27 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.driver.read_stream(stream, true);
     }
 
+    fn finished(&mut self, stream: StreamId) {
+        let core = &mut self.core;
+        if let Some(farewell) = core.streams.draining.get_mut(&stream) {
+            farewell.ended = true;
+            return self.say_farewell(stream);
+        }
+        let Some(conn) = core.streams.by_stream.get(&stream).copied() else { return };
+        if let Some(known) = core.streams.by_conn.get_mut(&conn) {
+            known.ended = true;
+        }
+        core.hear(&mut [], NO_SOCKET, |endpoint, now, _, sink| {
+            endpoint.stream_finished(now, conn, sink);
+        });
+        self.handler.deliver(core, &[], Source::NONE);
+        self.core.streams.wanting.push_back(conn);
+    }
+
     fn failed(&mut self, stream: StreamId, error: io::Error) {
+        if self.core.streams.draining.remove(&stream).is_some() {
+            return self.driver.close_stream(stream);
+        }
         if let Some(conn) = self.core.streams.by_stream.get(&stream).copied() {
             self.stream_failed(conn, Some(error));
             // However long the application takes to close: the socket is of no use.
@@ -426,30 +442,36 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     /// The connection of a stream is gone: our direction ends, and the peer's is awaited.
-    fn drain_stream(&mut self, conn: ConnHandle, farewell: Vec<u8>) {
+    fn drain_stream(&mut self, conn: ConnHandle, words: Vec<u8>) {
         let streams = &mut self.core.streams;
         if let Some(stream) = streams.by_conn.remove(&conn) {
             streams.by_stream.remove(&stream.id);
+            let farewell = Farewell { words, ended: stream.ended };
             streams.drain(stream.id, farewell, self.core.now, DRAINS);
-            self.say_farewell(stream.id);
             self.driver.read_stream(stream.id, true);
+            self.say_farewell(stream.id);
         }
     }
 
     /// Ends our direction of a stream whose connection is gone, with its last words if there are any.
     fn say_farewell(&mut self, id: StreamId) {
         let Some(farewell) = self.core.streams.draining.get_mut(&id) else { return };
-        if !farewell.is_empty() {
+        if !farewell.words.is_empty() {
             // They wait for what is being sent before.
             let Some(buffer) = self.driver.stream_buffer(id) else { return };
-            let farewell = std::mem::take(farewell);
-            if let Some(room) = buffer.get_mut(..farewell.len()) {
-                room.copy_from_slice(&farewell);
-                self.core.counters.bytes_sent.add(farewell.len() as u64);
-                self.driver.send_stream(id, farewell.len());
+            let words = std::mem::take(&mut farewell.words);
+            if let Some(room) = buffer.get_mut(..words.len()) {
+                room.copy_from_slice(&words);
+                self.core.counters.bytes_sent.add(words.len() as u64);
+                self.driver.send_stream(id, words.len());
             }
         }
         self.driver.shutdown_stream(id);
+        if farewell.ended {
+            // The driver sends what it has before.
+            self.core.streams.draining.remove(&id);
+            self.driver.close_stream(id);
+        }
     }
 
     /// Closes the streams that have waited long enough.
