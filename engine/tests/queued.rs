@@ -203,7 +203,7 @@ fn a_shutdown_after_a_close_does_not_wait() {
             let client = QueuedEngine::start(config(driver)).unwrap();
             round_trip(&client, &host.connect);
             let start = Instant::now();
-            assert!(client.shutdown(Duration::from_secs(10)).all_delivered());
+            assert!(client.shutdown(Duration::from_secs(10)).unwrap().all_delivered());
             let took = start.elapsed();
             assert!(took < Duration::from_millis(800), "{driver} and {hosting}: {took:?}");
         }
