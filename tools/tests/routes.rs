@@ -1,10 +1,10 @@
-//! Two people behind NATs, in network namespaces (Linux, root, iproute2, nftables): what the STUN
-//! answers of the event source tell them, and that they reach each other.
+//! Two people behind NATs, in network namespaces (Linux, root, iproute2; nftables or Python): what the
+//! STUN answers of the event source tell them, and that they reach each other.
 #![cfg(target_os = "linux")]
 
 mod common;
 
-use common::nat::{Lab, Nat, OUTSIDE, PRIVATE, PUBLIC, PUBLIC_TOO};
+use common::nat::{Lab, Nat, OUTSIDE, PRIVATE, PUBLIC, PUBLIC_TOO, Translator};
 use common::person::Person;
 use common::source::Source;
 use common::{Home, PATIENCE, run, text};
@@ -14,7 +14,11 @@ use std::time::{Duration, Instant};
 
 /// The networks, or `None` with a word on standard error.
 fn lab(kinds: [Nat; 2]) -> Option<Lab> {
-    match Lab::new(kinds) {
+    or_skipped(Lab::new(kinds))
+}
+
+fn or_skipped(lab: Result<Lab, String>) -> Option<Lab> {
+    match lab {
         Ok(lab) => Some(lab),
         Err(why) => {
             eprintln!("skipped: {why}");
@@ -56,13 +60,20 @@ for target in sys.argv[1:]:
 /// kind of NAT it is behind.
 #[test]
 fn clients_behind_nats_learn_how_they_are_seen() {
-    let Some(lab) = lab([Nat::Cone, Nat::Symmetric]) else { return };
+    for translator in [Translator::Kernel, Translator::Program] {
+        let lab = Lab::with([Nat::Cone, Nat::Symmetric], translator);
+        let Some(lab) = or_skipped(lab) else { continue };
+        learn_how_they_are_seen(&lab);
+    }
+}
+
+fn learn_how_they_are_seen(lab: &Lab) {
     let home = Home::new();
     let source = Source::start(&home, "0.0.0.0:7472", |command| lab.between(command));
     assert!(source.address.ends_with(":7472"));
     let addresses = [PUBLIC, PUBLIC_TOO, "203.0.113.5"].map(|ip| format!("{ip}:7472"));
     for (side, kind) in [(0, Nat::Cone), (1, Nat::Symmetric)] {
-        let seen = seen(&lab, side, &addresses);
+        let seen = seen(lab, side, &addresses);
         assert_eq!(seen.len(), 3, "{seen:?}");
         assert!(seen.iter().all(|(ip, _)| ip == OUTSIDE[side]), "{seen:?}");
         let ports: std::collections::HashSet<u16> = seen.iter().map(|(_, port)| *port).collect();
@@ -70,7 +81,7 @@ fn clients_behind_nats_learn_how_they_are_seen() {
     }
     // Another NAT in the same place maps as its kind does.
     lab.replace(1, Nat::Cone).unwrap();
-    let seen = seen(&lab, 1, &addresses);
+    let seen = seen(lab, 1, &addresses);
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
 }
 
@@ -84,11 +95,15 @@ struct Setting {
 
 impl Setting {
     fn new(kinds: [Nat; 2]) -> Option<Self> {
-        let (lab, home) = (lab(kinds)?, Home::new());
+        lab(kinds).map(Self::of)
+    }
+
+    fn of(lab: Lab) -> Self {
+        let home = Home::new();
         let listen = format!("{PUBLIC}:7472");
         let source = Source::start(&home, &listen, |command| lab.between(command));
         let code = source.code(&home);
-        Some(Self { lab, home, source, code })
+        Self { lab, home, source, code }
     }
 
     fn people(&self) -> [Person; 2] {
@@ -118,7 +133,23 @@ fn statuses(person: &Person) -> Vec<String> {
 /// Behind different NATs that map as cones do: a direct connection.
 #[test]
 fn behind_different_cone_nats_the_connection_is_direct() {
-    let Some(setting) = Setting::new([Nat::Cone, Nat::Cone]) else { return };
+    if let Some(setting) = Setting::new([Nat::Cone, Nat::Cone]) {
+        reach_each_other_directly(setting);
+    }
+}
+
+/// Whatever the kernel can do, NATs can be had.
+#[test]
+fn behind_nats_that_are_programs_too() {
+    let Some(lab) = or_skipped(Lab::with([Nat::Cone, Nat::Cone], Translator::Program)) else {
+        return;
+    };
+    reach_each_other_directly(Setting::of(lab));
+    let lab = Lab::with([Nat::Symmetric, Nat::Symmetric], Translator::Program).unwrap();
+    become_direct_when_a_nat_is_replaced(&Setting::of(lab));
+}
+
+fn reach_each_other_directly(setting: Setting) {
     let mut people = setting.people();
     talk(&mut people, "before");
     for person in &people {
@@ -140,7 +171,29 @@ fn behind_different_cone_nats_the_connection_is_direct() {
 /// Behind symmetric NATs on both sides: relayed, and direct when one NAT gives way to another.
 #[test]
 fn behind_symmetric_nats_it_is_relayed_and_then_direct_when_a_nat_is_replaced() {
-    let Some(setting) = Setting::new([Nat::Symmetric, Nat::Symmetric]) else { return };
+    if let Some(setting) = Setting::new([Nat::Symmetric, Nat::Symmetric]) {
+        become_direct_when_a_nat_is_replaced(&setting);
+    }
+}
+
+/// Where IPv4 has symmetric NATs on both sides and IPv6 has none: direct over IPv6.
+#[test]
+fn the_direct_path_is_over_ipv6_where_only_that_works() {
+    let Some(lab) = lab([Nat::Symmetric, Nat::Symmetric]) else { return };
+    lab.add_ipv6().unwrap();
+    let setting = Setting::of(lab);
+    let mut people = setting.people();
+    for person in &people {
+        person.waits_for_event("route", "route", "direct");
+    }
+    talk(&mut people, "directly");
+    // Without the event source, too.
+    let Setting { source, .. } = setting;
+    drop(source);
+    talk(&mut people, "alone");
+}
+
+fn become_direct_when_a_nat_is_replaced(setting: &Setting) {
     let mut people = setting.people();
     for person in &people {
         person.waits_for_event("route", "route", "relayed");
