@@ -242,7 +242,9 @@ impl SecInfo {
             return Err(SecInfoError::Length);
         }
         let proven = flags & PROVEN != 0;
-        if !proven && (time != 0 || exporter != [0; 32]) {
+        let established = Instant::from_nanos(time);
+        // The one number that is no instant, and those that have no meaning.
+        if established.as_nanos() != time || (!proven && (time != 0 || exporter != [0; 32])) {
             return Err(SecInfoError::Field("time"));
         }
         let party = |i: usize| Party {
@@ -258,7 +260,7 @@ impl SecInfo {
             trust,
             suite,
             resumed: flags & RESUMED != 0,
-            established: proven.then(|| Instant::from_nanos(time)),
+            established: proven.then_some(established),
             exporter,
         })
     }

@@ -175,6 +175,9 @@ fn sec_info_survives_storage_and_bad_bytes_do_no_harm() {
             bad[at] = 0xff;
             assert_eq!(SecInfo::from_bytes(&bad), Err(SecInfoError::Field(field)));
         }
+        let mut never = bytes.clone();
+        never[8..16].fill(0xff);
+        assert_eq!(SecInfo::from_bytes(&never), Err(SecInfoError::Field("time")));
         for _ in 0..2_000 {
             let mut bad = bytes.clone();
             for _ in 0..=rng.below(4) {
