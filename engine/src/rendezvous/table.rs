@@ -4,6 +4,8 @@
 use super::server::{Command, SourceHandler};
 use crate::engine::Engine;
 use crate::handle::Conn;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use trunkline_proto::rendezvous::event::EventRef;
 use trunkline_proto::rendezvous::{
@@ -14,6 +16,8 @@ use trunkline_proto::rendezvous::{
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     clients: Mutex<LocalRouter<Conn>>,
+    /// Counts the changes of `clients`; changed under its lock.
+    version: AtomicU64,
     engine: OnceLock<Weak<Engine<SourceHandler>>>,
 }
 
@@ -25,6 +29,14 @@ impl Table {
 
     fn clients(&self) -> MutexGuard<'_, LocalRouter<Conn>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes them.
+    fn change<R>(&self, f: impl FnOnce(&mut LocalRouter<Conn>) -> R) -> R {
+        let mut clients = self.clients();
+        let result = f(&mut clients);
+        self.version.fetch_add(1, Ordering::Release);
+        result
     }
 
     fn post(&self, shard: u8, command: Command) -> Result<(), Command> {
@@ -42,11 +54,40 @@ pub(crate) struct ShardRouter {
     shard: u8,
     /// Clients of other shards whose place was taken, and whose shard had no room to be told.
     untold: Vec<Conn>,
+    found: Found,
+}
+
+/// Recipients of packets, as the table had them: packets are many, and shall not meet at its lock.
+#[derive(Debug, Default)]
+struct Found {
+    version: u64,
+    clients: HashMap<ClientId, Vec<(AppId, Conn)>>,
+}
+
+impl Found {
+    /// The client of this id in an application.
+    fn get(&mut self, table: &Table, app: &AppId, client: &str) -> Option<Conn> {
+        if table.version.load(Ordering::Acquire) == self.version
+            && let Some(known) = self.clients.get(client)
+            && let Some((_, conn)) = known.iter().find(|(known, _)| known == app)
+        {
+            return Some(*conn);
+        }
+        let clients = table.clients();
+        let version = table.version.load(Ordering::Acquire);
+        if version != self.version {
+            (self.version, self.clients) = (version, HashMap::new());
+        }
+        let conn = clients.find(app, client)?;
+        let id = ClientId::new(client).ok()?;
+        self.clients.entry(id).or_default().push((app.clone(), conn));
+        Some(conn)
+    }
 }
 
 impl ShardRouter {
-    pub(crate) const fn new(table: Arc<Table>, shard: u8) -> Self {
-        Self { table, shard, untold: Vec::new() }
+    pub(crate) fn new(table: Arc<Table>, shard: u8) -> Self {
+        Self { table, shard, untold: Vec::new(), found: Found::default() }
     }
 
     /// Tells shards what they could not be told before.
@@ -58,7 +99,7 @@ impl ShardRouter {
 
 impl Router<Conn> for ShardRouter {
     fn attach(&mut self, party: &Party, key: Conn) -> Option<Conn> {
-        let old = self.table.clients().attach(party, key)?;
+        let old = self.table.change(|clients| clients.attach(party, key))?;
         if old.shard() == self.shard {
             return Some(old);
         }
@@ -69,7 +110,7 @@ impl Router<Conn> for ShardRouter {
     }
 
     fn detach(&mut self, party: &Party, key: Conn) {
-        self.table.clients().detach(party, key);
+        self.table.change(|clients| clients.detach(party, key));
     }
 
     fn presence(&self, app: &AppId, client: &ClientId) -> Option<PairingRole> {
@@ -92,10 +133,7 @@ impl Router<Conn> for ShardRouter {
     }
 
     fn relay(&mut self, from: &Party, to: &str, packet: &[u8]) -> Route<Conn> {
-        let key = match self.table.clients().relay(from, to, packet) {
-            Route::Here(key) => key,
-            other => return other,
-        };
+        let Some(key) = self.found.get(&self.table, &from.app, to) else { return Route::Absent };
         if key.shard() == self.shard {
             return Route::Here(key);
         }
@@ -104,5 +142,44 @@ impl Router<Conn> for ShardRouter {
             Ok(()) => Route::Elsewhere,
             Err(_) => Route::Full,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(app: &str, client: &str) -> Party {
+        let (app, client) = (AppId::new(app).unwrap(), ClientId::new(client).unwrap());
+        Party { app, client, role: PairingRole::Responder }
+    }
+
+    const fn conn(number: u64) -> Conn {
+        Conn::from_bits(number)
+    }
+
+    /// What a shard remembers of recipients is as new as the table.
+    #[test]
+    fn packets_find_the_newest_and_nobody_who_has_gone() {
+        let table = Arc::new(Table::default());
+        let mut shard = ShardRouter::new(table.clone(), 0);
+        let mut other = ShardRouter::new(table, 0);
+        let (from, bob) = (party("a", "alice"), party("a", "bob"));
+        assert_eq!(shard.relay(&from, "bob", b"x"), Route::Absent);
+        for number in [1, 2, 3] {
+            other.attach(&bob, conn(number));
+            for _ in 0..3 {
+                assert_eq!(shard.relay(&from, "bob", b"x"), Route::Here(conn(number)));
+            }
+            // Of another application: another one.
+            other.attach(&party("b", "bob"), conn(9));
+            assert_eq!(shard.relay(&from, "bob", b"x"), Route::Here(conn(number)));
+            assert_eq!(shard.relay(&party("b", "x"), "bob", b"x"), Route::Here(conn(9)));
+            assert_eq!(shard.relay(&party("c", "x"), "bob", b"x"), Route::Absent);
+        }
+        other.detach(&bob, conn(1));
+        assert_eq!(shard.relay(&from, "bob", b"x"), Route::Here(conn(3)), "a newer one stays");
+        other.detach(&bob, conn(3));
+        assert_eq!(shard.relay(&from, "bob", b"x"), Route::Absent);
     }
 }

@@ -119,6 +119,13 @@ impl<K> Default for LocalRouter<K> {
     }
 }
 
+impl<K: Copy> LocalRouter<K> {
+    /// The key of the client of this id in an application.
+    pub fn find(&self, app: &AppId, client: &str) -> Option<K> {
+        self.own(app, client).map(|e| e.key)
+    }
+}
+
 impl<K> LocalRouter<K> {
     /// The client of this id in an application.
     fn own(&self, app: &AppId, client: &str) -> Option<&Entry<K>> {
