@@ -78,7 +78,6 @@ impl EventSourceServer {
             SourceHandler {
                 source: EventSource::new(source.clone(), keys.clone(), router).ok(),
                 channels: HashMap::new(),
-                relays: HashMap::new(),
                 timer_at: None,
             }
         })?;
@@ -163,33 +162,40 @@ impl EventSourceServer {
 pub(crate) struct SourceHandler {
     /// There is one: its settings were checked.
     source: Option<EventSource<Conn, ShardRouter>>,
-    channels: HashMap<Conn, Channel>,
-    /// Channels of packets.
-    relays: HashMap<Conn, Channel>,
+    channels: HashMap<Conn, Channels>,
     timer_at: Option<Instant>,
+}
+
+/// What a client has opened.
+#[derive(Clone, Copy, Debug, Default)]
+struct Channels {
+    events: Option<Channel>,
+    relay: Option<Channel>,
 }
 
 /// How events and aborts leave a shard.
 struct Out<'a, 'b> {
     cx: &'a mut Context<'b>,
-    channels: &'a mut HashMap<Conn, Channel>,
-    relays: &'a mut HashMap<Conn, Channel>,
+    channels: &'a mut HashMap<Conn, Channels>,
+}
+
+impl Out<'_, '_> {
+    fn say(&mut self, channel: Option<Channel>, message: &[u8]) -> bool {
+        channel.is_some_and(|channel| self.cx.send(channel, message).is_ok())
+    }
 }
 
 impl Outlet<Conn> for Out<'_, '_> {
     fn send(&mut self, client: Conn, message: &[u8]) -> bool {
-        let Some(channel) = self.channels.get(&client) else { return false };
-        self.cx.send(*channel, message).is_ok()
+        self.say(self.channels.get(&client).and_then(|open| open.events), message)
     }
 
     fn relay(&mut self, client: Conn, message: &[u8]) -> bool {
-        let Some(channel) = self.relays.get(&client) else { return false };
-        self.cx.send(*channel, message).is_ok()
+        self.say(self.channels.get(&client).and_then(|open| open.relay), message)
     }
 
     fn abort(&mut self, client: Conn, reason: Abort, text: &str) {
         self.channels.remove(&client);
-        self.relays.remove(&client);
         tracing::info!(conn = client.to_bits(), %reason, text, "client aborted");
         let _ = self.cx.close(client, reason.reason().0, text, None);
     }
@@ -208,8 +214,7 @@ impl SourceHandler {
     ) -> Option<T> {
         let source = self.source.as_mut()?;
         let now = cx.now();
-        let (channels, relays) = (&mut self.channels, &mut self.relays);
-        let result = f(source, now, &mut Out { cx, channels, relays });
+        let result = f(source, now, &mut Out { cx, channels: &mut self.channels });
         if self.timer_at.is_none()
             && let Some(at) = source.next_timeout()
         {
@@ -222,7 +227,6 @@ impl SourceHandler {
     /// A client's connection or channel has ended.
     fn gone(&mut self, cx: &mut Context<'_>, conn: Conn, reason: Option<&CloseReason>) {
         self.channels.remove(&conn);
-        self.relays.remove(&conn);
         self.with(cx, |source, _, _| {
             if let Some(party) = source.party(conn) {
                 let reason = reason.map(ToString::to_string).unwrap_or_default();
@@ -247,7 +251,7 @@ impl SourceHandler {
                 let fits = self.with(cx, |source, _, _| source.opened(conn)) == Some(true);
                 let taken = fits && cx.accept_channel(channel, &channel_options()).is_ok();
                 if taken {
-                    self.channels.insert(conn, channel);
+                    self.channels.entry(conn).or_default().events = Some(channel);
                 }
                 taken
             }
@@ -255,7 +259,7 @@ impl SourceHandler {
                 let fits = self.with(cx, |source, _, _| source.relay_opened(conn)) == Some(true);
                 let taken = fits && cx.accept_channel(channel, &relay_options()).is_ok();
                 if taken {
-                    self.relays.insert(conn, channel);
+                    self.channels.entry(conn).or_default().relay = Some(channel);
                 }
                 taken
             }
@@ -266,10 +270,10 @@ impl SourceHandler {
     /// A channel will bring no more: without that of its events, a client is of no use.
     fn channel_ended(&mut self, cx: &mut Context<'_>, channel: Channel) {
         let conn = channel.conn();
-        if self.channels.get(&conn) == Some(&channel) {
+        let Some(open) = self.channels.get_mut(&conn) else { return };
+        if open.events == Some(channel) {
             self.gone(cx, conn, None);
-        } else if self.relays.get(&conn) == Some(&channel) {
-            self.relays.remove(&conn);
+        } else if open.relay.take_if(|relay| *relay == channel).is_some() {
             let _ = cx.finish(channel);
             self.with(cx, |source, _, _| source.relay_closed(conn));
         }
@@ -340,15 +344,17 @@ impl Handler for SourceHandler {
 
     fn on_message(&mut self, cx: &mut Context<'_>, channel: Channel, _: ChannelKind, m: &[u8]) {
         let conn = channel.conn();
-        if self.channels.get(&conn) == Some(&channel) {
+        let Some(open) = self.channels.get(&conn) else { return };
+        if open.events == Some(channel) {
             self.with(cx, |source, now, out| source.receive(now, conn, m, out));
-        } else if self.relays.get(&conn) == Some(&channel) {
+        } else if open.relay == Some(channel) {
             self.with(cx, |source, now, out| source.receive_relay(now, conn, m, out));
         }
     }
 
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        if self.channels.get(&channel.conn()) == Some(&channel) {
+        let open = self.channels.get(&channel.conn());
+        if open.is_some_and(|open| open.events == Some(channel)) {
             self.with(cx, |source, now, out| source.writable(now, channel.conn(), out));
         }
     }
