@@ -18,7 +18,7 @@ use crate::cli::{BENCH_PORT, BenchArgs, LinkChoice, Scenario};
 use crate::engine::{self, Post};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
-use crate::keygen;
+use crate::{keygen, print};
 use client::BenchClient;
 use figures::Report;
 use floors::Floors;
@@ -231,7 +231,7 @@ fn print(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
     } else {
         write!(out, "{table}")
     };
-    printed.map_err(|e| Failure::local(format!("cannot print: {e}")))?;
+    printed.map_err(print::failure)?;
     let corrupt = report.runs.iter().any(|run| run.corrupt > 0);
     Ok(if corrupt { Exit::Failed } else { Exit::Done })
 }

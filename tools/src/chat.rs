@@ -11,12 +11,12 @@ use crate::engine::Post;
 use crate::exit::{Exit, Failure};
 use crate::token::{KeyFile, lifetime, sign, unix_s};
 use crate::transfer::names::escaped;
-use crate::{engine, interrupt};
+use crate::{engine, interrupt, print};
 use clap::Args;
 use code::{Code, Draft};
 use handler::{ChatHandler, Command, Show};
 use serde_json::{Value, json};
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -233,18 +233,10 @@ impl Screen {
         if self.json { self.print(event, fields, "") } else { Ok(()) }
     }
 
-    fn print(&self, event: &str, mut fields: Value, text: &str) -> Result<(), Failure> {
-        let mut out = io::stdout().lock();
-        fields["event"] = json!(event);
-        let printed = if self.json {
-            writeln!(out, "{fields}")
-        } else if self.terminal {
-            // What is being typed stays with the terminal; its line is drawn over.
-            writeln!(out, "\r\x1b[K{text}")
-        } else {
-            writeln!(out, "{text}")
-        };
-        printed.and_then(|()| out.flush()).map_err(|e| Failure::local(format!("cannot print: {e}")))
+    fn print(&self, event: &str, fields: Value, text: &str) -> Result<(), Failure> {
+        // What is being typed stays with the terminal; its line is drawn over.
+        let over = if self.terminal { "\r\x1b[K" } else { "" };
+        print::event(self.json, event, fields, &format!("{over}{text}"))
     }
 }
 

@@ -6,11 +6,11 @@ mod metrics;
 use crate::cli::{Driver, LinkChoice};
 use crate::exit::{Exit, Failure};
 use crate::token::KeyFile;
-use crate::{engine, interrupt, keygen, start_log};
+use crate::{engine, interrupt, keygen, print, start_log};
 use clap::{Args, ValueEnum};
 use config::{Listen, Settings};
 use serde_json::{Value, json};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ fn stop(json: bool, server: &EventSourceServer, linger: Duration) -> Result<Exit
         "delivered": stats.source.delivered, "all_taken": delivered,
     });
     let text = format!("ended; {} clients were connected", stats.clients);
-    print(json, "ended", fields, &text)?;
+    print::event(json, "ended", fields, &text)?;
     Ok(Exit::Done)
 }
 
@@ -206,12 +206,5 @@ fn announce(
         "listen": addresses, "fingerprint": fingerprint, "driver": driver,
         "metrics": metrics.map(|a| a.to_string()),
     });
-    print(json, "listening", fields, text.trim_end())
-}
-
-fn print(json: bool, event: &str, mut fields: Value, text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    fields["event"] = json!(event);
-    let printed = if json { writeln!(out, "{fields}") } else { writeln!(out, "{text}") };
-    printed.and_then(|()| out.flush()).map_err(|e| Failure::local(format!("cannot print: {e}")))
+    print::event(json, "listening", fields, text.trim_end())
 }

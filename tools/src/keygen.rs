@@ -2,9 +2,9 @@
 
 use crate::cli::KeygenArgs;
 use crate::exit::{Exit, Failure};
-use crate::home;
+use crate::{home, print};
 use rcgen::PublicKeyData as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use trunkline::{Identity, PeerId};
 
@@ -45,20 +45,21 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failure> {
     if let Some(cert) = &args.cert {
         write(cert, &made.certificate, 0o644)?;
     }
-    let mut out = io::stdout().lock();
-    let printed = if args.json {
-        let object = serde_json::json!({
-            "file": path.display().to_string(),
-            "certificate": args.cert.as_ref().map(|p| p.display().to_string()),
-            "fingerprint": made.fingerprint.to_string(),
-        });
-        writeln!(out, "{object}")
-    } else {
-        writeln!(out, "wrote {}", path.display())
-            .and_then(|()| writeln!(out, "fingerprint {}", made.fingerprint))
-    };
-    printed.map_err(|e| Failure::local(format!("cannot print: {e}")))?;
+    let fingerprint = made.fingerprint;
+    let object = serde_json::json!({
+        "file": path.display().to_string(),
+        "certificate": args.cert.as_ref().map(|p| p.display().to_string()),
+        "fingerprint": fingerprint.to_string(),
+    });
+    let text = format!("wrote {}\nfingerprint {fingerprint}", path.display());
+    print::result(args.json, &object, &text)?;
     Ok(Exit::Done)
+}
+
+/// Random bytes of the system.
+pub fn random(bytes: &mut [u8]) -> Result<(), Failure> {
+    use ring::rand::{SecureRandom as _, SystemRandom};
+    SystemRandom::new().fill(bytes).map_err(|_| Failure::local("the system gives no random bytes"))
 }
 
 fn write(path: &Path, content: &str, mode: u32) -> Result<(), Failure> {

@@ -9,10 +9,12 @@ mod discover;
 mod engine;
 mod event_source;
 mod exit;
+mod hex;
 mod home;
 mod interrupt;
 mod keygen;
 mod peers;
+mod print;
 mod recv;
 #[cfg(test)]
 mod scratch;

@@ -1,10 +1,10 @@
 //! `trunkline token`: makes keys, mints tokens and says what is in them (`docs/pairing.md`).
 
 use crate::exit::{Exit, Failure};
-use crate::home;
+use crate::{hex, home, keygen, print};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,17 +151,9 @@ pub fn add_key(keys: &mut KeyRing, key: &KeyFile) -> Result<(), Failure> {
     std::fs::File::open(&key.path)
         .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))
         .map_err(|e| unusable(e.to_string()))?;
-    let secret = hex(text.trim()).ok_or_else(|| unusable("is not hexadecimal".to_owned()))?;
+    let secret =
+        hex::decode(text.trim()).ok_or_else(|| unusable("is not hexadecimal".to_owned()))?;
     keys.add(&key.id, &secret).map_err(|e| unusable(e.to_string()))
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8);
-    let bytes = text.as_bytes();
-    if !bytes.len().is_multiple_of(2) {
-        return None;
-    }
-    bytes.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 pub fn unix_s() -> u64 {
@@ -177,21 +169,12 @@ pub fn run(args: &TokenArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn print(json: bool, object: &Value, text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let printed = if json { writeln!(out, "{object}") } else { writeln!(out, "{text}") };
-    printed.map_err(|e| Failure::local(format!("cannot print: {e}")))
-}
-
 fn make_key(args: &KeyArgs) -> Result<Exit, Failure> {
     let mut secret = [0; SECRET];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
-        .map_err(|_| Failure::local("the system gives no random bytes"))?;
-    let mut text = secret.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    text.push('\n');
-    write_key(&args.out, &text)?;
+    keygen::random(&mut secret)?;
+    write_key(&args.out, &format!("{}\n", hex::encode(&secret)))?;
     let file = args.out.display().to_string();
-    print(args.json, &json!({"file": file}), &format!("wrote {file}"))?;
+    print::result(args.json, &json!({"file": file}), &format!("wrote {file}"))?;
     Ok(Exit::Done)
 }
 
@@ -223,7 +206,7 @@ fn mint(args: &MintArgs) -> Result<Exit, Failure> {
     let token = sign(&args.key, &grant)?;
     let mut object = describe(&args.key.id, &grant);
     object["token"] = json!(token.as_str());
-    print(args.json, &object, token.as_str())?;
+    print::result(args.json, &object, token.as_str())?;
     Ok(Exit::Done)
 }
 
@@ -269,7 +252,7 @@ fn inspect(args: &InspectArgs) -> Result<Exit, Failure> {
         grant.expires_s,
         if left > 0 { format!("in {left} s") } else { "expired".to_owned() },
     );
-    print(args.json, &object, &text)?;
+    print::result(args.json, &object, &text)?;
     Ok(if matches!(verdict, Some(Err(_))) { Exit::Trust } else { Exit::Done })
 }
 
@@ -295,13 +278,5 @@ mod tests {
         for bad in ["k1", "=x", "k1="] {
             assert!(bad.parse::<KeyFile>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn hexadecimal() {
-        assert_eq!(hex("00ffA5"), Some(vec![0, 255, 0xa5]));
-        assert_eq!(hex("0"), None);
-        assert_eq!(hex("0g"), None);
-        assert_eq!(hex("é"), None);
     }
 }

@@ -8,11 +8,12 @@
 use crate::address::Target;
 use crate::cli::EVENT_SOURCE_PORT;
 use crate::exit::Failure;
+use crate::hex;
+use crate::keygen::random;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use std::fmt;
 use std::str::FromStr;
 use trunkline::PeerId;
@@ -75,7 +76,7 @@ impl Draft {
     /// A new one.
     pub fn new() -> Result<Self, Failure> {
         let mut secret = [0; SECRET];
-        fill(&mut secret)?;
+        random(&mut secret)?;
         Ok(Self { secret })
     }
 
@@ -90,20 +91,13 @@ impl Draft {
     }
 }
 
-/// Random bytes of the system.
-pub fn fill(bytes: &mut [u8]) -> Result<(), Failure> {
-    let no_random = |_| Failure::local("the system gives no random bytes");
-    SystemRandom::new().fill(bytes).map_err(no_random)
-}
-
 fn derive(secret: &[u8; SECRET], what: &[u8]) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), what)
 }
 
 fn room(secret: &[u8; SECRET]) -> String {
     let tag = derive(secret, b"trunkline chat room");
-    let digits = tag.as_ref().iter().take(ROOM_DIGITS / 2);
-    digits.fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex::encode(&tag.as_ref()[..ROOM_DIGITS / 2])
 }
 
 impl Code {
@@ -175,7 +169,7 @@ impl Seal {
     /// Seals what somebody in `place` says; `None` when the system gives no random bytes.
     pub fn seal(&self, place: Place, plain: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
-        fill(&mut nonce).ok()?;
+        random(&mut nonce).ok()?;
         let mut text = plain.to_vec();
         let (aad, iv) = (Aad::from(place.name()), Nonce::assume_unique_for_key(nonce));
         self.0.seal_in_place_append_tag(iv, aad, &mut text).ok()?;

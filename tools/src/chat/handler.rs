@@ -1,10 +1,10 @@
 //! The conversation on the engine's thread: the pairing with the other place of the code, and lines
 //! over whatever way there is.
 
-use super::code::{Code, Place, Seal, fill};
+use super::code::{Code, Place, Seal};
 use super::lines::{Heard, Lines};
 use crate::exit::{Exit, Failure};
-use crate::keygen;
+use crate::keygen::{self, random};
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use trunkline::rendezvous::{
@@ -117,8 +117,8 @@ pub struct ChatHandler {
 impl ChatHandler {
     /// With the event source of the code, which is reached as `source` says.
     pub fn new(code: &Code, source: ConnectConfig, show: Sender<Show>) -> Result<Self, Failure> {
-        let mut random = [0; 8];
-        fill(&mut random)?;
+        let mut number = [0; 8];
+        random(&mut number)?;
         let (identity, _) = keygen::ephemeral()?;
         Ok(Self {
             seal: code.seal()?,
@@ -127,7 +127,7 @@ impl ChatHandler {
             place: Place::Host,
             session: None,
             sessions: LINK_TIMER,
-            lines: Lines::new(u64::from_be_bytes(random)),
+            lines: Lines::new(u64::from_be_bytes(number)),
             show,
             link: PeerLink::new(PeerConfig::new(identity.clone(), LINK_TIMER)),
             identity,
@@ -158,7 +158,7 @@ impl ChatHandler {
             Place::Guest => PairingRole::Controller,
         };
         let mut seed = [0; 8];
-        fill(&mut seed)?;
+        random(&mut seed)?;
         let pairing = PairingConfig {
             event_interval: Duration::ZERO,
             backoff_seed: u64::from_be_bytes(seed),

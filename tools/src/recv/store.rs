@@ -193,7 +193,7 @@ fn machine() -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(&boot);
     hash.update(pids.as_os_str().as_encoded_bytes());
-    crate::transfer::wire::hex(&hash.finish().as_ref()[..4])
+    crate::hex::encode(&hash.finish().as_ref()[..4])
 }
 
 /// When a process started, in clock ticks since the machine did; `None` when there is no such

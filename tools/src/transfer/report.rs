@@ -2,8 +2,9 @@
 //! line for programs. Results go to standard output, everything else to standard error.
 
 use super::names::printable;
-use super::wire::{Code, Digest, hex};
+use super::wire::{Code, Digest};
 use crate::exit::{Exit, Failure};
+use crate::hex;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -189,7 +190,7 @@ impl Report {
         self.bytes += file.bytes;
         let seconds = file.begun.elapsed().as_secs_f64();
         let (name, bytes) = (&file.name, file.bytes);
-        let sha256 = hex(digest);
+        let sha256 = hex::encode(digest);
         let path = path.map(|p| p.display().to_string());
         let mut fields =
             json!({"file": name, "bytes": bytes, "sha256": sha256, "seconds": seconds});

@@ -251,16 +251,6 @@ impl AnswerIntake {
     }
 }
 
-/// Hexadecimal digits of a digest.
-pub fn hex(digest: &[u8]) -> String {
-    use fmt::Write as _;
-    let mut out = String::with_capacity(digest.len() * 2);
-    for byte in digest {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +337,6 @@ mod tests {
     #[test]
     fn header_layout() {
         let bytes = Header { mode: 0o640, size: 0x0102_0304_0506_0708 }.encode();
-        assert_eq!(hex(&bytes), "010001a00102030405060708");
+        assert_eq!(crate::hex::encode(&bytes), "010001a00102030405060708");
     }
 }
