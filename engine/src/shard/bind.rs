@@ -5,8 +5,10 @@ use crate::config::Links;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-/// Connections that the system keeps until they are accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that the system keeps until they are accepted, if its limit (`net.core.somaxconn` of
+/// Linux) allows as many. Those beyond are tried again by their side after a second or more: too few
+/// make all who come back at once after a restart wait.
+const BACKLOG: i32 = 4096;
 /// With port 0 a port that is free for datagrams is tried for streams, at most this often.
 const PORT_ATTEMPTS: u32 = 16;
 
