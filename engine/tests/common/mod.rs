@@ -54,9 +54,9 @@ pub fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// What the tests of this binary connect over: `streams.rs` includes those of others.
+/// What the tests of this binary connect over: those whose name ends so, over streams.
 pub fn link() -> ConnectLink {
-    if module_path!().starts_with("streams::") {
+    if module_path!().split("::").next().is_some_and(|name| name.ends_with("streams")) {
         ConnectLink::Stream
     } else {
         ConnectLink::Datagram
