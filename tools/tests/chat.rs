@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::person::{Person, here};
+use common::netns::here;
+use common::person::Person;
 use common::source::Source;
 use common::{Home, PATIENCE, run, signal, text};
 use std::thread;

@@ -6,12 +6,12 @@ mod common;
 #[path = "event_source/crowd.rs"]
 mod crowd;
 
+use common::source::{key, key_arg};
 use common::{Home, PATIENCE, run, signal, text, wait};
 use crowd::Crowd;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use trunkline::rendezvous::{
@@ -19,19 +19,6 @@ use trunkline::rendezvous::{
     PairingState,
 };
 use trunkline::{ConnectConfig, ConnectLink, PeerId, Trust};
-
-fn key(home: &Home) -> PathBuf {
-    let path = home.at("k1.key");
-    if !path.exists() {
-        let output = run(home.trunkline().args(["token", "key", "--out"]).arg(&path), PATIENCE);
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    }
-    path
-}
-
-fn key_arg(home: &Home) -> String {
-    format!("k1={}", key(home).display())
-}
 
 fn mint(home: &Home, more: &[&str]) -> String {
     let mut command = home.trunkline();

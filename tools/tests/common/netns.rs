@@ -2,18 +2,28 @@
 
 use std::process::{Command, Stdio};
 
+/// `command`, to be run where the test is.
+pub fn here(command: &Command) -> Command {
+    with_all_of(Command::new(command.get_program()), command)
+}
+
 /// `command`, to be run in a namespace.
 pub fn inside(space: &str, command: &Command) -> Command {
     let mut inside = Command::new("ip");
-    inside.args(["netns", "exec", space]);
-    inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    for (key, value) in command.get_envs() {
+    inside.args(["netns", "exec", space]).arg(command.get_program());
+    with_all_of(inside, command)
+}
+
+/// Gives `to` the arguments and the environment of another command.
+fn with_all_of(mut to: Command, other: &Command) -> Command {
+    to.args(other.get_args()).stdin(Stdio::null());
+    for (key, value) in other.get_envs() {
         match value {
-            Some(value) => inside.env(key, value),
-            None => inside.env_remove(key),
+            Some(value) => to.env(key, value),
+            None => to.env_remove(key),
         };
     }
-    inside
+    to
 }
 
 /// `ip` with these arguments.

@@ -1,6 +1,7 @@
 //! A person who uses `trunkline chat`, at a terminal or through pipes.
 #![cfg(unix)]
 
+use super::netns::here;
 use super::{Home, PATIENCE, wait};
 use nix::pty::openpty;
 use serde_json::Value;
@@ -10,19 +11,6 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A command that runs where the test does.
-pub fn here(command: &Command) -> Command {
-    let mut same = Command::new(command.get_program());
-    same.args(command.get_args()).stdin(Stdio::null());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => same.env(key, value),
-            None => same.env_remove(key),
-        };
-    }
-    same
-}
 
 /// A chat with a way to type and everything that it has shown.
 pub struct Person {

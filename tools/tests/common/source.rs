@@ -3,8 +3,23 @@
 use super::{Home, PATIENCE, run, text};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+
+/// A key of tokens, made when it is not there yet.
+pub fn key(home: &Home) -> PathBuf {
+    let path = home.at("k1.key");
+    if !path.exists() {
+        let output = run(home.trunkline().args(["token", "key", "--out"]).arg(&path), PATIENCE);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    path
+}
+
+/// What options want of it: name and file.
+pub fn key_arg(home: &Home) -> String {
+    format!("k1={}", key(home).display())
+}
 
 /// A running `event-source --json`, killed when dropped.
 pub struct Source {
@@ -19,28 +34,16 @@ pub struct Source {
 impl Source {
     /// Starts one; `wrap` puts the command where it is to run.
     pub fn start(home: &Home, listen: &str, wrap: impl Fn(&Command) -> Command) -> Self {
-        let path = home.at("k1.key");
-        if !path.exists() {
-            let output = run(home.trunkline().args(["token", "key", "--out"]).arg(&path), PATIENCE);
-            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        }
-        let key = format!("k1={}", path.display());
+        let key = key_arg(home);
         let mut command = home.trunkline();
         command.args(["event-source", "--json", "--listen", listen, "--key", &key]);
-        let start = Instant::now();
-        let (child, event) = loop {
-            let mut child = wrap(&command).stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            if let Ok(event) = serde_json::from_str::<Value>(&line) {
-                break (child, event);
-            }
-            // The kernel takes a moment to let go of the port of a process that was killed.
+        let mut child = wrap(&command).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap_or_else(|e| {
             let _ = child.kill();
-            let _ = child.wait();
-            assert!(start.elapsed() < PATIENCE, "the event source does not start");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        };
+            panic!("`{line}`: {e}")
+        });
         let address = event["listen"][0]["address"].as_str().unwrap().to_owned();
         let fingerprint = event["fingerprint"].as_str().unwrap().to_owned();
         Self { child, listen: address.clone(), address, fingerprint, key }
