@@ -325,9 +325,15 @@ fn aborted_while_sending<A: Driver, B: Driver>(a: A, b: B) {
         }
         j.a.d.abort_stream(at_a);
         j.b.d.read_stream(at_b, true);
-        j.until("the reset", |_, b| b.failure(at_b) == Some(ErrorKind::ConnectionReset));
+        // At once: not only when the driver is polled again.
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while j.b.failure(at_b) != Some(ErrorKind::ConnectionReset) {
+            assert!(Instant::now() < deadline, "no reset: {:?}", j.b.told);
+            j.b.poll(Duration::from_millis(1));
+        }
         j.b.d.close_stream(at_b);
         // Its place and its buffer are free.
+        j.a.settle();
         let (known, addr) = (j.b.accepted().len(), j.addr);
         j.at_a = j.a.d.connect_stream(addr).unwrap();
         let next = j.at_a;

@@ -9,7 +9,7 @@ use super::super::stream::{
 use super::super::{Batch, stream};
 use super::provided::GROUP;
 use super::{UringDriver, kind};
-use crate::sys::linux::Name;
+use crate::sys::linux::{Name, disconnect};
 use io_uring::{cqueue, opcode, types};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -305,9 +305,10 @@ impl UringDriver {
         if slot.life != stream.life {
             return;
         }
-        // Without it what was sent is still delivered: the end is the same for us.
-        let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
-        if slot.sending.is_some() {
+        // Not by closing: the socket stays open until the kernel has ended its requests, and what
+        // was sent would go on being delivered.
+        if !slot.connecting && disconnect(&slot.socket).is_err() {
+            let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
             let _ = slot.socket.shutdown(Shutdown::Both);
         }
         if slot.closing {

@@ -13,6 +13,7 @@ pub use address::{NAME_BYTES, Name};
 pub use bpf::{Instruction, attach_steering, steering_program};
 pub use control::{RECEIVE_CONTROL_BYTES, SEND_CONTROL_BYTES, SendControl, describe};
 pub use messages::{RecvBatch, SendBatch};
+pub(crate) use socket::disconnect;
 #[cfg(test)]
 pub(crate) use socket::set_no_checksum;
 pub use socket::{bind_group, configure, offloads};

@@ -68,6 +68,26 @@ pub fn configure(socket: &UdpSocket, gro: bool) -> io::Result<SocketFacts> {
     Ok(SocketFacts { local, wildcard, gro, gso })
 }
 
+/// Ends a TCP connection at once with a reset, whatever still wants to be sent (connect(2):
+/// `AF_UNSPEC`). Requests of the socket that wait fail.
+///
+/// # Errors
+/// The socket is no TCP socket, or a thread is blocked on it.
+pub(crate) fn disconnect(socket: &impl AsFd) -> io::Result<()> {
+    // SAFETY: a sockaddr is numbers only, and all zeros are a value of it.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: the address lives through the call, given with its size.
+    let result = unsafe {
+        libc::connect(
+            socket.as_fd().as_raw_fd(),
+            &raw const nowhere,
+            size_of::<libc::sockaddr>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends without checksums: the kernel refuses to segment for such a socket.
 #[cfg(test)]
 pub(crate) fn set_no_checksum(socket: &UdpSocket) -> io::Result<()> {
