@@ -272,6 +272,26 @@ fn a_lingering_close_delivers_everything_to_a_slow_reader() {
     });
 }
 
+/// The same where the peer talks all the time, reads so slowly that the system has much of it long
+/// after our close, and knows no CLOSE that could be acknowledged.
+#[test]
+fn what_is_under_way_when_we_close_reaches_a_slow_reader_that_talks_on() {
+    const LENGTH: usize = 6 << 20;
+    // It takes its time: one role does.
+    for driver in drivers().into_iter().filter(|_| peer::is_possible()) {
+        let scenario = ["slow", &LENGTH.to_string(), "0.5", "65536", "0.06", "chatter"];
+        let talk = Talk::new(We::Listen, driver, PROTOCOLS[0], &scenario);
+        talk.act(|app, cx| {
+            app.bulk = LENGTH;
+            app.close_when_sent = Some(trunkline::Duration::from_secs(30));
+            app.open_bulk(cx, "source");
+        });
+        let line = talk.peer.line();
+        assert_eq!(talk.peer.line(), "complete", "{line}");
+        talk.nothing_left();
+    }
+}
+
 /// The peer's close is told with its reason; so is an end that was none.
 #[test]
 fn the_end_of_the_peer_is_seen_with_its_reason() {

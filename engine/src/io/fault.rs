@@ -400,6 +400,10 @@ impl<D: Driver> Driver for FaultDriver<D> {
         self.inner.abort_stream(stream);
     }
 
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        self.inner.stream_backlog(stream)
+    }
+
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.inner.stream_bytes(bytes)
     }

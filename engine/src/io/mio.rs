@@ -483,6 +483,10 @@ impl Driver for MioDriver {
         self.streams.abort(self.selector.registry(), stream);
     }
 
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        self.streams.backlog(stream)
+    }
+
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.rx.open(bytes.token, 0, bytes.len)
     }

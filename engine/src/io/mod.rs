@@ -369,6 +369,13 @@ pub trait Driver {
         let _ = stream;
     }
 
+    /// Bytes of a stream that the system has and the peer has not acknowledged; 0 where nobody can
+    /// tell.
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        let _ = stream;
+        0
+    }
+
     /// The bytes of [`StreamEvent::Received`]; see [`received`](Self::received).
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         let _ = bytes;

@@ -119,6 +119,9 @@ impl Driver for AnyDriver {
     fn abort_stream(&mut self, stream: StreamId) {
         each!(self, d => d.abort_stream(stream));
     }
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        each!(self, d => d.stream_backlog(stream))
+    }
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         each!(self, d => d.stream_bytes(bytes))
     }

@@ -24,7 +24,8 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// A stream whose connection is gone waits so long for the end of the peer's direction: closing it
 /// with bytes unread would take back what was sent last.
 const DRAIN: Duration = Duration::from_secs(2);
-/// While something of it waits to be sent, it waits at most so many times as long. Then it is reset.
+/// While it has something that the peer does not have, it waits at most so many times as long for
+/// the peer to take some. Then it is reset.
 const DRAINS: u32 = 15;
 /// Bytes that one stream may send before others have their turn.
 const BYTES_A_STREAM: usize = 256 << 10;
@@ -73,6 +74,8 @@ struct Draining {
     until: Instant,
     /// How often it may wait again.
     left: u32,
+    /// Bytes that the peer did not have when it began to wait.
+    backlog: usize,
 }
 
 /// A socket that streams arrive at.
@@ -183,9 +186,8 @@ impl Streams {
         self.by_conn.insert(conn, stream);
     }
 
-    fn drain(&mut self, id: StreamId, farewell: Farewell, now: Instant, left: u32) {
-        self.draining.insert(id, farewell);
-        self.drains.push_back(Draining { id, until: now + DRAIN, left });
+    fn drain(&mut self, id: StreamId, now: Instant, left: u32, backlog: usize) {
+        self.drains.push_back(Draining { id, until: now + DRAIN, left, backlog });
     }
 }
 
@@ -446,8 +448,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let streams = &mut self.core.streams;
         if let Some(stream) = streams.by_conn.remove(&conn) {
             streams.by_stream.remove(&stream.id);
-            let farewell = Farewell { words, ended: stream.ended };
-            streams.drain(stream.id, farewell, self.core.now, DRAINS);
+            streams.draining.insert(stream.id, Farewell { words, ended: stream.ended });
+            streams.drain(stream.id, self.core.now, DRAINS, usize::MAX);
             self.driver.read_stream(stream.id, true);
             self.say_farewell(stream.id);
         }
@@ -480,13 +482,23 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let streams = &mut self.core.streams;
         while let Some(first) = streams.drains.front().copied().filter(|d| d.until <= now) {
             streams.drains.pop_front();
-            let Some(farewell) = streams.draining.remove(&first.id) else { continue };
-            if self.driver.stream_buffer(first.id).is_some() {
+            if !streams.draining.contains_key(&first.id) {
+                continue;
+            }
+            let handed_over = self.driver.stream_buffer(first.id).is_some();
+            if handed_over {
                 self.driver.send_stream(first.id, 0);
+            }
+            let backlog = self.driver.stream_backlog(first.id);
+            if handed_over && backlog == 0 {
+                streams.draining.remove(&first.id);
                 self.driver.close_stream(first.id);
+            } else if backlog < first.backlog {
+                streams.drain(first.id, now, DRAINS, backlog);
             } else if first.left > 0 {
-                streams.drain(first.id, farewell, now, first.left - 1);
+                streams.drain(first.id, now, first.left - 1, first.backlog);
             } else {
+                streams.draining.remove(&first.id);
                 self.driver.abort_stream(first.id);
             }
         }

@@ -24,9 +24,12 @@ mod prefetch;
 #[cfg(target_os = "linux")]
 pub use linux::{
     RecvBatch, SendBatch, bind_group, configure, kernel_release, offloads, sleep_readable,
+    stream_backlog,
 };
 #[cfg(not(target_os = "linux"))]
-pub use portable::{RecvBatch, SendBatch, bind_group, configure, kernel_release, offloads};
+pub use portable::{
+    RecvBatch, SendBatch, bind_group, configure, kernel_release, offloads, stream_backlog,
+};
 pub use prefetch::prefetch;
 
 use crate::io::TxError;

@@ -18,6 +18,11 @@ pub fn configure(socket: &UdpSocket, _gro: bool) -> io::Result<SocketFacts> {
     Ok(SocketFacts { local, wildcard, gro: false, gso: false })
 }
 
+/// Bytes of a TCP connection that the peer has not acknowledged: nobody tells.
+pub const fn stream_backlog<S>(_: &S) -> usize {
+    0
+}
+
 /// Trains are neither segmented nor merged by the system.
 pub const fn offloads() -> (bool, bool) {
     (false, false)

@@ -29,6 +29,7 @@ fn the_portable_side_works() {
         (mio::net::UdpSocket::from_std(socket), facts.local)
     };
     let ((a, from), (b, to)) = (socket(), socket());
+    assert_eq!(portable::stream_backlog(&a), 0, "nobody tells");
     let mut recv = portable::RecvBatch::new(4);
     let mut memory = [[0u8; 100]; 4];
     let mut receive = |memory: &mut [[u8; 100]; 4]| {
@@ -207,4 +208,26 @@ mod linux_only {
     fn this_kernel_has_a_release() {
         assert!(kernel_release().contains('.'));
     }
+}
+
+/// What a peer has not read and acknowledged is known, and none of it after a reset.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_backlog_of_a_stream_is_told() {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut a = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut b, _) = listener.accept().unwrap();
+    assert_eq!(stream_backlog(&a), 0);
+    a.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while let Ok(n) = a.write(&vec![7; 65_536]) {
+        sent += n;
+    }
+    let backlog = stream_backlog(&a);
+    assert!(backlog > 0 && backlog < sent, "{backlog} of {sent}");
+    linux::disconnect(&a).unwrap();
+    let mut rest = Vec::new();
+    assert_eq!(b.read_to_end(&mut rest).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(rest.len() < sent, "what waited is dropped");
 }

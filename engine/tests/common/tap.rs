@@ -99,6 +99,9 @@ impl<O: Observer> Driver for Tap<O> {
     fn abort_stream(&mut self, stream: StreamId) {
         self.inner.abort_stream(stream);
     }
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        self.inner.stream_backlog(stream)
+    }
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.inner.stream_bytes(bytes)
     }

@@ -60,6 +60,9 @@ pub struct App {
     pub close_when_sent: Option<Duration>,
 }
 
+/// A channel whose data nobody cares for.
+const CHATTER: &str = "chatter";
+
 fn hex(context: digest::Context) -> String {
     context.finish().as_ref().iter().fold(String::new(), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
@@ -110,7 +113,8 @@ impl App {
         // Those that the peer asked for meanwhile.
         let waiting: Vec<Channel> = self.channels.keys().copied().collect();
         for channel in waiting {
-            if self.channels[&channel].missing == 0 && !self.channels[&channel].ours {
+            let used = &self.channels[&channel];
+            if used.missing == 0 && !used.ours && used.name != CHATTER {
                 self.begin(cx, channel);
             }
         }
@@ -222,7 +226,7 @@ impl Handler for App {
             return;
         }
         self.note(channel, request.name, false);
-        if self.bulk > 0 {
+        if self.bulk > 0 && request.name != CHATTER {
             self.begin(cx, channel);
         }
     }
@@ -236,6 +240,9 @@ impl Handler for App {
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
         let used = self.channels.get_mut(&channel).expect("a channel that we know");
         used.received.update(bytes);
+        if used.name == CHATTER {
+            return;
+        }
         if used.name.starts_with("bulk") {
             // More than it should be shows in the digest.
             used.missing = used.missing.saturating_sub(bytes.len());

@@ -393,17 +393,26 @@ def forms(link):
     link.end()
 
 
-def slow(link, length, start, size, pause):
-    """Reads slowly what comes on a channel that the other side asks for, until it has ended."""
+def slow(link, length, start, size, pause, chatter=""):
+    """Reads slowly what comes on a channel that the other side asks for, until it has ended, perhaps
+    talking all the time."""
     channels = []
     link.on_request = lambda channel: channels.append(channel) or True
+    if chatter:
+        link.ask(chatter, 20000)
     link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
     link.run(lambda: channels)
     link.flush()
     link.step()
     link.next_read = time.monotonic() + float(start)
     link.read_size, link.read_pause = int(size), float(pause)
-    link.run(lambda: channels[0].ended)
+
+    def done():
+        if chatter and not link.queue:
+            link.send(20000, b"and so on " * 20)
+        return channels[0].ended
+
+    link.run(done)
     channel = channels[0]
     say("channel", channel.name, channel.received, channel.hash.hexdigest())
     say("complete" if channel.received == int(length) else "incomplete")

@@ -5,6 +5,7 @@ use super::super::stream::{
     is_of_one_connection,
 };
 use crate::buf::RxPool;
+use crate::sys;
 use ::mio::event::Event;
 use ::mio::net::{TcpListener, TcpStream};
 use ::mio::{Interest, Registry, Token};
@@ -241,6 +242,11 @@ impl Streams {
                 self.write(stream.index);
             }
         }
+    }
+
+    /// Bytes that the system has and the peer has not acknowledged.
+    pub(super) fn backlog(&mut self, stream: StreamId) -> usize {
+        self.slot(stream).map_or(0, |slot| sys::stream_backlog(&slot.socket))
     }
 
     /// Closes when everything is sent.

@@ -215,6 +215,10 @@ impl Driver for UringDriver {
         self.reset_stream(stream);
     }
 
+    fn stream_backlog(&mut self, stream: StreamId) -> usize {
+        self.unacknowledged(stream)
+    }
+
     fn stream_bytes(&mut self, bytes: &StreamBytes) -> (&mut [u8], Retainer<'_>) {
         self.memory.rx.open(bytes.token, 0, bytes.len)
     }

@@ -9,6 +9,7 @@ use super::super::stream::{
 use super::super::{Batch, stream};
 use super::provided::GROUP;
 use super::{UringDriver, kind};
+use crate::sys;
 use crate::sys::linux::{Name, disconnect};
 use io_uring::{cqueue, opcode, types};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -297,6 +298,11 @@ impl UringDriver {
             let _ = self.cancel(kind::CONNECT | u64::from(stream.index));
         }
         self.finish_stream(stream.index);
+    }
+
+    /// Bytes that the system has and the peer has not acknowledged.
+    pub(super) fn unacknowledged(&mut self, stream: StreamId) -> usize {
+        self.streams.slot(stream).map_or(0, |slot| sys::stream_backlog(&slot.socket))
     }
 
     /// Closes with a reset: what is being sent fails at once.

@@ -16,7 +16,7 @@ pub use messages::{RecvBatch, SendBatch};
 pub(crate) use socket::disconnect;
 #[cfg(test)]
 pub(crate) use socket::set_no_checksum;
-pub use socket::{bind_group, configure, offloads};
+pub use socket::{bind_group, configure, offloads, stream_backlog};
 pub use wait::{EventFd, sleep_readable};
 
 /// The kernel's release, such as `6.12.3`; empty when it cannot be read.

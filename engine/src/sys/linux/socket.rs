@@ -68,6 +68,15 @@ pub fn configure(socket: &UdpSocket, gro: bool) -> io::Result<SocketFacts> {
     Ok(SocketFacts { local, wildcard, gro, gso })
 }
 
+/// Bytes of a TCP connection that were sent and not acknowledged, or wait to be sent (tcp(7):
+/// `SIOCOUTQ`); 0 when it does not say.
+pub fn stream_backlog(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, which lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// Ends a TCP connection at once with a reset, whatever still wants to be sent (connect(2):
 /// `AF_UNSPEC`). Requests of the socket that wait fail.
 ///
