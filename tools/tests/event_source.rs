@@ -48,8 +48,13 @@ struct Server {
 
 impl Server {
     fn start(home: &Home, listen: &str, more: &[&str]) -> Self {
+        Self::configured(home, &[&["--listen", listen], more].concat())
+    }
+
+    /// Where it listens is said by `more` or by a file that it names.
+    fn configured(home: &Home, more: &[&str]) -> Self {
         let mut command: Command = home.trunkline();
-        command.args(["event-source", "--json", "--listen", listen, "--key", &key_arg(home)]);
+        command.args(["event-source", "--json", "--key", &key_arg(home)]);
         command.args(["--metrics", "127.0.0.1:0"]).args(more);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -264,6 +269,28 @@ fn clients_pair_over_tls_and_over_both_links() {
     pair_and_survive_a_restart([ConnectLink::Stream; 2]);
     pair_and_survive_a_restart([ConnectLink::Stream, ConnectLink::Datagram]);
     pair_and_survive_a_restart([ConnectLink::Auto; 2]);
+}
+
+/// A listener for one link is deaf to the other.
+#[test]
+fn a_listener_may_be_for_tls_only() {
+    let home = Home::new();
+    let config = home.file("es.toml", b"[[listen]]\nlink = \"tls\"\naddress = \"127.0.0.1:0\"\n");
+    let server = Server::configured(&home, &["--config", &config.display().to_string()]);
+    let token = mint(&home, &["--client", "*"]);
+    let over_tls = server.client(ConnectLink::Stream, &token, "a", PairingRole::Responder);
+    let over_both = server.client(ConnectLink::Auto, &token, "b", PairingRole::Responder);
+    reaches(&over_tls, PairingState::ReadyToPair);
+    reaches(&over_both, PairingState::ReadyToPair);
+    std::net::UdpSocket::bind(server.addr).expect("nobody has the UDP port");
+    // STUN needs one.
+    let config = b"[[listen]]\nlink = \"tls\"\naddress = \"127.0.0.1:0\"\nstun = true\n";
+    let config = home.file("stun.toml", config).display().to_string();
+    let mut command = home.trunkline();
+    command.args(["event-source", "--config", &config, "--key", &key_arg(&home)]);
+    let output = run(&mut command, PATIENCE);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("stun"), "{}", text(&output.stderr));
 }
 
 /// After a kill its port may be held by the kernel for a moment: the next one waits for it.
