@@ -20,7 +20,7 @@ mod types;
 
 pub use crate::connection::StreamNeeds;
 pub(crate) use shared::Shared;
-pub use streams::{ClosedStream, MIN_STREAM_BUFFER, StreamOptions};
+pub use streams::{ClosedStream, MIN_STREAM_BUFFER};
 pub use types::*;
 
 use crate::config::ConnectionConfig;

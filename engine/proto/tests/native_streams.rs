@@ -9,7 +9,7 @@ use sim::raw::{Raw, Setup, Told, frame, request};
 use sim::tls;
 use sim::{End, Flow, NodeConfig, OnRequest, Over, Size, ms, secs};
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
-use trunkline_proto::endpoint::{Endpoint, SendOptions, StreamOptions};
+use trunkline_proto::endpoint::{Endpoint, SendOptions};
 use trunkline_proto::error::Reason;
 use trunkline_proto::event::ChannelEnd;
 use trunkline_proto::handshake::{ClientAuth, Trust};
@@ -290,101 +290,6 @@ fn garbage_instead_of_tls() {
     raw.inject(b"SSH-2.0-OpenSSH_9.9\r\n");
     assert_eq!(raw.end().0, Status::ProblemDetectedLocally);
     assert!(raw.fin);
-}
-
-// ---- on hold
-
-fn on_hold() -> Setup {
-    Setup {
-        options: StreamOptions { plain: false, on_hold: true },
-        credential: b"ticket".to_vec(),
-        ..Setup::native()
-    }
-}
-
-fn asked(raw: &mut Raw) -> bool {
-    raw.frames().iter().any(|f| {
-        let parsed = parse(&f.1);
-        matches!(parsed, Ok(ControlMessage::AuthenticationRequest { credential: b"ticket" }))
-    })
-}
-
-#[test]
-fn a_client_on_hold_does_not_ask_before_it_is_released() {
-    let mut raw = Raw::host(&on_hold());
-    assert!(!raw.endpoint.is_stream_proven(raw.conn));
-    raw.pump();
-    assert!(raw.endpoint.is_stream_proven(raw.conn));
-    raw.send(&parameters());
-    raw.run(secs(8));
-    assert!(!asked(&mut raw));
-    raw.app(|ep, _, conn| ep.release_stream(conn));
-    assert!(asked(&mut raw));
-    raw.app(|ep, _, conn| ep.release_stream(conn));
-    assert!(!asked(&mut raw), "asked twice");
-    raw.send(&response(true));
-    assert_eq!(raw.log.status().map(|s| s.0), Some(Status::Connected));
-}
-
-#[test]
-fn a_client_that_is_released_early_asks_when_it_can() {
-    let mut raw = Raw::host(&on_hold());
-    raw.app(|ep, _, conn| ep.release_stream(conn));
-    raw.pump();
-    assert!(asked(&mut raw));
-}
-
-#[test]
-fn an_answer_to_a_client_on_hold_is_one_too_early() {
-    let mut raw = Raw::host(&on_hold());
-    raw.pump();
-    raw.send(&parameters());
-    raw.send(&response(true));
-    assert_eq!(raw.end().1.text, "unexpected AuthenticationResponse");
-}
-
-#[test]
-fn an_abandoned_client_ends_without_a_word() {
-    for stage in 0..3 {
-        let mut raw = Raw::host(&on_hold());
-        if stage > 0 {
-            raw.pump();
-        }
-        if stage > 1 {
-            raw.send(&parameters());
-        }
-        raw.frames();
-        raw.app(|ep, _, conn| ep.abandon(conn));
-        assert_eq!(raw.endpoint.status(raw.conn), Status::None);
-        raw.run(ms(1));
-        assert_eq!((raw.log.events.len(), raw.endpoint.connections().count()), (0, 0));
-        assert!(raw.closed);
-        assert_eq!(raw.got, b"");
-    }
-}
-
-#[test]
-fn the_hosts_application_hears_nothing_of_an_abandoned_client() {
-    let mut pair = Pair::apart(5, over(Over::Stream), NodeConfig::host());
-    let (now, to) = (pair.now(), pair.w.addr(HOST));
-    let config = pair.client().client_config();
-    let conn = pair.w.call(CLIENT, |ep, now, _| {
-        let options = StreamOptions { plain: false, on_hold: true };
-        ep.connect_stream(now, &[to], &config, options).expect("connect")
-    });
-    // Another connection ends in the same moment: its events must not get lost.
-    pair.c = pair.client().connect(now, &[to], &config);
-    pair.await_connected();
-    pair.w.run_for(ms(500));
-    assert!(pair.w.nodes[CLIENT].endpoint.is_stream_proven(conn));
-    assert_eq!(pair.w.nodes[HOST].endpoint.connections().count(), 2);
-    pair.close(CLIENT, None);
-    pair.w.call(CLIENT, |ep, _, _| ep.abandon(conn));
-    pair.w.run_until("both are gone", secs(1), |w| {
-        w.nodes.iter().all(|n| n.endpoint.connections().count() <= usize::from(n.id == HOST))
-    });
-    assert_eq!(pair.w.nodes[HOST].app.conns.len(), 1, "the application was told");
-    pair.w.drain(secs(10));
 }
 
 // ---- messages out of order, twice, and malformed
@@ -690,7 +595,7 @@ fn datagrams_of_channels_that_nobody_answers_are_bounded_in_all() {
     for setup in [Setup::native(), Setup::default()] {
         let owner = 5;
         let paying = alloc::As::owner(owner);
-        let mut raw = if setup.options.plain {
+        let mut raw = if setup.plain {
             let mut raw = Raw::client(&setup);
             raw.pump();
             raw
@@ -1046,10 +951,8 @@ fn calls_with_a_handle_that_is_gone_mean_nothing() {
     endpoint.stream_receive(*now, *conn, &[1, 2, 3], log);
     endpoint.stream_finished(*now, *conn, log);
     endpoint.stream_failed(*now, *conn, "broken", log);
-    endpoint.release_stream(*conn);
-    endpoint.abandon(*conn);
     assert_eq!(endpoint.stream_transmit(*now, *conn, &mut [0; 100]), 0);
-    assert!(!endpoint.stream_is_readable(*conn) && !endpoint.is_stream_proven(*conn));
+    assert!(!endpoint.stream_is_readable(*conn));
     assert_eq!(endpoint.stream_needs(*conn), trunkline_proto::endpoint::StreamNeeds::Close);
     endpoint.end_batch(*now, log);
     assert_eq!((log.events.len(), endpoint.next_timeout()), (events, None));

@@ -336,9 +336,6 @@ impl Connection {
             return Err(PeerMisbehaved::Unexpected("message before Parameters"));
         }
         match (message, self.authentication) {
-            (ConnMessage::Response { .. }, _) if self.is_on_hold() => {
-                return Err(PeerMisbehaved::Unexpected("AuthenticationResponse"));
-            }
             (ConnMessage::Request { credential }, Authentication::AwaitingRequest) => {
                 self.on_authentication_request(now, &credential, sink);
             }

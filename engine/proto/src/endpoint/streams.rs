@@ -18,16 +18,6 @@ use crate::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-/// How a client connects over a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// Speak the plain protocol: frame headers, ChannelRequest and EOF only.
-    pub plain: bool,
-    /// The AuthenticationRequest waits for [`Endpoint::release_stream`], so that the host's
-    /// application hears nothing of a link that is not chosen.
-    pub on_hold: bool,
-}
-
 /// A connection over a stream that is gone.
 #[derive(Debug)]
 pub struct ClosedStream {
@@ -101,18 +91,17 @@ impl Streams {
 /// What the stream of a client begins with, to one of `targets`.
 fn stream_side(
     config: &ClientConfig,
-    options: StreamOptions,
+    plain: bool,
     targets: Vec<SocketAddr>,
 ) -> Result<StreamSide, ApiError> {
     let Some(&remote) = targets.first() else {
         return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
     };
     Ok(StreamSide {
-        tls: config.tls.stream(&config.server_name, options.plain)?,
-        plain: options.plain,
+        tls: config.tls.stream(&config.server_name, plain)?,
+        plain,
         credential: config.credential.clone(),
         security: config.tls.security().clone(),
-        on_hold: options.on_hold,
         remote,
         targets,
         local: None,
@@ -155,18 +144,16 @@ impl Endpoint {
         remotes: &[SocketAddr],
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
-        let plain = StreamOptions { plain: true, on_hold: false };
         match link {
             ConnectLink::Datagram => self.connect(now, socket, remotes, config),
-            ConnectLink::Stream => {
-                self.connect_stream(now, remotes, config, StreamOptions::default())
-            }
-            ConnectLink::PlainStream => self.connect_stream(now, remotes, config, plain),
+            ConnectLink::Stream => self.connect_stream(now, remotes, config, false),
+            ConnectLink::PlainStream => self.connect_stream(now, remotes, config, true),
             ConnectLink::Auto => self.connect_either(now, socket, remotes, config),
         }
     }
 
-    /// Starts a connection over a stream to the first of `remotes` that takes one.
+    /// Starts a connection over a stream to the first of `remotes` that takes one. `plain`: it speaks
+    /// the plain protocol, frame headers, ChannelRequest and EOF only.
     ///
     /// # Errors
     /// Configuration out of range, TLS settings unusable, or too many connections.
@@ -175,10 +162,10 @@ impl Endpoint {
         now: Instant,
         remotes: &[SocketAddr],
         config: &ClientConfig,
-        options: StreamOptions,
+        plain: bool,
     ) -> Result<ConnHandle, ApiError> {
         config.validate()?;
-        let side = stream_side(config, options, remotes.to_vec())?;
+        let side = stream_side(config, plain, remotes.to_vec())?;
         let connection = self.settings(config);
         let handle = self.reserve()?;
         let conn =
@@ -203,9 +190,8 @@ impl Endpoint {
         config: &ClientConfig,
     ) -> Result<ConnHandle, ApiError> {
         // A socket for both families names IPv4 addresses in their mapped form.
-        let plain = |a: &SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
-        let targets: Vec<_> = remotes.iter().map(plain).collect();
-        let side = stream_side(config, StreamOptions::default(), targets)?;
+        let own = |a: &SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+        let side = stream_side(config, false, remotes.iter().map(own).collect())?;
         let handle = self.connect(now, socket, remotes, config)?;
         if let Some(conn) = &mut self.slots[handle.slot as usize].conn {
             conn.race(side);
@@ -264,7 +250,6 @@ impl Endpoint {
             plain,
             credential: Vec::new(),
             security: listener.tls.security().clone(),
-            on_hold: false,
             remote,
             targets: Vec::new(),
             local,
@@ -375,25 +360,6 @@ impl Endpoint {
             self.streams.closed.shrink_to_fit();
         }
         closed
-    }
-
-    /// Client: whether TLS has proved the host, and only [`Self::release_stream`] is missing.
-    pub fn is_stream_proven(&self, conn: ConnHandle) -> bool {
-        self.conn(conn).is_some_and(Connection::is_stream_proven)
-    }
-
-    /// Client: the link was chosen; the AuthenticationRequest goes out.
-    pub fn release_stream(&mut self, conn: ConnHandle) {
-        self.with_stream(conn, Connection::release_stream);
-    }
-
-    /// Ends a client's attempt that another one has made superfluous. Nothing is told; the handle is
-    /// invalid at once, and the next call with a sink frees the slot.
-    pub fn abandon(&mut self, conn: ConnHandle) {
-        if let Some(connection) = self.conn_mut(conn) {
-            connection.forget();
-            self.touch(conn.slot);
-        }
     }
 
     /// Makes room for one more handshake: the oldest TCP connection that has proved nothing goes, so

@@ -12,8 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use trunkline_proto::endpoint::{
-    ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy,
-    StreamOptions, Transmit,
+    ClientConfig, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy, Transmit,
 };
 use trunkline_proto::error::ApiError;
 use trunkline_proto::event::ChannelEnd;
@@ -503,11 +502,10 @@ impl Node {
         let conn = self
             .call(now, |ep, now, _| {
                 let plain = over == Over::PlainStream;
-                let options = StreamOptions { plain, on_hold: false };
                 match over {
                     Over::Datagrams => ep.connect(now, 0, remotes, config),
                     Over::Either => ep.connect_either(now, 0, remotes, config),
-                    _ => ep.connect_stream(now, &remotes[..1], config, options),
+                    _ => ep.connect_stream(now, &remotes[..1], config, plain),
                 }
             })
             .expect("connect");

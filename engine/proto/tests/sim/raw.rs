@@ -15,7 +15,6 @@ use std::sync::Arc;
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
 use trunkline_proto::endpoint::{
     self, Endpoint, EndpointConfig, EndpointKeys, ListenerConfig, RetryPolicy, StreamNeeds,
-    StreamOptions,
 };
 use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming, Sink};
@@ -189,7 +188,7 @@ pub struct Setup {
     pub alpn: Vec<&'static [u8]>,
     pub connection: ConnectionConfig,
     /// Host: clients may speak the plain protocol. Client: how it connects.
-    pub options: StreamOptions,
+    pub plain: bool,
     pub client_auth: ClientAuth,
     /// What the client believes.
     pub trust: Trust,
@@ -201,7 +200,7 @@ impl Default for Setup {
         Self {
             alpn: vec![b"mux/0"],
             connection: ConnectionConfig { unsent_limit: 64 << 20, ..ConnectionConfig::default() },
-            options: StreamOptions { plain: true, on_hold: false },
+            plain: true,
             client_auth: ClientAuth::None,
             trust: Trust::DangerousAny,
             credential: Vec::new(),
@@ -212,11 +211,7 @@ impl Default for Setup {
 impl Setup {
     /// A peer that speaks the native protocol.
     pub fn native() -> Self {
-        Self {
-            alpn: vec![b"trunkline/1"],
-            options: StreamOptions { plain: false, on_hold: false },
-            ..Self::default()
-        }
+        Self { alpn: vec![b"trunkline/1"], plain: false, ..Self::default() }
     }
 
     pub fn with(mut self, change: impl FnOnce(&mut ConnectionConfig)) -> Self {
@@ -288,7 +283,7 @@ impl Raw {
         let mut endpoint = endpoint(setup.connection.clone());
         let tls = tls::host_tls(tls::host_id(), &setup.client_auth);
         let listener = ListenerConfig { tls, connection: None };
-        endpoint.listen_stream(0, listener, setup.options.plain).expect("listen");
+        endpoint.listen_stream(0, listener, setup.plain).expect("listen");
         let conn = endpoint.accept_stream(start(), 0, address(), None).expect("accept");
         let provider = Arc::new(ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -312,9 +307,8 @@ impl Raw {
             credential: setup.credential.clone(),
             connection: None,
         };
-        let conn = endpoint
-            .connect_stream(start(), &[address()], &config, setup.options)
-            .expect("connect");
+        let conn =
+            endpoint.connect_stream(start(), &[address()], &config, setup.plain).expect("connect");
         let (cert, key) = tls::der(1, tls::HOST_NAME);
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -53,8 +53,6 @@ pub(crate) struct StreamLink {
     /// What the client asks for, or the host allows besides the native protocol.
     plain: bool,
     credential: Vec<u8>,
-    /// The AuthenticationRequest waits until this link is chosen among several.
-    on_hold: bool,
     /// Client: the datagram link is tried at the same time, and the first to prove the host wins.
     racing: bool,
     remote: SocketAddr,
@@ -136,7 +134,6 @@ pub(crate) struct StreamSide {
     pub(crate) credential: Vec<u8>,
     /// What the TLS settings say of its security.
     pub(crate) security: Arc<LocalSecurity>,
-    pub(crate) on_hold: bool,
     pub(crate) remote: SocketAddr,
     /// Client: all addresses of the host.
     pub(crate) targets: Vec<SocketAddr>,
@@ -175,7 +172,6 @@ impl StreamLink {
             tls: Some(Box::new(side.tls)),
             plain: side.plain,
             credential: side.credential,
-            on_hold: side.on_hold,
             racing,
             remote: side.remote,
             targets: side.targets,
@@ -218,11 +214,6 @@ impl Connection {
     /// Whether it has a stream, be it one that is only tried.
     pub(crate) const fn has_stream(&self) -> bool {
         self.stream.is_some()
-    }
-
-    /// Client: the host answers before it was asked.
-    pub(super) fn is_on_hold(&self) -> bool {
-        self.stream.as_ref().is_some_and(|link| link.on_hold)
     }
 
     /// The peer's transport parameters are still to come, and come first.
@@ -313,10 +304,10 @@ impl Connection {
         }
     }
 
-    /// Client: the AuthenticationRequest goes out, unless another link may still be chosen.
+    /// Client: the AuthenticationRequest goes out.
     fn request_authentication(&mut self) {
         let Some(link) = &mut self.stream else { return };
-        if self.role != Role::Client || !link.up || link.on_hold {
+        if self.role != Role::Client || !link.up {
             return;
         }
         let credential = core::mem::take(&mut link.credential);
@@ -327,23 +318,6 @@ impl Connection {
     pub(in crate::connection) fn establish_plain<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         self.authentication = Authentication::Done;
         self.establish(now, sink);
-    }
-
-    /// Client: this link was chosen.
-    pub(crate) fn release_stream(&mut self) {
-        if let Some(link) = &mut self.stream
-            && core::mem::take(&mut link.on_hold)
-            && self.usable().is_ok()
-            && !self.is_plain()
-        {
-            self.request_authentication();
-        }
-    }
-
-    /// Client: TLS has proved the host, and the AuthenticationRequest waits for
-    /// [`Self::release_stream`].
-    pub(crate) fn is_stream_proven(&self) -> bool {
-        self.stream.as_ref().is_some_and(|link| link.up && self.usable().is_ok())
     }
 
     /// The TCP connection could not be made, or broke.
