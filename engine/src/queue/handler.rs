@@ -4,7 +4,6 @@
 //! The application's names of connections and channels are cells of the [`ShardLink`]; this is
 //! where they are matched with the endpoint's.
 
-use super::Reusable;
 use super::cells::kind_flags;
 use super::command::Command;
 use super::event::Event;
@@ -95,11 +94,11 @@ impl QueueHandler {
         shared: Arc<Shared>,
         link: Arc<ShardLink>,
         groups: Arc<Groups>,
-        reusable: Arc<Reusable>,
+        managed: Managed,
     ) -> Self {
         Self {
             shared,
-            managed: Managed::new(reusable),
+            managed,
             link,
             conns: Vec::new(),
             channels: Vec::new(),
@@ -437,6 +436,9 @@ impl Handler for QueueHandler {
         channel: Channel,
         request: &ChannelRequest<'_>,
     ) {
+        if self.take(cx, channel, request) {
+            return;
+        }
         let Some(conn_cell) = self.conn_cell(channel.conn()) else { return };
         let Some(conn) = self.conn_name(conn_cell) else { return };
         let Some((slot, life)) = self.link.channels.take() else {
@@ -602,6 +604,7 @@ impl Drop for QueueHandler {
     /// The shard has ended, as wanted or not: whoever waits for it must hear of that.
     fn drop(&mut self) {
         self.link.fail();
+        self.stop_listening();
         let shard = self.link.shard;
         self.add_writers();
         let failure = self.shared.failure(shard);

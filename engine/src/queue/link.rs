@@ -2,7 +2,7 @@
 //! carries, and lists of what needs the shard's attention.
 
 use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
-use super::command::{Command, Pack};
+use super::command::{Call, Command, Pack};
 use super::memory::{Copies, Packs};
 use crate::handle::{Channel, Conn};
 use crate::retained::Creditor;
@@ -37,6 +37,8 @@ pub(super) struct ShardLink {
     pub credits: SegQueue<u32>,
     /// Connections with credit of ended channels to return. Each is here at most once.
     pub ended: SegQueue<u32>,
+    /// Calls from other shards, which must neither wait for room nor get lost.
+    pub handed: SegQueue<Call>,
     /// The shard knows that the lists hold something.
     poked: AtomicBool,
     /// Bytes of messages in the mailbox that are too long to lie in it.
@@ -70,6 +72,7 @@ impl ShardLink {
             blocked: SegQueue::new(),
             credits: SegQueue::new(),
             ended: SegQueue::new(),
+            handed: SegQueue::new(),
             poked: AtomicBool::new(false),
             waiting_bytes: AtomicU64::new(0),
             channel_limit: config.queue_channel_bytes as u64,
@@ -202,6 +205,16 @@ impl ShardLink {
             let _ = self.mailbox.commands.push(Command::Poke);
             self.port.notify();
         }
+    }
+
+    /// Hands over a call of another shard; `false` when this one has failed.
+    pub(super) fn hand(&self, call: Call) -> bool {
+        if self.is_failed() {
+            return false;
+        }
+        self.handed.push(call);
+        self.poke();
+        true
     }
 
     /// The shard is about to look at the lists.

@@ -40,7 +40,9 @@
 //! | file | what it has |
 //! | --- | --- |
 //! | `connections`, `channels`, `sending` | the calls of the application |
-//! | `managed` | channel requests and associations, both halves |
+//! | `managed` | shared connections and channel requests, both halves |
+//! | `associations`, `listening` | associations, both halves |
+//! | `directory` | associations that a call or a shard looks for |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
@@ -48,14 +50,17 @@
 //! | `group` | poll groups: what comes from the shards |
 //! | `local` | the engine without threads |
 
+mod associations;
 mod cells;
 mod channels;
 mod command;
 mod connections;
+mod directory;
 mod event;
 mod group;
 mod handler;
 mod link;
+mod listening;
 mod local;
 mod managed;
 mod memory;
@@ -63,10 +68,10 @@ mod outgoing;
 mod sending;
 mod waiting;
 
+pub use associations::SendSecurity;
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
-pub use managed::SendSecurity;
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
@@ -76,12 +81,15 @@ use crate::handler::Context;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::stats::EngineStats;
+use associations::Associations;
 use cells::{ChannelCell, ConnCell};
 use command::Command;
 use crossbeam::channel::bounded;
+use directory::Directory;
 use handler::QueueHandler;
 use link::ShardLink;
 use local::{LocalRunner, Parts};
+use managed::Managed;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -113,6 +121,7 @@ struct Inner {
     default_group: PollGroup,
     /// Connections that a connect can share.
     reusable: Arc<Reusable>,
+    directory: Arc<Directory>,
     next_number: AtomicU64,
     next_shard: AtomicUsize,
     runner: Runner,
@@ -182,9 +191,12 @@ impl QueuedEngine {
         let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
         let groups = Arc::new(Groups::new(group.clone()));
         let reusable = Arc::<Reusable>::default();
+        let directory = Arc::<Directory>::default();
         let handler = |shard: u8| {
             let link = links[usize::from(shard)].clone();
-            QueueHandler::new(shared.clone(), link, groups.clone(), reusable.clone())
+            let associations = Associations::new(directory.clone(), links.clone());
+            let managed = Managed::new(reusable.clone(), associations);
+            QueueHandler::new(shared.clone(), link, groups.clone(), managed)
         };
         let runner = if threadless {
             let mailbox = mailboxes[0].clone();
@@ -197,6 +209,7 @@ impl QueuedEngine {
             groups,
             default_group: group,
             reusable,
+            directory,
             next_number: AtomicU64::new(1),
             next_shard: AtomicUsize::new(0),
             shared,

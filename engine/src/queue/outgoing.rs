@@ -14,6 +14,8 @@ use trunkline_proto::payload::Payload;
 
 /// Channels whose credit is returned in one go.
 const CREDITS_A_TURN: usize = 4096;
+/// Calls of other shards in one turn.
+const HANDED_A_TURN: usize = 1024;
 
 impl QueueHandler {
     /// `len` bytes of a channel are no longer queued.
@@ -194,13 +196,19 @@ impl QueueHandler {
                 let _ = cx.consume_ended(real, bytes);
             }
         }
+        for _ in 0..HANDED_A_TURN {
+            let Some(call) = link.handed.pop() else { break };
+            call(self, cx);
+        }
         for _ in 0..CREDITS_A_TURN {
-            let Some(index) = link.credits.pop() else { return };
+            let Some(index) = link.credits.pop() else { break };
             let Some(cell) = link.channels.get(index) else { continue };
             cell.lower(CREDIT_TOLD);
             self.return_credit(cx, index);
         }
-        link.poke();
+        if !link.credits.is_empty() || !link.handed.is_empty() {
+            link.poke();
+        }
     }
 
     /// Tells the connection what was taken of a channel, and settles when it will be told again.

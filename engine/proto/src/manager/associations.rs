@@ -25,6 +25,8 @@ pub(super) enum Listens {
     No,
     Anybody,
     To(PeerId),
+    /// For somebody whom the caller finds.
+    Elsewhere,
 }
 
 impl Listens {
@@ -32,9 +34,14 @@ impl Listens {
         self != Self::No
     }
 
+    /// Whether it takes what a peer asks for.
+    const fn here(self) -> bool {
+        matches!(self, Self::Anybody | Self::To(_))
+    }
+
     fn to(self, peer: Option<PeerId>) -> bool {
         match self {
-            Self::No => false,
+            Self::No | Self::Elsewhere => false,
             Self::Anybody => true,
             Self::To(wanted) => peer == Some(wanted),
         }
@@ -78,6 +85,11 @@ pub(super) struct Association {
 }
 
 impl Association {
+    /// Whether messages can be given to it.
+    pub(super) fn takes_messages(&self) -> bool {
+        self.state.takes_messages() && self.closing != Some(AssociationEnd::Closed)
+    }
+
     fn tell<S: ManagerSink>(&self, event: AssociationEvent, sink: &mut S) {
         sink.notice(Notice::Association { association: self.id, event });
     }
@@ -236,7 +248,7 @@ impl Associations {
             closing: None,
             timer: None,
         });
-        if listens.at_all() {
+        if listens.here() {
             self.listening.push(id);
         }
         self.rearm(id);
@@ -321,7 +333,7 @@ impl Associations {
     pub(super) fn detach(&mut self, id: AssociationId) {
         let Some(association) = self.get(id) else { return };
         association.info = None;
-        let listens = association.listens.at_all();
+        let listens = association.listens.here();
         if let Some(at) = association.at.take() {
             self.by_channel.remove(&at);
         }

@@ -66,7 +66,7 @@ pub use notice::{
 pub use security::{
     Refused, SecHandle, SecurityCallback, SecurityChoice, SecurityQuery, SecurityStage,
 };
-pub use sending::Security;
+pub use sending::{Messages, Security};
 pub use state::{AssociationState, AssociationTrigger};
 pub use watch::Watch;
 

@@ -1,6 +1,6 @@
 //! Making associations, and what they send (behaviours §5).
 
-use super::associations::{Cut, Listens, Offer, Queued};
+use super::associations::{Association, Cut, Listens, Offer, Queued};
 use super::config::AssociationConfig;
 use super::hold::HoldState;
 use super::key::{Reuse, ReuseKey, Target};
@@ -17,6 +17,7 @@ use crate::ids::{ChannelKey, ConnHandle, PeerId};
 use crate::limits::MAX_MESSAGE;
 use crate::payload::Payload;
 use crate::time::Instant;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a sender asks of the connection's security.
@@ -30,6 +31,22 @@ pub enum Security<'a> {
     /// The message goes only over a connection that [`matches`](SecInfo::matches) this; otherwise its
     /// sender gets [`DeliveryError::Security`], and nothing is sent elsewhere.
     Info(&'a SecInfo),
+}
+
+/// Messages that waited in an association without a connection.
+#[derive(Debug, Default)]
+pub struct Messages(VecDeque<Queued>);
+
+impl Messages {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tokens that they were sent with, in order.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|m| m.token)
+    }
 }
 
 /// Notices of a call without a sink: they are told by the next run.
@@ -85,7 +102,7 @@ impl Manager {
         let association = self.associations.peek(id)?;
         let retiring = association.at.and_then(|(conn, _)| self.hold_state(conn));
         let retiring = retiring.is_some_and(|s| s != HoldState::Active && s != HoldState::Idle);
-        (association.state.takes_messages() && !retiring).then_some(id)
+        (association.takes_messages() && !retiring).then_some(id)
     }
 
     /// An association that waits for `peer` (or for anybody) to ask for a channel of its name. The
@@ -101,6 +118,48 @@ impl Manager {
         config: AssociationConfig,
     ) -> Result<AssociationId, ApiError> {
         self.associations.insert(now, config, None, peer.map_or(Listens::Anybody, Listens::To))
+    }
+
+    /// An association that waits like one that listens, for a channel that the caller finds: on
+    /// another endpoint as well. An association is made of that channel, and inherits
+    /// ([`Self::inherit`]) what this one was given ([`Self::withdraw_association`]).
+    ///
+    /// # Errors
+    /// As [`Self::listen_association`].
+    pub fn expect_association(
+        &mut self,
+        now: Instant,
+        config: AssociationConfig,
+    ) -> Result<AssociationId, ApiError> {
+        self.associations.insert(now, config, None, Listens::Elsewhere)
+    }
+
+    /// Takes an association that waits for its connection away, without a notice. What waits in it is
+    /// the caller's.
+    pub fn withdraw_association(&mut self, id: AssociationId) -> Messages {
+        let waits = |a: &&mut Association| a.state == State::AwaitingConnection;
+        let Some(association) = self.associations.get(id).filter(waits) else {
+            return Messages::default();
+        };
+        let messages = Messages(core::mem::take(&mut association.queue));
+        self.associations.remove(id);
+        messages
+    }
+
+    /// Gives an association the messages of one that was withdrawn, before anything else is sent over
+    /// it. They keep their tokens and their age.
+    ///
+    /// # Errors
+    /// The messages, when it takes none any more.
+    pub fn inherit(&mut self, id: AssociationId, messages: Messages) -> Result<(), Messages> {
+        let Some(association) = self.associations.get(id).filter(|a| a.takes_messages()) else {
+            return Err(messages);
+        };
+        association.queued_bytes += messages.0.iter().map(|m| m.data.len()).sum::<usize>();
+        association.queue.extend(messages.0);
+        self.associations.dirty.push(id);
+        self.associations.rearm(id);
+        Ok(())
     }
 
     /// Makes an association of a channel that a peer asks for, and accepts it.
@@ -151,7 +210,7 @@ impl Manager {
         security: Security<'_>,
     ) -> Result<(), ApiError> {
         let association = self.associations.get(id).ok_or(ApiError::InvalidHandle)?;
-        if !association.state.takes_messages() {
+        if !association.takes_messages() {
             return Err(ApiError::InvalidHandle);
         }
         let len = data.len();
@@ -253,7 +312,7 @@ impl Manager {
         id: AssociationId,
     ) -> Result<(), ApiError> {
         let association = self.associations.get(id).ok_or(ApiError::InvalidHandle)?;
-        if !association.state.takes_messages() {
+        if !association.takes_messages() {
             return Err(ApiError::InvalidHandle);
         }
         association.closing = Some(AssociationEnd::Closed);

@@ -1,6 +1,6 @@
 //! Behaviours §5: associations, their states, queues and timers.
 
-use crate::net::{CLIENT, Config, HOST, Net, Told, ms, secs};
+use crate::net::{Answer, CLIENT, Config, HOST, Net, Told, ms, secs};
 use crate::seeded;
 use trunkline_proto::error::{ApiError, Reason};
 use trunkline_proto::ids::PeerId;
@@ -176,6 +176,80 @@ fn awaiting_connection_old_messages_expire() {
     net.run_for(secs(1));
     assert_eq!(outcome(&net, CLIENT, id, 2), Ok(()));
     assert_eq!(net.nodes[HOST].log.messages(), [b"younger".to_vec()]);
+}
+
+/// An association that waits for a channel which is found elsewhere: what it was given goes over the one
+/// of that channel, with its age, and the first is never told of again.
+#[test]
+fn awaiting_connection_messages_go_over_the_association_that_inherits_them() {
+    let mut net = Net::new(5);
+    net.nodes[HOST].answer = Box::new(|_| Answer::Ignore);
+    let quick = AssociationConfig { queue_age: secs(4), ..config() };
+    let waiting =
+        net.call(HOST, |now, m, _| m.expect_association(now, quick.clone())).expect("expect");
+    send(&mut net, HOST, waiting, b"old", 1).expect("send");
+    net.run_for(secs(3));
+    send(&mut net, HOST, waiting, b"one", 2).expect("send");
+    send(&mut net, HOST, waiting, b"two", 3).expect("send");
+    let target = net.target(HOST);
+    let calling = associate(&mut net, &target);
+    let asked = |net: &Net| {
+        net.nodes[HOST].log.all().find_map(|t| match t {
+            Told::Request(conn, channel, _) => Some((*conn, *channel)),
+            _ => None,
+        })
+    };
+    net.run_until("the request", secs(5), |net| asked(net).is_some());
+    net.run_for(ms(1_500));
+    assert_eq!(outcome(&net, HOST, waiting, 1), Err(DeliveryError::Expired));
+    let (conn, channel) = asked(&net).expect("the application decides");
+    let made = net
+        .call(HOST, |now, m, ep| m.accept_association(now, ep, conn, channel, quick))
+        .expect("accept");
+    let messages = net.call(HOST, |_, m, _| m.withdraw_association(waiting));
+    assert_eq!(messages.tokens().collect::<Vec<_>>(), [2, 3]);
+    net.call(HOST, |_, m, _| m.inherit(made, messages)).expect("it takes messages");
+    send(&mut net, HOST, made, b"three", 4).expect("send");
+    net.run_for(secs(2));
+    let expected: Vec<_> = [&b"one"[..], b"two", b"three"].map(<[u8]>::to_vec).into();
+    assert_eq!(net.nodes[CLIENT].log.messages(), expected, "in order");
+    for token in [2, 3, 4] {
+        assert_eq!(outcome(&net, HOST, made, token), Ok(()));
+    }
+    assert_eq!(states(&net, HOST, waiting), []);
+    assert_eq!(net.nodes[HOST].manager.association_state(waiting), State::Destroyed);
+    // One that is over gives nothing and takes nothing.
+    assert!(net.call(HOST, |_, m, _| m.withdraw_association(made)).is_empty());
+    let other = net.call(HOST, |now, m, _| m.expect_association(now, config())).expect("expect");
+    send(&mut net, HOST, other, b"x", 5).expect("send");
+    let messages = net.call(HOST, |_, m, _| m.withdraw_association(other));
+    net.call(HOST, |now, m, ep| m.close_association(now, ep, made)).expect("close");
+    let back = net.call(HOST, |_, m, _| m.inherit(made, messages)).expect_err("it is closing");
+    assert_eq!(back.tokens().collect::<Vec<_>>(), [5]);
+    assert_eq!(net.nodes[CLIENT].manager.association_state(calling), State::Connected);
+    net.run_for(secs(20));
+    assert!(!told_of(&net, HOST, made, 5) && states(&net, HOST, other).is_empty());
+}
+
+/// What is closed is not found any more, in the same moment already.
+#[test]
+fn closing_takes_nothing_and_is_not_found() {
+    let mut net = Net::new(6);
+    let (calling, _) = pair(&mut net);
+    net.nodes[HOST].answer = Box::new(|_| Answer::Ignore);
+    let target = net.target(HOST);
+    let (second, full, again) = net.call(CLIENT, |now, m, ep| {
+        m.close_association(now, ep, calling).expect("close");
+        let full =
+            m.send_message(now, ep, calling, Payload::from(b"x".to_vec()), 1, Security::Local);
+        let second = m.close_association(now, ep, calling);
+        (second, full, m.associate(now, ep, target, config()).expect("associate"))
+    });
+    assert_eq!((second, full), (Err(ApiError::InvalidHandle), Err(ApiError::InvalidHandle)));
+    assert_ne!(again, calling);
+    net.run_for(secs(1));
+    assert_eq!(end(&net, CLIENT, calling), Some(AssociationEnd::Closed));
+    assert_eq!(net.nodes[CLIENT].manager.association_state(again), State::AwaitingConnection);
 }
 
 /// "a listening association starts NoConn (default 10 s): on expiry it is destroyed".

@@ -9,7 +9,7 @@ use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ConnHandle, PeerId};
 use trunkline_proto::manager::{
-    AssociationConfig, AssociationId, AssociationState, HoldState, RequestId, Security,
+    AssociationConfig, AssociationId, AssociationState, HoldState, Messages, RequestId, Security,
 };
 use trunkline_proto::payload::Payload;
 use trunkline_proto::time::Duration;
@@ -224,11 +224,51 @@ impl Context<'_> {
             connect.sec_handle = Some(handle);
         }
         let chosen = choose(&self.core.shared, &connect)?;
-        let target = self.core.target(&chosen)?;
+        self.send_to_chosen(&chosen, config, data.into(), token, security)
+    }
+
+    pub(crate) fn send_to_chosen(
+        &mut self,
+        chosen: &Chosen,
+        config: AssociationConfig,
+        data: Payload,
+        token: u64,
+        security: Security<'_>,
+    ) -> Result<Association, ApiError> {
+        let target = self.core.target(chosen)?;
         let core = &mut *self.core;
         let (now, ep) = (core.now, &mut core.endpoint);
-        let id = core.manager.send_to(now, ep, target, config, data.into(), token, security)?;
+        let id = core.manager.send_to(now, ep, target, config, data, token, security)?;
         Ok(Association::new(core.shard, id))
+    }
+
+    /// An association for a channel that is found on any shard; see
+    /// [`Manager::expect_association`](trunkline_proto::manager::Manager::expect_association).
+    pub(crate) fn expect_association(
+        &mut self,
+        config: AssociationConfig,
+    ) -> Result<Association, ApiError> {
+        let core = &mut *self.core;
+        let id = core.manager.expect_association(core.now, config)?;
+        Ok(Association::new(core.shard, id))
+    }
+
+    /// Takes one away that has no channel, with what waits in it.
+    pub(crate) fn withdraw_association(&mut self, association: Association) -> Messages {
+        let id = self.association_id(association);
+        id.map_or_else(|_| Messages::default(), |id| self.core.manager.withdraw_association(id))
+    }
+
+    /// What waited in the one that was taken away goes over this one.
+    pub(crate) fn inherit(
+        &mut self,
+        association: Association,
+        messages: Messages,
+    ) -> Result<(), Messages> {
+        match self.association_id(association) {
+            Ok(id) => self.core.manager.inherit(id, messages),
+            Err(_) => Err(messages),
+        }
     }
 
     /// Closes an association once what it was given is delivered. Its connection stays.
