@@ -6,7 +6,8 @@
 //! calls are told by the next call that takes a sink; `next_timeout` is then at once.
 //!
 //! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram,
-//! `streams.rs` is the way of bytes to and from connections over streams.
+//! `routes.rs` is about connections over a relay and their direct paths, `streams.rs` is the way of
+//! bytes to and from connections over streams.
 
 mod ahead;
 mod application;
