@@ -1054,6 +1054,50 @@ fn queued_listening_is_taken_or_closed_but_not_both() {
     }
 }
 
+/// Closed at the very moment in which nobody has come in time: one of the two is told, once.
+#[test]
+fn queued_listening_in_vain_or_closed_but_not_both() {
+    for driver in drivers() {
+        let config =
+            AssociationConfig { no_connection: trunkline::Duration::from_millis(1), ..signals() };
+        let mut ears = [Ear::start(driver, 2)];
+        let mut closed = 0;
+        for round in 0..200 {
+            let waiting = ears[0].engine.listen_association(None, config.clone(), None).unwrap();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(900 + round * 2) {
+                std::hint::spin_loop();
+            }
+            ears[0].engine.close_association(waiting).unwrap();
+            hear_until("an end", &mut ears, |ears| ears[0].end(waiting).is_some());
+            closed += u32::from(ears[0].end(waiting) == Some(AssociationEnd::Closed));
+        }
+        println!("{driver}: {closed} of 200 were closed");
+        hear_more(&mut ears);
+        assert!(ears[0].states.keys().all(|number| ears[0].end(*number).is_some()));
+    }
+}
+
+/// What still waits for a peer when the engine ends has waited long enough.
+#[test]
+fn queued_listening_ends_with_the_engine() {
+    for driver in drivers() {
+        let mut ear = Ear::start(driver, 2);
+        let waiting: Vec<u64> =
+            (0..4).map(|_| ear.engine.listen_association(None, signals(), None).unwrap()).collect();
+        for number in &waiting {
+            ear.send(*number, "for nobody", 1);
+        }
+        let _ = ear.engine.shutdown(Duration::from_millis(10)).unwrap();
+        hear_more(std::slice::from_mut(&mut ear));
+        for number in waiting {
+            assert_eq!(ear.end(number), Some(AssociationEnd::NoConnection));
+            let gone = Some(Err(DeliveryError::Ended(AssociationEnd::NoConnection)));
+            assert_eq!(ear.outcome(number, 1), gone);
+        }
+    }
+}
+
 // ---- queued, sending to a peer
 
 fn send_to(

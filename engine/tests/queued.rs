@@ -205,7 +205,7 @@ fn a_shutdown_after_a_close_does_not_wait() {
             let start = Instant::now();
             assert!(client.shutdown(Duration::from_secs(10)).unwrap().all_delivered());
             let took = start.elapsed();
-            assert!(took < Duration::from_millis(800), "{driver} and {hosting}: {took:?}");
+            assert!(took < Duration::from_millis(1_500), "{driver} and {hosting}: {took:?}");
         }
     }
 }

@@ -187,7 +187,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     }
     let report = Report::new(measured.into_iter().map(|(run, _)| run).collect());
     match outcome {
-        Ok(()) => print(args, &report),
+        Ok(()) => show(args, &report),
         Err(failure) => {
             if !report.runs.is_empty() {
                 eprint!("\n{}", table::table(&report));
@@ -220,7 +220,7 @@ fn remote_target(args: &BenchArgs, address: &str) -> Result<ConnectConfig, Failu
     Ok(ConnectConfig { remotes, ..ConnectConfig::new(first, trust) })
 }
 
-fn print(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
+fn show(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
     let table = table::table(report);
     let mut out = io::stdout().lock();
     let printed = if args.json {

@@ -23,7 +23,7 @@ use trunkline::{EngineConfig, EngineError, Identity, ListenConfig, Listener};
 const DEFAULT_LOG: &str = "warn,trunkline=info,trunkline::sys=error";
 /// A port that is in use is asked for again so often, for so long.
 const PORT_RETRY: Duration = Duration::from_millis(20);
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
 pub const HELP: &str = "\
 Examples:

@@ -62,7 +62,8 @@ pub fn random(bytes: &mut [u8]) -> Result<(), Failure> {
     SystemRandom::new().fill(bytes).map_err(|_| Failure::local("the system gives no random bytes"))
 }
 
-fn write(path: &Path, content: &str, mode: u32) -> Result<(), Failure> {
+/// A new file; one that is there is never replaced.
+pub fn write(path: &Path, content: &str, mode: u32) -> Result<(), Failure> {
     home::publish(path, content.as_bytes(), mode).map_err(|e| {
         let path = path.display();
         Failure::local(if e.kind() == io::ErrorKind::AlreadyExists {

@@ -1,11 +1,11 @@
 //! `trunkline token`: makes keys, mints tokens and says what is in them (`docs/pairing.md`).
 
 use crate::exit::{Exit, Failure};
-use crate::{hex, home, keygen, print};
+use crate::{hex, keygen, print};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline::rendezvous::{
@@ -172,21 +172,10 @@ pub fn run(args: &TokenArgs) -> Result<Exit, Failure> {
 fn make_key(args: &KeyArgs) -> Result<Exit, Failure> {
     let mut secret = [0; SECRET];
     keygen::random(&mut secret)?;
-    write_key(&args.out, &format!("{}\n", hex::encode(&secret)))?;
+    keygen::write(&args.out, &format!("{}\n", hex::encode(&secret)), 0o600)?;
     let file = args.out.display().to_string();
     print::result(args.json, &json!({"file": file}), &format!("wrote {file}"))?;
     Ok(Exit::Done)
-}
-
-fn write_key(path: &Path, text: &str) -> Result<(), Failure> {
-    home::publish(path, text.as_bytes(), 0o600).map_err(|e| {
-        let path = path.display();
-        Failure::local(if e.kind() == std::io::ErrorKind::AlreadyExists {
-            format!("{path} exists; it is not replaced")
-        } else {
-            format!("cannot write {path}: {e}")
-        })
-    })
 }
 
 /// A token signed with the key of a file.

@@ -282,7 +282,18 @@ fn a_listener_may_be_for_tls_only() {
     let over_both = server.client(ConnectLink::Auto, &token, "b", PairingRole::Responder);
     reaches(&over_tls, PairingState::ReadyToPair);
     reaches(&over_both, PairingState::ReadyToPair);
-    std::net::UdpSocket::bind(server.addr).expect("nobody has the UDP port");
+    let mut over_udp =
+        PairingClientConfig::new(server.connect(ConnectLink::Datagram), PairingRole::Responder);
+    over_udp.source.connection = Some(trunkline::ConnectionConfig {
+        initial_timeout: trunkline::Duration::from_secs(1),
+        ..trunkline::rendezvous::connection_config()
+    });
+    let over_udp = PairingClient::start(over_udp).unwrap();
+    over_udp.assign_client_id(Some(ClientId::new("c").unwrap())).unwrap();
+    over_udp.assign_access_token(Some(AccessToken::new(&token).unwrap())).unwrap();
+    over_udp.set_active(true).unwrap();
+    reaches(&over_udp, PairingState::Connecting);
+    reaches(&over_udp, PairingState::ReadyToConnect);
     // STUN needs one.
     let config = b"[[listen]]\nlink = \"tls\"\naddress = \"127.0.0.1:0\"\nstun = true\n";
     let config = home.file("stun.toml", config).display().to_string();

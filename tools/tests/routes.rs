@@ -180,7 +180,9 @@ fn behind_symmetric_nats_it_is_relayed_and_then_direct_when_a_nat_is_replaced() 
 #[test]
 fn the_direct_path_is_over_ipv6_where_only_that_works() {
     let Some(lab) = lab([Nat::Symmetric, Nat::Symmetric]) else { return };
-    lab.add_ipv6().unwrap();
+    if let Err(why) = lab.add_ipv6() {
+        return eprintln!("skipped: {why}");
+    }
     let setting = Setting::of(lab);
     let mut people = setting.people();
     for person in &people {

@@ -86,7 +86,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Tries the drivers on loopback, with small pools. Takes a few milliseconds; leaves nothing open.
+/// Tries the drivers on loopback, with small pools. Takes a few milliseconds, or a second for each
+/// where nothing passes the loopback interface; leaves nothing open.
 /// It says nothing about the network cards of this machine.
 pub fn probe() -> ProbeReport {
     let kernel = sys::kernel_release();
@@ -202,7 +203,7 @@ mod steps {
                 return steps;
             }
         };
-        if !loopback_passes() {
+        if is_loopback_barred() {
             let detail = "not tried: the loopback interface lets no datagrams pass";
             steps.push(step("traffic", Ok(detail.to_owned())));
             return steps;
@@ -260,16 +261,21 @@ mod steps {
         if start.elapsed() < PATIENCE { Ok(String::new()) } else { Err("late".into()) }
     }
 
-    /// Whether a datagram of a plain socket arrives: where a filter drops it, nothing speaks against
-    /// the driver.
-    fn loopback_passes() -> bool {
-        let exchange = || {
+    /// Whether a datagram of a plain socket does not arrive: where a filter drops it, nothing speaks
+    /// against the driver. Errors of another kind are for the trials to find.
+    fn is_loopback_barred() -> bool {
+        let open = || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             socket.set_read_timeout(Some(PATIENCE))?;
-            socket.send_to(&[1], socket.local_addr()?)?;
-            socket.recv(&mut [0])
+            let address = socket.local_addr()?;
+            Ok::<_, io::Error>((socket, address))
         };
-        exchange().is_ok()
+        let Ok((socket, address)) = open() else { return false };
+        let barred = |error: io::Error| {
+            use io::ErrorKind::{PermissionDenied, TimedOut, WouldBlock};
+            matches!(error.kind(), PermissionDenied | TimedOut | WouldBlock)
+        };
+        socket.send_to(&[1], address).and_then(|_| socket.recv(&mut [0])).is_err_and(barred)
     }
 
     fn open<D: Driver>(driver: &mut D) -> io::Result<(u16, SocketAddr)> {

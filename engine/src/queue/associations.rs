@@ -11,7 +11,7 @@ use crate::config::{ConnectConfig, Reuse};
 use crate::handle::{Association, Channel};
 use crate::handler::Context;
 use crate::security::Chosen;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trunkline_proto::connection::SecInfo;
 use trunkline_proto::error::ApiError;
@@ -105,6 +105,8 @@ pub(super) struct Associations {
     unborn: BTreeMap<u64, u32>,
     /// Numbers of this shard whose associations are on others, because their peers came there.
     pub lent: BTreeMap<u64, Lent>,
+    /// Numbers of this shard whose peers were quicker than the calls that begin to wait for them.
+    pub early: BTreeSet<u64>,
 }
 
 impl Associations {
@@ -116,6 +118,7 @@ impl Associations {
             by_number: BTreeMap::new(),
             unborn: BTreeMap::new(),
             lent: BTreeMap::new(),
+            early: BTreeSet::new(),
         }
     }
 
@@ -315,8 +318,10 @@ impl QueueHandler {
         } else if let Some((association, mut linked)) = all.find(number) {
             if linked.part == Part::Waits && listed.is_none() && !linked.closing {
                 linked.part = Part::Taken;
-            } else {
-                let _ = cx.close_association(association);
+            } else if cx.close_association(association).is_err() && listed.is_some() {
+                // Its time was up while the call was under way, and its end was left to us.
+                all.unlink(association, number);
+                return self.no_association(number, linked.group, AssociationEnd::Closed);
             }
             linked.closing = true;
             all.linked.insert(association, linked);

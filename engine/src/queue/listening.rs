@@ -43,8 +43,7 @@ impl QueueHandler {
         (number, group): (u64, u32),
     ) {
         let all = &mut self.managed.associations;
-        if all.by_number.contains_key(&number) || all.lent.contains_key(&number) {
-            // Its peer was quicker than this call.
+        if all.early.remove(&number) {
             return;
         }
         match cx.expect_association(config) {
@@ -93,7 +92,10 @@ impl QueueHandler {
     /// The messages of one that waited in vain here, and whether it is to be closed.
     fn let_go(&mut self, cx: &mut Context<'_>, number: u64) -> (Messages, bool) {
         let all = &mut self.managed.associations;
-        let Some((association, linked)) = all.find(number) else { return Default::default() };
+        let Some((association, linked)) = all.find(number) else {
+            all.early.insert(number);
+            return Default::default();
+        };
         all.by_number.remove(&number);
         all.linked.remove(&association);
         (cx.withdraw_association(association), linked.closing)

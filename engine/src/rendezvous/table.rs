@@ -73,12 +73,15 @@ impl Found {
         {
             return Some(*conn);
         }
-        let clients = table.clients();
-        let version = table.version.load(Ordering::Acquire);
+        let (conn, version) = {
+            let clients = table.clients();
+            (clients.find(app, client), table.version.load(Ordering::Acquire))
+        };
         if version != self.version {
-            (self.version, self.clients) = (version, HashMap::new());
+            self.version = version;
+            self.clients.clear();
         }
-        let conn = clients.find(app, client)?;
+        let conn = conn?;
         let id = ClientId::new(client).ok()?;
         self.clients.entry(id).or_default().push((app.clone(), conn));
         Some(conn)

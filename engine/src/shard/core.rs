@@ -353,7 +353,7 @@ impl Core {
             return;
         }
         self.unlisten_all();
-        self.manager.stop();
+        self.manager.stop(self.now);
         let fin_wait = self.shared.config.connection.fin_wait_timeout;
         self.ending = Some(Ending {
             deadline: self.now + linger + fin_wait + Duration::from_secs(1),

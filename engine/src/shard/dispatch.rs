@@ -124,7 +124,7 @@ impl<H: Handler> HandlerSlot<H> {
         // Its destructor may panic as well.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
         core.unlisten_all();
-        core.manager.stop();
+        core.manager.stop(core.now);
         let reason = CloseReason::new(Reason::INTERNAL, "the application failed");
         core.endpoint.close_all(core.now, &reason, None);
     }

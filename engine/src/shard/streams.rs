@@ -324,7 +324,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     fn bound_sockets(&mut self) {
         let most = self.core.shared.config.max_connections as usize;
         let streams = &mut self.core.streams;
-        while streams.by_conn.len() + streams.draining.len() >= most
+        // Where connections take all there is, the newcomer is not taken anyway.
+        while streams.by_conn.len() < most
+            && streams.by_conn.len() + streams.draining.len() >= most
             && let Some(oldest) = streams.drains.pop_front()
         {
             if streams.draining.remove(&oldest.id).is_some() {
@@ -348,6 +350,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         streams.map(entry.conn, stream, None);
         streams.wanting.push_back(entry.conn);
         self.driver.read_stream(stream, true);
+        self.bound_sockets();
     }
 
     fn finished(&mut self, stream: StreamId) {
@@ -469,8 +472,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             }
         }
         self.driver.shutdown_stream(id);
-        if farewell.ended {
-            // The driver sends what it has before.
+        // What the driver still has goes first; it says when that is done.
+        if farewell.ended && self.driver.stream_buffer(id).is_some() {
+            self.driver.send_stream(id, 0);
             self.core.streams.draining.remove(&id);
             self.driver.close_stream(id);
         }

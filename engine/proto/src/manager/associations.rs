@@ -185,7 +185,8 @@ pub(super) struct Associations {
     by_channel: BTreeMap<(ConnHandle, ChannelKey), AssociationId>,
     /// Channels of associations that are over, until their ends are told.
     ended: BTreeSet<(ConnHandle, ChannelKey)>,
-    by_key: BTreeMap<(ReuseKey, Box<str>), AssociationId>,
+    /// The newest last: one that was forced leaves those before it.
+    by_key: BTreeMap<(ReuseKey, Box<str>), Vec<AssociationId>>,
     /// Those that listen and have no channel, oldest first.
     listening: Vec<AssociationId>,
     pub(super) offers: Vec<Offer>,
@@ -226,7 +227,7 @@ impl Associations {
         entry.generation = entry.generation.wrapping_add(1).max(1);
         let id = AssociationId { slot, generation: entry.generation };
         if let Some(key) = key {
-            self.by_key.insert((key, config.name.as_str().into()), id);
+            self.by_key.entry((key, config.name.as_str().into())).or_default().push(id);
         }
         let no_connection = listens.at_all().then(|| now + config.no_connection);
         entry.association = Some(Association {
@@ -265,8 +266,10 @@ impl Associations {
         slot.association.as_ref().filter(|_| slot.generation == id.generation)
     }
 
-    pub(super) fn find(&self, key: ReuseKey, name: &str) -> Option<AssociationId> {
-        self.by_key.get(&(key, name.into())).copied()
+    /// Those of this key and name, the newest first.
+    pub(super) fn find(&self, key: ReuseKey, name: &str) -> impl Iterator<Item = &Association> {
+        let all = self.by_key.get(&(key, name.into()));
+        all.into_iter().flatten().rev().filter_map(|id| self.peek(*id))
     }
 
     /// The association whose channel this is.
@@ -538,8 +541,11 @@ impl Associations {
         }
         if let Some(key) = association.key {
             let name = (key, association.config.name.as_str().into());
-            if self.by_key.get(&name) == Some(&id) {
-                self.by_key.remove(&name);
+            if let Some(all) = self.by_key.get_mut(&name) {
+                all.retain(|other| *other != id);
+                if all.is_empty() {
+                    self.by_key.remove(&name);
+                }
             }
         }
         if let Some(at) = association.at
@@ -552,6 +558,19 @@ impl Associations {
     }
 
     // ---- time
+
+    /// Those that wait for a peer have waited long enough.
+    pub(super) fn await_no_more(&mut self, now: Instant) {
+        let all = self.slots.iter_mut().filter_map(|slot| slot.association.as_mut());
+        let mut waiting = Vec::new();
+        for association in all.filter(|a| a.no_connection.is_some()) {
+            association.no_connection = Some(now);
+            waiting.push(association.id);
+        }
+        for id in waiting {
+            self.rearm(id);
+        }
+    }
 
     /// Its deadline may have changed.
     pub(super) fn rearm(&mut self, id: AssociationId) {

@@ -173,9 +173,11 @@ impl Manager {
     }
 
     /// No further connection is begun: the endpoint is about to end. Requests whose connections end
-    /// from now on fail with the reasons of those.
-    pub const fn stop(&mut self) {
+    /// from now on fail with the reasons of those, and associations that wait for a peer have waited
+    /// long enough.
+    pub fn stop(&mut self, now: Instant) {
         self.stopped = true;
+        self.associations.await_no_more(now);
     }
 
     /// A connection that the caller made belongs to the manager from now on: it is freed when it

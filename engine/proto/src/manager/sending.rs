@@ -96,13 +96,14 @@ impl Manager {
         }
     }
 
-    /// The association of this name with a target that takes messages.
+    /// The newest association of this name with a target that takes messages.
     fn live_association(&self, key: ReuseKey, name: &str) -> Option<AssociationId> {
-        let id = self.associations.find(key, name)?;
-        let association = self.associations.peek(id)?;
-        let retiring = association.at.and_then(|(conn, _)| self.hold_state(conn));
-        let retiring = retiring.is_some_and(|s| s != HoldState::Active && s != HoldState::Idle);
-        (association.takes_messages() && !retiring).then_some(id)
+        let is_retiring = |association: &Association| {
+            let state = association.at.and_then(|(conn, _)| self.hold_state(conn));
+            state.is_some_and(|s| s != HoldState::Active && s != HoldState::Idle)
+        };
+        let mut all = self.associations.find(key, name);
+        all.find(|a| a.takes_messages() && !is_retiring(a)).map(|a| a.id)
     }
 
     /// An association that waits for `peer` (or for anybody) to ask for a channel of its name. The
@@ -117,7 +118,7 @@ impl Manager {
         peer: Option<PeerId>,
         config: AssociationConfig,
     ) -> Result<AssociationId, ApiError> {
-        self.associations.insert(now, config, None, peer.map_or(Listens::Anybody, Listens::To))
+        self.wait_for(now, config, peer.map_or(Listens::Anybody, Listens::To))
     }
 
     /// An association that waits like one that listens, for a channel that the caller finds: on
@@ -131,7 +132,19 @@ impl Manager {
         now: Instant,
         config: AssociationConfig,
     ) -> Result<AssociationId, ApiError> {
-        self.associations.insert(now, config, None, Listens::Elsewhere)
+        self.wait_for(now, config, Listens::Elsewhere)
+    }
+
+    fn wait_for(
+        &mut self,
+        now: Instant,
+        config: AssociationConfig,
+        listens: Listens,
+    ) -> Result<AssociationId, ApiError> {
+        if self.stopped {
+            return Err(ApiError::NoConnection("the endpoint is about to end"));
+        }
+        self.associations.insert(now, config, None, listens)
     }
 
     /// Takes an association that waits for its connection away, without a notice. What waits in it is

@@ -473,10 +473,16 @@ fn an_association_is_found_by_its_target_and_made_of_an_offered_channel() {
     assert_eq!(net.nodes[CLIENT].log.messages(), [b"hello".to_vec()]);
     assert_eq!(states(&net, HOST, id), [State::Connected]);
     assert_eq!(net.nodes[HOST].manager.association_of(conn, channel), Some(id));
-    let third = net.call(CLIENT, |now, m, ep| {
-        m.associate(now, ep, Target { reuse: Reuse::ForceNew, ..target }, config())
-    });
-    assert_ne!(third.expect("a new one"), first);
+    let forced = Target { reuse: Reuse::ForceNew, ..target.clone() };
+    let third = net.call(CLIENT, |now, m, ep| m.associate(now, ep, forced, config()));
+    let third = third.expect("a new one");
+    assert_ne!(third, first);
+    // The newest is found while it takes messages, and then the one before.
+    assert_eq!(associate(&mut net, &target), third);
+    net.call(CLIENT, |now, m, ep| m.close_association(now, ep, third)).expect("close");
+    assert_eq!(associate(&mut net, &target), first);
+    net.run_for(secs(1));
+    assert_eq!(associate(&mut net, &target), first, "also when that one is gone");
 }
 
 /// A large backlog flows at the pace of the connection: full buffers are no loss.

@@ -531,7 +531,7 @@ fn a_request_is_not_asked_for_again_when_the_endpoint_ends() {
     net.run_for(secs(1));
     let reason = CloseReason::new(Reason::SHUTDOWN, "over");
     net.call(CLIENT, |now, m, ep| {
-        m.stop();
+        m.stop(now);
         ep.close_all(now, &reason, None);
     });
     assert_eq!(net.answer(id), Err(RequestError::Connection(reason)));
