@@ -447,7 +447,8 @@ impl Pairing {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called.
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called; a moment that has passed means at
+    /// once.
     pub fn next_timeout(&self) -> Option<Instant> {
         let limit = match &self.partner {
             Some(partner) if self.state == PairingState::Interacting => {

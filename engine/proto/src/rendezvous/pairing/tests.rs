@@ -121,8 +121,12 @@ impl Side {
     /// Lets time pass, and does everything that becomes due on the way.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
+        // What happened just now may have made something due long ago.
+        let mut is_first = true;
         while let Some(at) = self.pairing.next_timeout().filter(|at| *at <= end) {
-            assert!(at >= self.now || at == Instant::ZERO, "a timeout in the past");
+            let is_late = at < self.now && at != Instant::ZERO;
+            assert!(is_first || !is_late, "a timeout in the past");
+            is_first = false;
             self.now = self.now.max(at);
             let before = self.pairing.clone();
             self.call(Pairing::handle_timeout);

@@ -62,7 +62,7 @@ fn pings_at_once_on_entering_searching_from_connecting() {
 }
 
 #[test]
-fn no_ping_at_once_when_interacting_ends() {
+fn no_ping_before_its_time_when_interacting_ends() {
     let mut side = Side::interacting(Controller, "me", "you");
     side.seconds(1);
     side.hear(EventType::Inactive, "you");
@@ -70,6 +70,13 @@ fn no_ping_at_once_when_interacting_ends() {
     assert!(side.sent.is_empty());
     side.seconds(4);
     assert_eq!(side.kinds(), [EventType::Ping], "5 s after the last one");
+    // Which may be over when it ends.
+    let mut side = Side::interacting(Controller, "me", "you");
+    side.seconds(6);
+    side.hear(EventType::Inactive, "you");
+    assert!(side.sent.is_empty());
+    side.seconds(0);
+    assert_eq!(side.kinds(), [EventType::Ping]);
 }
 
 /// Row "ping": any event sent restarts the interval.
