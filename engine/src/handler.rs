@@ -213,8 +213,9 @@ pub trait Handler: Send + 'static {
     ) {
     }
 
-    /// Our connection to a peer gives way to the peer's to us, made at the same time: `by`, which
-    /// is offered next.
+    /// A connection gives way to another one of the same two peers, which connected to each other at
+    /// the same time: ours to `by`, which was accepted here, or one that was offered to `by`, which
+    /// is ours.
     fn on_superseded(&mut self, cx: &mut Context<'_>, conn: Conn, by: Conn) {}
 
     /// A STUN packet came to a client socket: it concerns the search for direct paths of

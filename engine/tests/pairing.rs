@@ -2,82 +2,18 @@
 
 mod common;
 
+use common::source::*;
 use common::*;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use trunkline::rendezvous::{
-    Abort, AccessToken, AppId, ClientId, ClientPattern, EventSourceServer, Grant, KeyRing, Notice,
-    PairingClient, PairingClientConfig, PairingConfig, PairingRole, PairingState, Reject, RoleSet,
-    SourceConfig, connection_config,
+    Abort, AccessToken, AppId, ClientId, ClientPattern, Grant, Notice, PairingClient,
+    PairingClientConfig, PairingRole, PairingState, Reject, RoleSet, SourceConfig,
 };
 use trunkline::{
-    ChannelKind, ChannelOptions, ConnectLink, DriverChoice, EngineConfig, Event, Identity, Links,
-    ListenConfig, QueuedEngine, Reason, Received, Status,
+    ChannelKind, ChannelOptions, DriverChoice, Event, QueuedEngine, Reason, Received, Status,
 };
 
-fn keys() -> KeyRing {
-    let mut keys = KeyRing::new();
-    keys.add("k1", &[3; 32]).unwrap();
-    keys
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn client(name: &str) -> ClientId {
-    ClientId::new(name).unwrap()
-}
-
-fn token(app: &str, clients: &str) -> AccessToken {
-    let grant = Grant {
-        app: AppId::new(app).unwrap(),
-        clients: ClientPattern::new(clients).unwrap(),
-        roles: RoleSet::ALL,
-        expires_s: unix_s() + 600,
-    };
-    keys().mint("k1", &grant).unwrap()
-}
-
-fn engine_config(driver: DriverChoice, shards: usize) -> EngineConfig {
-    EngineConfig {
-        driver,
-        shards,
-        connection: trunkline::ConnectionConfig {
-            fin_wait_timeout: trunkline::Duration::from_millis(500),
-            ..connection_config()
-        },
-        ..EngineConfig::default()
-    }
-}
-
-struct Source {
-    server: EventSourceServer,
-    identity: Identity,
-    addr: std::net::SocketAddr,
-}
-
 impl Source {
-    fn start(driver: DriverChoice, shards: usize) -> Self {
-        Self::with(driver, shards, &SourceConfig::default(), identity(), loopback())
-    }
-
-    fn with(
-        driver: DriverChoice,
-        shards: usize,
-        config: &SourceConfig,
-        identity: Identity,
-        addr: std::net::SocketAddr,
-    ) -> Self {
-        let engine =
-            EngineConfig { identity: Some(identity.clone()), ..engine_config(driver, shards) };
-        let server = EventSourceServer::start(engine, config, &keys()).unwrap();
-        let links = if link() == ConnectLink::Stream { Links::BOTH } else { Links::DATAGRAM };
-        let listen =
-            ListenConfig { links, stun: true, ..ListenConfig::new(addr, identity.clone()) };
-        let listener = server.listen(&listen).unwrap();
-        Self { server, identity, addr: listener.local_addr }
-    }
-
     /// A client that is active and has everything but a partner.
     fn client(&self, app: &str, name: &str, role: PairingRole) -> Client {
         let client = self.passive(role);
@@ -88,19 +24,11 @@ impl Source {
     }
 
     fn passive(&self, role: PairingRole) -> Client {
-        let fast = |ms| trunkline::Duration::from_millis(ms);
-        let pairing = PairingConfig {
-            searching_ping: fast(200),
-            interacting_ping: fast(400),
-            partner_limit: fast(2_000),
-            event_interval: fast(0),
-            ..PairingConfig::default()
-        };
         let config = PairingClientConfig {
             engine: engine_config(DriverChoice::Mio, 1),
-            pairing,
+            pairing: fast_pairing(),
             relay: true,
-            ..PairingClientConfig::new(connect(self.addr, &self.identity), role)
+            ..PairingClientConfig::new(self.connect(), role)
         };
         Client(PairingClient::start(config).unwrap())
     }

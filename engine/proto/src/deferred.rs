@@ -18,6 +18,7 @@ enum Event {
     Writable(ConnHandle, ChannelKey),
     Receipt(ConnHandle, ChannelKey, u64),
     Path(ConnHandle, SocketAddr, bool),
+    Superseded(ConnHandle, ConnHandle),
 }
 
 /// A sink that keeps what it is told. Data never arises in application calls.
@@ -34,7 +35,7 @@ impl Deferred {
     /// The application has closed a connection: what its channels had to tell is of no interest.
     pub(crate) fn forget_channels(&mut self, conn: ConnHandle) {
         self.events.retain(|event| match event {
-            Event::Status(..) | Event::Path(..) => true,
+            Event::Status(..) | Event::Path(..) | Event::Superseded(..) => true,
             Event::Ready(of, _)
             | Event::Closed(of, ..)
             | Event::Writable(of, _)
@@ -54,6 +55,7 @@ impl Deferred {
                 Event::Writable(conn, channel) => sink.writable(conn, channel),
                 Event::Receipt(conn, channel, token) => sink.receipt(conn, channel, token),
                 Event::Path(conn, remote, relayed) => sink.path(conn, remote, relayed),
+                Event::Superseded(conn, by) => sink.superseded(conn, by),
             }
         }
         self.events.shrink_to(KEPT);
@@ -75,6 +77,9 @@ impl Sink for Deferred {
     }
     fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {
         self.events.push(Event::Path(conn, remote, relayed));
+    }
+    fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {
+        self.events.push(Event::Superseded(conn, by));
     }
     fn receipt(&mut self, conn: ConnHandle, channel: ChannelKey, token: u64) {
         self.events.push(Event::Receipt(conn, channel, token));

@@ -225,7 +225,7 @@ impl Endpoint {
     /// Looks after every connection that was touched: endings, deadlines, and what is to be sent.
     fn settle<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         self.settle_touched(now, sink);
-        while self.has_held() {
+        while self.has_rivals() {
             self.judge(now, sink);
             if self.touched.is_empty() {
                 return;
@@ -251,13 +251,13 @@ impl Endpoint {
                 continue;
             }
             self.wheel.set(slot, conn.next_timeout());
-            let waits = conn.held_until().is_some();
+            let waits = conn.waits_for().is_some();
             if !entry.ready {
                 entry.ready = true;
                 self.ready.push_back(slot);
             }
             if waits {
-                self.note_held(slot);
+                self.note_rival(slot);
             }
         }
     }

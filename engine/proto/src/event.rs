@@ -169,8 +169,9 @@ pub trait Sink {
     fn path(&mut self, conn: ConnHandle, remote: SocketAddr, relayed: bool) {}
     /// A path that was to be tried did not answer in time.
     fn path_failed(&mut self, conn: ConnHandle, socket: u16, remote: SocketAddr) {}
-    /// Our connection gives way to one of the same peer, which connected at the same time. `by` is
-    /// offered next.
+    /// A connection gives way to another one of the same two peers, which connected to each other at
+    /// the same time: ours to `by`, which was accepted here, or one that was offered to `by`, which
+    /// is ours.
     fn superseded(&mut self, conn: ConnHandle, by: ConnHandle) {}
     /// A connectivity check was answered.
     fn check_answered(&mut self, conn: ConnHandle) {}

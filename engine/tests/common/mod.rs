@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod queued;
+pub mod source;
 pub mod tap;
 
 use std::net::SocketAddr;

@@ -142,6 +142,9 @@ impl Connection {
         if take_due(&mut self.timers.initial, now) {
             let text = match (self.role, self.authentication) {
                 _ if self.status == Status::FindingRoute => "no route in time",
+                (Role::Host, Authentication::AwaitingApplication) if self.is_accepting() => {
+                    "our own connection to the peer was not decided in time"
+                }
                 (Role::Host, Authentication::AwaitingApplication) => {
                     "the application did not accept in time"
                 }

@@ -7,6 +7,7 @@
 
 mod close;
 mod deadlines;
+mod glare;
 mod handshaking;
 mod ids;
 mod path;
@@ -37,6 +38,7 @@ use crate::wire::control;
 use crate::wire::ranges::RangeSet;
 use crate::wire::record::FrameRecord;
 use close::Closing;
+pub(crate) use glare::{Contender, Step};
 use handshaking::{Authentication, Handshaking, PeerInfo};
 pub(crate) use handshaking::{ClientSide, HostSide};
 use ids::IdSet;
@@ -263,13 +265,20 @@ impl Connection {
 
     /// Host: the application takes the connection.
     pub(crate) fn accept<S: Sink>(&mut self, now: Instant, sink: &mut S) -> Result<(), ApiError> {
-        if self.authentication != Authentication::AwaitingApplication {
+        if self.authentication != Authentication::AwaitingApplication || self.is_accepting() {
             return Err(ApiError::NoConnection("nothing to accept in this state"));
         }
+        if !self.accept_later() {
+            self.accepted(now, sink);
+        }
+        Ok(())
+    }
+
+    /// Host: that the application takes the connection has its effect.
+    pub(crate) fn accepted<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         self.authentication = Authentication::Done;
         self.send_authentication_response(true, Reason::APP, "");
         self.agreed(now, sink);
-        Ok(())
     }
 
     /// Host: the application refuses the connection.
@@ -280,7 +289,7 @@ impl Connection {
         text: &str,
         sink: &mut S,
     ) -> Result<(), ApiError> {
-        if self.authentication != Authentication::AwaitingApplication {
+        if self.authentication != Authentication::AwaitingApplication || self.is_accepting() {
             return Err(ApiError::NoConnection("nothing to reject in this state"));
         }
         self.authentication = Authentication::Failed;

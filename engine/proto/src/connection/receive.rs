@@ -337,7 +337,7 @@ impl Connection {
         }
         match (message, self.authentication) {
             (ConnMessage::Request { credential }, Authentication::AwaitingRequest) => {
-                self.on_authentication_request(now, &credential, sink);
+                self.on_authentication_request(&credential, sink);
             }
             (ConnMessage::Response { accepted: true, .. }, Authentication::AwaitingResponse) => {
                 self.authentication = Authentication::Done;
@@ -358,15 +358,10 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn on_authentication_request<S: Sink>(
-        &mut self,
-        now: Instant,
-        credential: &[u8],
-        sink: &mut S,
-    ) {
+    pub(super) fn on_authentication_request<S: Sink>(&mut self, credential: &[u8], sink: &mut S) {
         self.authentication = Authentication::AwaitingApplication;
         self.note_credential(credential);
-        if !self.hold(now, credential) {
+        if !self.hold(credential) {
             self.tell_incoming(credential, sink);
         }
     }

@@ -5,12 +5,14 @@
 //! The client goes where a path has answered its challenge and the host follows its packets; both
 //! go back to the relay by themselves when a direct path falls silent.
 
+use super::glare::{Contender, Hold, Precedence};
+use super::handshaking::Authentication;
 use super::path::Challenge;
 use super::{Connection, Path};
 use crate::endpoint::{RxMeta, Shared};
 use crate::error::{ApiError, CloseReason, Reason};
 use crate::event::{Incoming, Sink};
-use crate::ids::{ConnectionId, PeerId, Role};
+use crate::ids::{ConnectionId, Role};
 use crate::lean::reserve_first;
 use crate::limits::{MAX_PATH_PROBES, RELAY_SOCKET};
 use crate::status::{Status, Trigger};
@@ -30,10 +32,6 @@ struct PathProbe {
     /// Its answer is in the packet that is being taken.
     answered: bool,
 }
-
-/// What tells two connections of the same two peers apart, the same on both sides: who its client
-/// is, and the first id that the client took.
-pub(crate) type Precedence = (PeerId, ConnectionId);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -58,9 +56,12 @@ pub(crate) struct Route {
     own: Option<Precedence>,
     /// The first id that the peer took.
     peer_first: ConnectionId,
-    /// Host: the proven client's credential, while another connection to it decides whether the
-    /// application learns of this one; and until when.
-    held: Option<(Vec<u8>, Instant)>,
+    /// Host: what a client that has proved itself waits for, beside one of our own to it.
+    hold: Hold,
+    /// When there is something new to decide about that.
+    held_until: Option<Instant>,
+    /// Its credential, which the application does not know yet.
+    credential: Vec<u8>,
 }
 
 impl Route {
@@ -78,7 +79,9 @@ impl Route {
             agreed: None,
             own: None,
             peer_first: ConnectionId::default(),
-            held: None,
+            hold: Hold::Held,
+            held_until: None,
+            credential: Vec::new(),
         }
     }
 
@@ -370,23 +373,49 @@ impl Connection {
 
     /// Host: the client has proved itself, and whether the application learns of it is the
     /// endpoint's to decide. `false` when there is nothing to decide.
-    pub(super) fn hold(&mut self, now: Instant, credential: &[u8]) -> bool {
-        let until = now + self.config.initial_timeout.div(2);
+    pub(super) fn hold(&mut self, credential: &[u8]) -> bool {
         let Some(route) = &mut self.route else { return false };
-        route.held = Some((credential.to_vec(), until));
+        route.credential = credential.to_vec();
         true
     }
 
-    /// Until when the verdict may wait, while it does.
+    /// When there is something new to decide about a connection that is held.
     pub(crate) fn held_until(&self) -> Option<Instant> {
-        self.route.as_ref()?.held.as_ref().map(|held| held.1)
+        self.route.as_ref()?.held_until
+    }
+
+    /// Sets that moment; returns whether it is another one than before.
+    pub(crate) fn hold_until(&mut self, until: Option<Instant>) -> bool {
+        let Some(route) = &mut self.route else { return false };
+        core::mem::replace(&mut route.held_until, until) != until
+    }
+
+    /// Host: what stands between the connection and its acceptance, if something does.
+    pub(crate) fn waits_for(&self) -> Option<Hold> {
+        let awaits = self.status == Status::Connecting
+            && self.authentication == Authentication::AwaitingApplication;
+        self.route.as_ref().filter(|_| awaits).map(|r| r.hold)
+    }
+
+    /// Host: the application has accepted, which takes effect as soon as it may. `false` when there
+    /// is nothing that it could have to wait for.
+    pub(super) fn accept_later(&mut self) -> bool {
+        let Some(route) = &mut self.route else { return false };
+        route.hold = Hold::Accepting;
+        true
+    }
+
+    /// Host: the application has accepted, and that has not taken effect.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.route.as_ref().is_some_and(|r| r.hold == Hold::Accepting)
     }
 
     /// Host: the application learns of a client that was held.
     pub(crate) fn tell_held<S: Sink>(&mut self, sink: &mut S) {
-        if let Some((credential, _)) = self.route.as_mut().and_then(|r| r.held.take()) {
-            self.tell_incoming(&credential, sink);
-        }
+        let Some(route) = &mut self.route else { return };
+        (route.hold, route.held_until) = (Hold::Told, None);
+        let credential = core::mem::take(&mut route.credential);
+        self.tell_incoming(&credential, sink);
     }
 
     /// Host: offers the connection to the application.
@@ -409,30 +438,27 @@ impl Connection {
         }
     }
 
-    /// Where a connection made over a relay stands among those of the same two peers; the lowest
-    /// goes first. `None` when its client shows no certificate.
-    pub(crate) fn precedence(&self) -> Option<Precedence> {
+    /// What there is to know of it beside another connection of the same two peers. `None` when it
+    /// was not made over a relay.
+    pub(crate) fn contender(&self) -> Option<Contender> {
         let route = self.route.as_ref()?;
-        match self.role {
-            Role::Client => route.own,
-            Role::Host => Some((self.peer.as_ref()?.id?, route.peer_first)),
-        }
+        let peer = self.peer.as_ref().and_then(|p| p.id);
+        Some(Contender {
+            relay: route.relay.remote,
+            status: self.status,
+            precedence: match self.role {
+                Role::Client => route.own,
+                Role::Host => peer.map(|id| (id, route.peer_first)),
+            },
+            peer,
+            began: route.began,
+            hopes_until: route.began + self.config.initial_timeout.div(2),
+            agreed: route.agreed,
+        })
     }
 
-    /// Who the peer proved to be; `None` before that, or when it is nobody.
-    pub(crate) fn proven_peer(&self) -> Option<PeerId> {
-        self.peer.as_ref()?.id
-    }
-
-    /// Whether both connections were being made at one time.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        let (Some(a), Some(b)) = (&self.route, &other.route) else { return false };
-        let before = |x: &Route, y: &Route| x.agreed.is_none_or(|agreed| y.began <= agreed);
-        before(a, b) && before(b, a)
-    }
-
-    /// Client: the peer's own connection takes the place of this one. The peer does the same by
-    /// itself, and is told nothing.
+    /// Another connection of the same two peers takes the place of this one. The peer comes to that
+    /// by itself, and is told nothing.
     pub(crate) fn superseded<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         let reason = CloseReason::new(Reason::SUPERSEDED, "the peer connected at the same time");
         self.handshake = None;

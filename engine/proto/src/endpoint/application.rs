@@ -123,12 +123,18 @@ impl Endpoint {
         })
     }
 
-    /// Host: the application takes the connection.
+    /// Host: the application takes the connection. Over a relay one of our own to the same peer that
+    /// has come no further than Connecting gives way to it. If that goes first and the peer may be
+    /// accepting it, this one waits until that is decided, and gives way in its turn.
     ///
     /// # Errors
     /// [`ApiError::InvalidHandle`]; [`ApiError::NoConnection`] when there is nothing to accept.
     pub fn accept(&mut self, now: Instant, conn: ConnHandle) -> Result<(), ApiError> {
-        self.with(conn, |c, sink| c.accept(now, sink))
+        self.with(conn, |c, sink| c.accept(now, sink))?;
+        let mut deferred = core::mem::take(&mut self.deferred);
+        self.judge_one(now, conn.slot, &mut deferred);
+        self.deferred = deferred;
+        Ok(())
     }
 
     /// Host: the application refuses the connection; the peer learns code and text. The handle is

@@ -3,12 +3,11 @@
 
 use super::{ClientConfig, Endpoint};
 use crate::config::ConnectionConfig;
-use crate::connection::{Connection, is_discard_only};
+use crate::connection::{Connection, Contender, Step, is_discard_only};
 use crate::error::ApiError;
 use crate::event::Sink;
 use crate::ids::{ConnHandle, Role};
 use crate::limits::{RELAY_PACKET, RELAY_SOCKET};
-use crate::status::Status;
 use crate::time::Instant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,18 +17,8 @@ use std::sync::Arc;
 pub(super) struct Rivals {
     /// Slots of our own connections made over a relay; some may have ended since.
     clients: Vec<u32>,
-    /// Slots of connections of peers that wait for the verdict.
-    held: Vec<u32>,
-}
-
-/// What becomes of a connection of a peer to which we are connecting ourselves.
-enum Verdict {
-    /// The application learns of it.
-    Tell,
-    /// Ours goes first, if it comes about.
-    Wait,
-    /// Ours goes first, and the peer knows it.
-    Discard,
+    /// Slots of connections of peers that have proved themselves and were not accepted.
+    hosts: Vec<u32>,
 }
 
 /// A relay carries no larger packets; the size grows on direct paths only.
@@ -124,90 +113,75 @@ impl Endpoint {
 
     // ---- two connections of the same peers at once
 
-    /// Notes a connection that waits for the verdict.
-    pub(super) fn note_held(&mut self, slot: u32) {
+    /// Notes a connection of a peer that has proved itself and was not accepted.
+    pub(super) fn note_rival(&mut self, slot: u32) {
         let conn = self.slots[slot as usize].conn.as_ref();
-        if conn.is_some_and(|c| c.held_until().is_some()) && !self.rivals.held.contains(&slot) {
-            self.rivals.held.push(slot);
+        if conn.is_some_and(|c| c.waits_for().is_some()) && !self.rivals.hosts.contains(&slot) {
+            self.rivals.hosts.push(slot);
         }
     }
 
-    /// Decides about connections of peers that wait.
+    /// Decides about connections of peers that were not accepted.
     pub(super) fn judge<S: Sink>(&mut self, now: Instant, sink: &mut S) {
         let mut at = 0;
-        while let Some(slot) = self.rivals.held.get(at).copied() {
-            let Some(until) = self.slots[slot as usize].conn.as_ref().and_then(|c| c.held_until())
-            else {
-                self.rivals.held.swap_remove(at);
-                continue;
-            };
-            let (verdict, losers) = self.verdict(slot);
-            match verdict {
-                Verdict::Wait if now < until => {
-                    at += 1;
-                    continue;
-                }
-                Verdict::Discard => {
-                    if let Some(conn) = &mut self.slots[slot as usize].conn {
-                        conn.discard();
-                    }
-                }
-                Verdict::Tell | Verdict::Wait => self.prefer(now, slot, &losers, sink),
+        while let Some(slot) = self.rivals.hosts.get(at).copied() {
+            if self.judge_one(now, slot, sink) {
+                at += 1;
+            } else {
+                self.rivals.hosts.swap_remove(at);
             }
-            self.rivals.held.swap_remove(at);
-            self.touch(slot);
         }
     }
 
-    /// Whether a connection of a peer goes before ours to the same peer, and which of ours do not.
-    /// The one whose client has the lower identity does; the first ids decide where both are equal.
-    fn verdict(&self, slot: u32) -> (Verdict, Vec<u32>) {
-        let mut losers = Vec::new();
-        let Some(conn) = self.slots[slot as usize].conn.as_deref() else {
-            return (Verdict::Discard, losers);
-        };
-        let Some(theirs) = conn.precedence() else { return (Verdict::Tell, losers) };
-        let mut verdict = Verdict::Tell;
-        for &other in &self.rivals.clients {
-            let ours = self.slots[other as usize].conn.as_deref();
-            let Some(ours) = ours.filter(|c| is_relayed_client(Some(c))) else { continue };
-            let same = ours.relay() == conn.relay()
-                && ours.usable().is_ok()
-                && ours.overlaps(conn)
-                && ours.proven_peer().is_none_or(|id| id == theirs.0);
-            let Some(order) = ours.precedence().filter(|_| same) else { continue };
-            if order < theirs {
-                if ours.proven_peer().is_some() {
-                    return (Verdict::Discard, losers);
+    /// Decides about one of them; `false` when it is none any more.
+    pub(super) fn judge_one<S: Sink>(&mut self, now: Instant, slot: u32, sink: &mut S) -> bool {
+        let Some(conn) = self.slots[slot as usize].conn.as_deref() else { return false };
+        let Some((hold, theirs)) = conn.waits_for().zip(conn.contender()) else { return false };
+        let step = theirs.step(now, hold, self.ours());
+        let Some(conn) = &mut self.slots[slot as usize].conn else { return false };
+        match step {
+            Step::Keep(until) => {
+                if conn.hold_until(until) {
+                    self.touch(slot);
                 }
-                verdict = Verdict::Wait;
-            } else if ours.status() == Status::Connecting {
-                losers.push(other);
+                return true;
+            }
+            Step::Tell => conn.tell_held(sink),
+            Step::Discard => conn.discard(),
+            Step::GiveWay(ours) => self.give_way(now, slot, ours, sink),
+            Step::Accept => {
+                conn.accepted(now, sink);
+                let losers = self.ours().filter(|(_, own)| theirs.takes_place_of(own));
+                for loser in losers.map(|(loser, _)| loser).collect::<Vec<_>>() {
+                    self.give_way(now, loser, slot, sink);
+                    self.touch(loser);
+                }
             }
         }
-        (verdict, losers)
+        self.touch(slot);
+        step == Step::Tell
     }
 
-    /// The application learns of a connection of a peer, and that ours give way to it.
-    fn prefer<S: Sink>(&mut self, now: Instant, slot: u32, losers: &[u32], sink: &mut S) {
-        let Some(by) = self.slots[slot as usize].conn.as_ref().map(|c| c.handle()) else { return };
-        for &loser in losers {
-            if let Some(conn) = &mut self.slots[loser as usize].conn {
-                if conn.is_told() {
-                    sink.superseded(conn.handle(), by);
-                }
-                conn.superseded(now, sink);
-                self.touch(loser);
-            }
-        }
+    /// Our own connections made over a relay.
+    fn ours(&self) -> impl Iterator<Item = (u32, Contender)> {
+        self.rivals.clients.iter().filter_map(|slot| {
+            let conn = self.slots[*slot as usize].conn.as_deref();
+            conn.filter(|c| c.role() == Role::Client).and_then(|c| Some((*slot, c.contender()?)))
+        })
+    }
+
+    /// One of two connections to the same peer ends, and the application learns for which.
+    fn give_way<S: Sink>(&mut self, now: Instant, slot: u32, by: u32, sink: &mut S) {
+        let Some(by) = self.slots[by as usize].conn.as_ref().map(|c| c.handle()) else { return };
         if let Some(conn) = &mut self.slots[slot as usize].conn {
-            conn.tell_held(sink);
+            sink.superseded(conn.handle(), by);
+            conn.superseded(now, sink);
         }
     }
 
-    /// Whether connections wait for a verdict.
-    pub(super) fn has_held(&self) -> bool {
-        !self.rivals.held.is_empty()
+    /// Whether connections of peers wait for the application, or for one of ours.
+    pub(super) fn has_rivals(&self) -> bool {
+        !self.rivals.hosts.is_empty()
     }
 }
 

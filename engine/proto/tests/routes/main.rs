@@ -3,6 +3,7 @@
 #[path = "../sim/mod.rs"]
 mod sim;
 
+mod crossing;
 mod glare;
 mod nats;
 mod paths;

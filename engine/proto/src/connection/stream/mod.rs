@@ -288,7 +288,7 @@ impl Connection {
                 Decision::None => self.establish_plain(now, sink),
                 wanted => *wanted = Decision::Due(Vec::new()),
             },
-            Role::Host => self.on_authentication_request(now, &[], sink),
+            Role::Host => self.on_authentication_request(&[], sink),
         }
     }
 
