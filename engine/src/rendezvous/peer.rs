@@ -62,6 +62,8 @@ pub struct PeerLink {
     epoch: std::time::Instant,
     listens: bool,
     peer: Option<Peer>,
+    /// The address of the one before, to which the end of its connection still goes.
+    former: Option<SocketAddr>,
     conn: Option<Conn>,
     finder: Option<RouteFinder>,
     timer: Option<(TimerId, Instant)>,
@@ -76,6 +78,7 @@ impl PeerLink {
             epoch: std::time::Instant::now(),
             listens: false,
             peer: None,
+            former: None,
             conn: None,
             finder: None,
             timer: None,
@@ -161,13 +164,15 @@ impl PeerLink {
         Ok(relay)
     }
 
-    /// Ends the connection, and forgets the peer.
+    /// Ends the connection, which the peer learns, and forgets the peer.
     pub fn leave(&mut self, cx: &mut Context<'_>) {
         if let Some(conn) = self.conn.take() {
             let _ = cx.close(conn, Reason::APP.0, "", None);
         }
-        if let Some(peer) = self.peer.take() {
-            cx.relays().remove(peer.relay);
+        if let Some(peer) = self.peer.take()
+            && let Some(former) = self.former.replace(peer.relay)
+        {
+            cx.relays().remove(former);
         }
         self.stop(cx);
     }

@@ -1,9 +1,9 @@
 //! Two connections that two peers make to each other at once: what one side decides about them, by
 //! itself and from what it knows (`docs/routes.md`).
 //!
-//! A client sends its proof only once it has its host's, and only what is proven is accepted. So the
-//! side whose own connection goes first may let the other one through for as long as its own has
-//! proved nothing; and once it has, until that has failed, the other one must wait.
+//! A client proves itself only to a host that has done so, and is accepted only then. So the side
+//! whose own connection goes first can still let the other one through while the peer has proved
+//! nothing on its own; afterwards, and until its own has failed, the other one must wait.
 
 use crate::ids::{ConnectionId, PeerId};
 use crate::status::Status;
@@ -16,7 +16,6 @@ pub(crate) type Precedence = (PeerId, ConnectionId);
 
 /// What one side knows of a connection that was made over a relay.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(test, derive(PartialEq, Eq, Hash))]
 pub(crate) struct Contender {
     /// The address that stands for the peer.
     pub(crate) relay: SocketAddr,
@@ -26,7 +25,7 @@ pub(crate) struct Contender {
     /// Who the peer has proved to be.
     pub(crate) peer: Option<PeerId>,
     pub(crate) began: Instant,
-    /// For so long the other side's waits for it, while it has proved nothing.
+    /// So long the peer's waits for ours, on which the peer has proved nothing.
     pub(crate) hopes_until: Instant,
     /// When its host accepted it, as this side heard.
     pub(crate) agreed: Option<Instant>,
@@ -63,9 +62,9 @@ pub(crate) enum Step {
 enum Standing {
     /// It has nothing to do with it, or gives way when that is accepted.
     Behind,
-    /// It goes first if it comes about, and has proved nothing so far.
+    /// It goes first if it comes about. The peer has proved nothing so far.
     Hopeful,
-    /// The same, and the peer may accept it at any moment.
+    /// It goes first, and the peer, which has proved itself, may accept it at any moment.
     Proven,
     /// The peer has accepted it.
     Accepted,
