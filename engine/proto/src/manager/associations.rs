@@ -7,13 +7,13 @@ use super::notice::{
     AssociationEnd, AssociationEvent, AssociationId, DeliveryError, ManagerSink, Notice,
     RequestError, RequestId,
 };
+use super::slots::Slots;
 use super::state::{AssociationState as State, AssociationTrigger as Trigger};
 use crate::config::{ChannelKind, ChannelOptions};
 use crate::connection::SecInfo;
 use crate::error::{ApiError, CloseReason};
 use crate::event::{ChannelEnd, ChannelRequest};
 use crate::ids::{ChannelKey, ConnHandle, PeerId};
-use crate::limits::MAX_MANAGED;
 use crate::payload::Payload;
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -152,12 +152,6 @@ impl Association {
     }
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    association: Option<Association>,
-}
-
 /// A channel that a peer asked for and that a listening association may take.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -180,8 +174,7 @@ pub(super) struct Cut {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Associations {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Association>,
     by_channel: BTreeMap<(ConnHandle, ChannelKey), AssociationId>,
     /// Channels of associations that are over, until their ends are told.
     ended: BTreeSet<(ConnHandle, ChannelKey)>,
@@ -215,23 +208,10 @@ impl Associations {
         listens: Listens,
     ) -> Result<AssociationId, ApiError> {
         config.validate()?;
-        if self.slots.len() - self.free.len() >= MAX_MANAGED {
-            let limit = MAX_MANAGED as u64;
-            return Err(ApiError::LimitReached { what: "associations", limit });
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1).max(1);
-        let id = AssociationId { slot, generation: entry.generation };
-        if let Some(key) = key {
-            self.by_key.entry((key, config.name.as_str().into())).or_default().push(id);
-        }
+        let by_key = key.map(|key| (key, config.name.as_str().into()));
         let no_connection = listens.at_all().then(|| now + config.no_connection);
-        entry.association = Some(Association {
-            id,
+        let make = |(slot, generation)| Association {
+            id: AssociationId { slot, generation },
             config,
             state: State::AwaitingConnection,
             key,
@@ -248,7 +228,12 @@ impl Associations {
             finished: false,
             closing: None,
             timer: None,
-        });
+        };
+        let (slot, generation) = self.slots.insert("associations", make)?;
+        let id = AssociationId { slot, generation };
+        if let Some(name) = by_key {
+            self.by_key.entry(name).or_default().push(id);
+        }
         if listens.here() {
             self.listening.push(id);
         }
@@ -257,13 +242,11 @@ impl Associations {
     }
 
     pub(super) fn get(&mut self, id: AssociationId) -> Option<&mut Association> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        slot.association.as_mut().filter(|_| slot.generation == id.generation)
+        self.slots.get((id.slot, id.generation))
     }
 
     pub(super) fn peek(&self, id: AssociationId) -> Option<&Association> {
-        let slot = self.slots.get(id.slot as usize)?;
-        slot.association.as_ref().filter(|_| slot.generation == id.generation)
+        self.slots.peek((id.slot, id.generation))
     }
 
     /// Those of this key and name, the newest first.
@@ -529,12 +512,7 @@ impl Associations {
 
     /// Takes it out of everything.
     pub(super) fn remove(&mut self, id: AssociationId) {
-        let Some(slot) = self.slots.get_mut(id.slot as usize) else { return };
-        let Some(association) = slot.association.take_if(|_| slot.generation == id.generation)
-        else {
-            return;
-        };
-        self.free.push(id.slot);
+        let Some(association) = self.slots.take((id.slot, id.generation)) else { return };
         self.listening.retain(|l| *l != id);
         if let Some(at) = association.timer {
             self.timers.remove(&(at, id));
@@ -561,9 +539,8 @@ impl Associations {
 
     /// Those that wait for a peer have waited long enough.
     pub(super) fn await_no_more(&mut self, now: Instant) {
-        let all = self.slots.iter_mut().filter_map(|slot| slot.association.as_mut());
         let mut waiting = Vec::new();
-        for association in all.filter(|a| a.no_connection.is_some()) {
+        for association in self.slots.iter_mut().filter(|a| a.no_connection.is_some()) {
             association.no_connection = Some(now);
             waiting.push(association.id);
         }

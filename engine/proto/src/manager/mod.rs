@@ -37,6 +37,7 @@
 //! | `config` | settings |
 //! | `key` | what makes two connects the same |
 //! | `book` | which connections there are |
+//! | `slots` | places of requests and associations |
 //! | `requests` | channels asked for by name |
 //! | `state`, `associations`, `sending` | associations |
 //! | `hold` | when a connection is not wanted any more |
@@ -53,6 +54,7 @@ mod notice;
 mod requests;
 mod security;
 mod sending;
+mod slots;
 mod state;
 mod watch;
 

@@ -5,13 +5,14 @@ use super::associations::all_of;
 use super::book::Record;
 use super::key::{Reuse, ReuseKey, Target};
 use super::notice::{AssociationId, ManagerSink, Notice, Opened, RequestError, RequestId};
+use super::slots::Slots;
 use crate::channel::ChannelPhase;
 use crate::config::ChannelOptions;
 use crate::endpoint::Endpoint;
 use crate::error::{ApiError, CloseReason};
 use crate::event::ChannelEnd;
 use crate::ids::{ChannelKey, ConnHandle};
-use crate::limits::{MAX_CHANNEL_NAME, MAX_MANAGED};
+use crate::limits::MAX_CHANNEL_NAME;
 use crate::status::Status;
 use crate::time::Instant;
 use std::collections::BTreeMap;
@@ -58,17 +59,10 @@ struct Asked {
     requests: Vec<RequestId>,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    request: Option<Request>,
-}
-
 /// All requests.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Request>,
     waiting: BTreeMap<ConnHandle, Vec<RequestId>>,
     asked: BTreeMap<(ConnHandle, ChannelKey), Asked>,
     /// Requests whose connection is gone: why, and whether a further attempt makes sense.
@@ -77,30 +71,16 @@ pub(super) struct Requests {
 
 impl Requests {
     fn insert(&mut self, request: Request) -> Result<RequestId, ApiError> {
-        if self.slots.len() - self.free.len() >= MAX_MANAGED {
-            let limit = MAX_MANAGED as u64;
-            return Err(ApiError::LimitReached { what: "channel requests", limit });
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1).max(1);
-        entry.request = Some(request);
-        Ok(RequestId { slot, generation: entry.generation })
+        let (slot, generation) = self.slots.insert("channel requests", |_| request)?;
+        Ok(RequestId { slot, generation })
     }
 
     fn get(&mut self, id: RequestId) -> Option<&mut Request> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        slot.request.as_mut().filter(|_| slot.generation == id.generation)
+        self.slots.get((id.slot, id.generation))
     }
 
     fn take(&mut self, id: RequestId) -> Option<Request> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        let request = slot.request.take_if(|_| slot.generation == id.generation)?;
-        self.free.push(id.slot);
-        Some(request)
+        self.slots.take((id.slot, id.generation))
     }
 
     /// Takes a request out of the list that it is in.
