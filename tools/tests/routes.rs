@@ -195,15 +195,20 @@ fn the_direct_path_is_over_ipv6_where_only_that_works() {
     talk(&mut people, "alone");
 }
 
-fn become_direct_when_a_nat_is_replaced(setting: &Setting) {
-    let mut people = setting.people();
-    for person in &people {
+/// They get a connection that is relayed, and no other while they talk.
+fn talk_relayed(people: &mut [Person; 2]) {
+    for person in people.iter() {
         person.waits_for_event("route", "route", "relayed");
     }
-    talk(&mut people, "relayed");
-    for person in &people {
+    talk(people, "relayed");
+    for person in people.iter() {
         assert!(!person.events("route").iter().any(|event| event["route"] == "direct"));
     }
+}
+
+fn become_direct_when_a_nat_is_replaced(setting: &Setting) {
+    let mut people = setting.people();
+    talk_relayed(&mut people);
     setting.lab.replace(0, Nat::Open).unwrap();
     for person in &people {
         person.waits_for_event("route", "route", "direct");
@@ -216,13 +221,7 @@ fn become_direct_when_a_nat_is_replaced(setting: &Setting) {
 fn where_udp_is_dropped_it_is_relayed_over_tls() {
     let Some(setting) = Setting::new([Nat::NoUdp, Nat::Cone]) else { return };
     let mut people = setting.people();
-    for person in &people {
-        person.waits_for_event("route", "route", "relayed");
-    }
-    talk(&mut people, "relayed");
-    for person in &people {
-        assert!(!person.events("route").iter().any(|event| event["route"] == "direct"));
-    }
+    talk_relayed(&mut people);
     people[0].types("/quit");
     assert_eq!(people[0].exit(), 0);
 }

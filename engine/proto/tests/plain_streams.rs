@@ -667,14 +667,19 @@ fn a_decline_lets_the_link_go_on() {
     assert_eq!(raw.unread(), 0);
 }
 
-#[test]
-fn an_application_that_does_not_take_its_bytes_stops_the_link() {
-    let limit = 200_000;
-    let mut raw = up(&Setup::default().with(|c| {
+/// Where the application says which bytes it has taken, and so many may wait for that.
+fn taking_by_hand(limit: u64) -> Setup {
+    Setup::default().with(|c| {
         c.manual_credit = true;
         c.channel_window = 1_000;
         c.channel_window_max = limit;
-    }));
+    })
+}
+
+#[test]
+fn an_application_that_does_not_take_its_bytes_stops_the_link() {
+    let limit = 200_000;
+    let mut raw = up(&taking_by_hand(limit));
     raw.chunk = 10_000;
     raw.queue(&frame(0, &request("a", 1, false)));
     for i in 0..40u8 {
@@ -700,11 +705,7 @@ fn an_application_that_does_not_take_its_bytes_stops_the_link() {
 #[test]
 fn bytes_of_channels_that_ended_still_count_until_they_are_taken() {
     let limit = 200_000;
-    let mut raw = up(&Setup::default().with(|c| {
-        c.manual_credit = true;
-        c.channel_window = 1_000;
-        c.channel_window_max = limit;
-    }));
+    let mut raw = up(&taking_by_hand(limit));
     raw.chunk = 10_000;
     for _ in 0..100 {
         raw.queue(&frame(0, &request("a", 1, false)));
@@ -1024,12 +1025,7 @@ fn random_plaintext_never_panics_and_holds_little() {
                 }
             }
             raw.finish(rng.chance(5_000));
-            raw.run(secs(20));
-            raw.app(|ep, now, conn| {
-                let _ = ep.close(now, conn, 1_000, "", None);
-            });
-            raw.run(secs(20));
-            assert_eq!(raw.endpoint.connections().count(), 0, "seed {seed}");
+            raw.leaves_nothing(seed);
         },
     );
 }

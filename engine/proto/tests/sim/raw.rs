@@ -531,6 +531,17 @@ impl Raw {
         true
     }
 
+    /// Whatever has happened to it, a connection that is closed is gone in the end.
+    pub fn leaves_nothing(&mut self, seed: u64) {
+        let long = Duration::from_secs(20);
+        self.run(long);
+        self.app(|ep, now, conn| {
+            let _ = ep.close(now, conn, 1_000, "", None);
+        });
+        self.run(long);
+        assert_eq!(self.endpoint.connections().count(), 0, "seed {seed}");
+    }
+
     /// Lets time pass, timers included.
     pub fn run(&mut self, time: Duration) {
         let until = self.now + time;
