@@ -52,7 +52,9 @@ pub use error::{EngineError, Full};
 pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
 pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
-pub use queue::{Event, Message, PollGroup, QueuedEngine, Received, SendSecurity};
+pub use queue::{
+    Callbacks, Event, Message, PollGroup, QueuedEngine, Received, SendSecurity, WeakEngine,
+};
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};
 pub use shard::drive::AnyDriver;

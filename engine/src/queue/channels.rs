@@ -89,7 +89,7 @@ impl QueuedEngine {
     pub fn finish(&self, channel: Channel) -> Result<(), ApiError> {
         let (link, _) = self.channel(channel)?;
         let ChannelKey { slot: cell, life } = channel.key();
-        link.push(Command::Finish { cell, life })
+        Self::command(link, Command::Finish { cell, life })
     }
 
     /// Cancels what we are sending.
@@ -120,7 +120,7 @@ impl QueuedEngine {
     pub fn flush(&self, channel: Channel) -> Result<(), ApiError> {
         let (link, _) = self.channel(channel)?;
         let ChannelKey { slot: cell, life } = channel.key();
-        link.push(Command::Flush { cell, life })
+        Self::command(link, Command::Flush { cell, life })
     }
 
     /// Keeps a number of the application with a channel.

@@ -1,5 +1,6 @@
 //! Listening, connecting, and what can be done with a connection.
 
+use super::callbacks::is_inside;
 use super::group::PollGroup;
 use super::{QueuedEngine, Runner, lock, with_manual_credit};
 use crate::config::{ConnectConfig, IpNet, ListenConfig, Reuse};
@@ -26,6 +27,10 @@ impl QueuedEngine {
             with_manual_credit(connection);
         }
         match &self.inner.runner {
+            // The shard that calls would wait for itself.
+            Runner::Threads(_) if is_inside() => {
+                listen_all(&self.inner.shared, &config).map(|(listener, _)| listener)
+            }
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
@@ -45,6 +50,9 @@ impl QueuedEngine {
     /// address is free when the last of them is gone.
     pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
         match &self.inner.runner {
+            Runner::Threads(_) if is_inside() => {
+                let _ = unlisten_all(&self.inner.shared, id, close_connections);
+            }
             Runner::Threads(engine) => engine.unlisten(id, close_connections),
             Runner::Local(local) => {
                 let _ = unlisten_all(&self.inner.shared, id, close_connections);

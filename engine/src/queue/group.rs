@@ -3,6 +3,7 @@
 //! A shard writes what a turn brought into one batch and hands that over with one queue operation;
 //! the application takes it apart. Neither side takes a lock unless the application sleeps.
 
+use super::callbacks::Callbacks;
 use super::event::{Event, Message, Received};
 use super::link::ShardLink;
 use super::lock;
@@ -135,6 +136,8 @@ struct Inner {
     lists: ArrayQueue<Lists>,
     /// Nobody polls while a receiver sleeps: it must not.
     threadless: bool,
+    /// What is called instead of collecting batches.
+    callbacks: Option<Arc<dyn Callbacks>>,
 }
 
 /// Messages and events of some connections of a queued engine, to be received by any thread. If
@@ -151,6 +154,7 @@ impl PollGroup {
         limit: usize,
         links: Weak<Vec<Arc<ShardLink>>>,
         threadless: bool,
+        callbacks: Option<Arc<dyn Callbacks>>,
     ) -> Self {
         let inner = Inner {
             batches: ArrayQueue::new(BATCHES),
@@ -167,6 +171,7 @@ impl PollGroup {
             links,
             lists: ArrayQueue::new(POOLED),
             threadless,
+            callbacks,
         };
         Self { inner: Arc::new(inner), index }
     }
@@ -195,6 +200,11 @@ impl PollGroup {
                 return taken;
             }
         }
+    }
+
+    /// Whether its connections call callbacks, and nothing is ever received from it.
+    pub fn has_callbacks(&self) -> bool {
+        self.inner.callbacks.is_some()
     }
 
     /// Unreliable messages that were dropped because the group was not emptied in time.
@@ -348,11 +358,22 @@ pub(super) struct Writer {
     kept_back: VecDeque<Batch>,
     /// Bytes in `kept_back`.
     kept_bytes: usize,
+    /// A group with callbacks has these instead of batches.
+    told: Option<Told>,
+}
+
+/// What a group with callbacks has on one shard.
+struct Told {
+    /// Away while they run: sharing them would cost writes to a counter that all shards have.
+    callbacks: Option<Arc<dyn Callbacks>>,
+    events: VecDeque<Event>,
 }
 
 impl Writer {
-    pub(super) const fn new(group: PollGroup, link: Arc<ShardLink>) -> Self {
+    pub(super) fn new(group: PollGroup, link: Arc<ShardLink>) -> Self {
+        let callbacks = group.inner.callbacks.clone();
         Self {
+            told: callbacks.map(|c| Told { callbacks: Some(c), events: VecDeque::new() }),
             group,
             link,
             lists: Lists { items: VecDeque::new(), kept: VecDeque::new() },
@@ -363,7 +384,54 @@ impl Writer {
         }
     }
 
+    /// Index of the group.
+    pub(super) const fn index(&self) -> usize {
+        self.group.index as usize
+    }
+
+    #[inline]
+    pub(super) const fn has_callbacks(&self) -> bool {
+        self.told.is_some()
+    }
+
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.events.is_empty())
+    }
+
+    pub(super) fn event_count(&self) -> usize {
+        self.told.as_ref().map_or(0, |told| told.events.len())
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        self.told.as_mut()?.events.pop_front()
+    }
+
+    /// The callbacks, until they are returned.
+    #[inline]
+    pub(super) fn lend_callbacks(&mut self) -> Option<Arc<dyn Callbacks>> {
+        self.told.as_mut()?.callbacks.take()
+    }
+
+    #[inline]
+    pub(super) fn return_callbacks(&mut self, callbacks: Arc<dyn Callbacks>) {
+        if let Some(told) = &mut self.told {
+            told.callbacks = Some(callbacks);
+        }
+    }
+
+    /// The shard has ended: tells what is left, without a shard to call back into.
+    pub(super) fn tell_the_rest(&mut self) {
+        let Some(callbacks) = self.lend_callbacks() else { return };
+        while let Some(event) = self.next_event() {
+            callbacks.on_event(event);
+        }
+    }
+
     pub(super) fn event(&mut self, event: Event) {
+        if let Some(told) = &mut self.told {
+            return told.events.push_back(event);
+        }
         self.push(match event {
             Event::Writable { channel } => Item::Writable { channel },
             Event::Receipt { channel, token } => Item::Receipt { channel, token },

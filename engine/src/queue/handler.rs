@@ -4,6 +4,7 @@
 //! The application's names of connections and channels are cells of the [`ShardLink`]; this is
 //! where they are matched with the endpoint's.
 
+use super::callbacks::Given;
 use super::cells::kind_flags;
 use super::command::Command;
 use super::event::Event;
@@ -51,6 +52,10 @@ pub(super) struct ChannelSide {
     conn: u32,
     pub real: Option<Channel>,
     pub waiting: Waiting,
+    /// Bytes that callbacks were given and the connection does not know of.
+    pub taken: u64,
+    /// Bytes from which on it has to be told.
+    pub step: u64,
 }
 
 /// See the module.
@@ -73,6 +78,8 @@ pub struct QueueHandler {
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
+    /// What a callback is being given.
+    pub(super) given: Option<Given>,
 }
 
 impl std::fmt::Debug for QueueHandler {
@@ -109,6 +116,7 @@ impl QueueHandler {
             spare: Spare::default(),
             last: None,
             done: (NONE, 0),
+            given: None,
         }
     }
 
@@ -285,7 +293,7 @@ impl QueueHandler {
         real: Channel,
     ) {
         *at(&mut self.channels, cell) =
-            ChannelSide { life, conn, real: Some(real), waiting: Waiting::default() };
+            ChannelSide { life, conn, real: Some(real), ..ChannelSide::default() };
         if let Some(side) = self.conns.get_mut(conn as usize) {
             let slot = real.key().slot as usize;
             if side.by_slot.len() <= slot {
@@ -358,7 +366,7 @@ impl QueueHandler {
         if let Some(shared) = self.link.channels.get(cell)
             && let Some(real) = side.real
         {
-            let bytes = shared.released.swap(0, Ordering::SeqCst);
+            let bytes = shared.released.swap(0, Ordering::SeqCst) + side.taken;
             let _ = cx.consume_ended(real.conn(), bytes);
         }
     }
@@ -470,6 +478,9 @@ impl Handler for QueueHandler {
 
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
         let Some(name) = self.channel_name(channel) else { return };
+        if self.call_with_data(cx, name, ChannelKind::Bytes, bytes) {
+            return;
+        }
         let kept = self.keep(cx, name, bytes);
         let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
@@ -486,6 +497,9 @@ impl Handler for QueueHandler {
         message: &[u8],
     ) {
         let Some(name) = self.channel_name(channel) else { return };
+        if self.call_with_data(cx, name, kind, message) {
+            return;
+        }
         let kept = self.keep(cx, name, message);
         let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
@@ -590,6 +604,7 @@ impl Handler for QueueHandler {
     fn on_batch_end(&mut self, cx: &mut Context<'_>) {
         self.settle();
         self.service(cx);
+        self.tell_all_events(cx);
         for writer in &mut self.writers {
             writer.hand_over();
         }
@@ -613,6 +628,7 @@ impl Drop for QueueHandler {
                 writer.event(Event::ShardFailed { shard, message: message.to_owned() });
             }
             writer.hand_over();
+            writer.tell_the_rest();
         }
     }
 }

@@ -43,6 +43,7 @@
 //! | `managed` | shared connections and channel requests, both halves |
 //! | `associations`, `listening` | associations, both halves |
 //! | `directory` | associations that a call or a shard looks for |
+//! | `callbacks` | groups that are told on their shards' threads |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
@@ -51,6 +52,7 @@
 //! | `local` | the engine without threads |
 
 mod associations;
+mod callbacks;
 mod cells;
 mod channels;
 mod command;
@@ -69,6 +71,7 @@ mod sending;
 mod waiting;
 
 pub use associations::SendSecurity;
+pub use callbacks::Callbacks;
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
@@ -77,11 +80,12 @@ use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
 use crate::error::EngineError;
 use crate::handle::{Channel, Conn};
-use crate::handler::Context;
+use crate::handler::{Context, Handler as _};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::stats::EngineStats;
 use associations::Associations;
+use callbacks::{inside, is_inside};
 use cells::{ChannelCell, ConnCell};
 use command::Command;
 use crossbeam::channel::bounded;
@@ -93,7 +97,7 @@ use managed::Managed;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::manager::ReuseKey;
@@ -142,6 +146,26 @@ pub struct QueuedEngine {
     inner: Arc<Inner>,
 }
 
+/// A [`QueuedEngine`] that does not keep it alive: for what the engine itself holds, such as
+/// [`Callbacks`].
+#[derive(Clone, Default)]
+pub struct WeakEngine {
+    inner: Weak<Inner>,
+}
+
+impl WeakEngine {
+    /// The engine, unless it has ended.
+    pub fn upgrade(&self) -> Option<QueuedEngine> {
+        self.inner.upgrade().map(|inner| QueuedEngine { inner })
+    }
+}
+
+impl fmt::Debug for WeakEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakEngine")
+    }
+}
+
 impl fmt::Debug for QueuedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuedEngine")
@@ -162,7 +186,18 @@ impl QueuedEngine {
     /// # Errors
     /// Unusable settings, no driver, no thread.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::build(config, false)
+        Self::build(config, false, None)
+    }
+
+    /// The same, whose own group calls `callbacks` on the shards' threads.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        config: EngineConfig,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Result<Self, EngineError> {
+        Self::build(config, false, Some(callbacks))
     }
 
     /// An engine without threads and with one shard: nothing happens but in
@@ -172,10 +207,27 @@ impl QueuedEngine {
     /// Unusable settings.
     pub fn local(mut config: EngineConfig) -> Result<Self, EngineError> {
         config.shards = 1;
-        Self::build(config, true)
+        Self::build(config, true, None)
     }
 
-    fn build(mut config: EngineConfig, threadless: bool) -> Result<Self, EngineError> {
+    /// The same, whose own group calls `callbacks` in [`poll`](Self::poll), and in calls that wait
+    /// for an answer.
+    ///
+    /// # Errors
+    /// Unusable settings.
+    pub fn local_with(
+        mut config: EngineConfig,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Result<Self, EngineError> {
+        config.shards = 1;
+        Self::build(config, true, Some(callbacks))
+    }
+
+    fn build(
+        mut config: EngineConfig,
+        threadless: bool,
+        callbacks: Option<Arc<dyn Callbacks>>,
+    ) -> Result<Self, EngineError> {
         with_manual_credit(&mut config.connection);
         let shared = Shared::new(config)?;
         let config = &shared.config;
@@ -188,7 +240,8 @@ impl QueuedEngine {
             .map(|(i, (m, p))| Arc::new(ShardLink::new(i as u8, m.clone(), p.clone(), config)))
             .collect();
         let links = Arc::new(links);
-        let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
+        let weak = Arc::downgrade(&links);
+        let group = PollGroup::new(0, config.queue_group_bytes, weak, threadless, callbacks);
         let groups = Arc::new(Groups::new(group.clone()));
         let reusable = Arc::<Reusable>::default();
         let directory = Arc::<Directory>::default();
@@ -217,6 +270,11 @@ impl QueuedEngine {
             runner,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same engine, not kept alive.
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Whether the application drives it with [`poll`](Self::poll).
@@ -300,7 +358,17 @@ impl QueuedEngine {
         link: &ShardLink,
         call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
     ) -> Result<(), ApiError> {
-        link.push(Command::Call(Box::new(call)))
+        let mut call = Some(call);
+        inside(link, |h, cx| call.take().map(|call| call(h, cx)));
+        // It was not called: we are not inside.
+        call.map_or(Ok(()), |call| link.push(Command::Call(Box::new(call))))
+    }
+
+    /// A command that takes effect at once inside a callback of its shard.
+    fn command(link: &ShardLink, command: Command) -> Result<(), ApiError> {
+        let mut command = Some(command);
+        inside(link, |h, cx| command.take().map(|command| h.on_command(cx, command)));
+        command.map_or(Ok(()), |command| link.push(command))
     }
 
     /// A call on a channel that takes effect on its shard.
@@ -325,8 +393,15 @@ impl QueuedEngine {
         question: impl FnOnce(&mut QueueHandler, &mut Context<'_>, Conn) -> R + Send + 'static,
     ) -> Result<R, ApiError> {
         let (link, _) = self.conn(conn)?;
-        let ask = move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
+        let mut ask = Some(move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
             handler.real_conn(conn).map(|real| question(handler, cx, real))
+        });
+        if let Some(Some(answer)) = inside(link, |h, cx| ask.take().map(|ask| ask(h, cx))) {
+            return answer;
+        }
+        let Some(ask) = ask.filter(|_| !is_inside()) else {
+            // It may be asking us at this moment, and neither would answer.
+            return Err(ApiError::WouldBlock("another shard, asked from inside a callback"));
         };
         match &self.inner.runner {
             Runner::Local(local) => {
@@ -367,10 +442,15 @@ impl QueuedEngine {
     /// # Errors
     /// Too many groups (1024).
     pub fn new_poll_group(&self) -> Result<PollGroup, ApiError> {
+        self.add_group(None)
+    }
+
+    fn add_group(&self, callbacks: Option<Arc<dyn Callbacks>>) -> Result<PollGroup, ApiError> {
         let shared = &self.inner.shared;
         self.inner.groups.add(|index| {
             let links = Arc::downgrade(&self.inner.links);
-            PollGroup::new(index, shared.config.queue_group_bytes, links, self.is_threadless())
+            let bytes = shared.config.queue_group_bytes;
+            PollGroup::new(index, bytes, links, self.is_threadless(), callbacks)
         })
     }
 
@@ -387,9 +467,10 @@ impl QueuedEngine {
 
     // ---- the engine
 
-    /// Counters and histograms of every shard that answers.
+    /// Counters and histograms of every shard that answers; of none inside a callback.
     pub fn engine_stats(&self) -> EngineStats {
         match &self.inner.runner {
+            Runner::Threads(_) if is_inside() => EngineStats::default(),
             Runner::Threads(engine) => engine.stats(),
             Runner::Local(local) => {
                 let mut stats = EngineStats::default();
