@@ -561,7 +561,7 @@ mod tests {
             &EngineConfig::default(),
         ));
         let links = Arc::new(vec![link.clone()]);
-        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false);
+        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false, None);
         let writer = Writer::new(group.clone(), link.clone());
         (group, writer, link, links)
     }
