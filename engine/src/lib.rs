@@ -53,7 +53,8 @@ pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
 pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{
-    Callbacks, Event, Message, PollGroup, QueuedEngine, Received, SendSecurity, WeakEngine,
+    Callbacks, Event, Message, PairingSettings, PairingStatus, PollGroup, QueuedEngine, Received,
+    SendSecurity, WeakEngine,
 };
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};

@@ -11,11 +11,13 @@ use super::event::Event;
 use super::group::{Groups, Writer};
 use super::link::ShardLink;
 use super::managed::Managed;
+use super::pairings::Pairings;
 use super::waiting::{Spare, Waiting};
 use crate::handle::{Association, Channel, Conn, OpenRequest};
-use crate::handler::{Context, Discontent, Handler, Opened};
+use crate::handler::{Context, Discontent, Handler, Opened, StunPacket};
 use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
@@ -74,6 +76,7 @@ pub struct QueueHandler {
     pub(super) spare: Spare,
     /// Channel requests and associations.
     pub(super) managed: Managed,
+    pub(super) pairings: Pairings,
     /// The channel that the last message came on, and its cell.
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
@@ -115,6 +118,7 @@ impl QueueHandler {
             credits: Pool::new(CREDITS),
             spare: Spare::default(),
             last: None,
+            pairings: Pairings::default(),
             done: (NONE, 0),
             given: None,
         }
@@ -396,6 +400,9 @@ impl Handler for QueueHandler {
     type Command = Command;
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        if self.pairing_incoming(cx, conn, incoming) {
+            return;
+        }
         let Some((cell, life)) = self.link.conns.take() else {
             let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
             return;
@@ -417,25 +424,28 @@ impl Handler for QueueHandler {
 
     fn on_status(
         &mut self,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         conn: Conn,
         old: Status,
         new: Status,
         reason: Option<&CloseReason>,
     ) {
-        let Some(cell) = self.conn_cell(conn) else { return };
-        if let Some(shared) = self.link.conns.get(cell) {
-            shared.set_status(new);
+        if let Some(cell) = self.conn_cell(conn) {
+            if let Some(shared) = self.link.conns.get(cell) {
+                shared.set_status(new);
+            }
+            if let Some(conn) = self.conn_name(cell) {
+                self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
+            }
         }
-        if let Some(conn) = self.conn_name(cell) {
-            self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
-        }
+        self.pairing_status(cx, conn, new, reason);
     }
 
     fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
         if let Some(cell) = self.conn_cell(conn) {
             self.end_conn(cx, cell, report);
         }
+        self.pairing_dead(cx, conn);
     }
 
     fn on_channel_request(
@@ -466,12 +476,15 @@ impl Handler for QueueHandler {
         self.emit(conn_cell, event);
     }
 
-    fn on_channel_ready(&mut self, _cx: &mut Context<'_>, channel: Channel) {
+    fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::ChannelReady { channel });
+        self.pairing_ready(cx, channel);
     }
 
     fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
-        let Some(name) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else {
+            return self.pairing_closed(cx, channel, end);
+        };
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
         self.end_channel(cx, name.key().slot);
     }
@@ -496,7 +509,9 @@ impl Handler for QueueHandler {
         kind: ChannelKind,
         message: &[u8],
     ) {
-        let Some(name) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else {
+            return self.pairing_message(cx, channel, message);
+        };
         if self.call_with_data(cx, name, kind, message) {
             return;
         }
@@ -511,6 +526,7 @@ impl Handler for QueueHandler {
     fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::Eof { channel });
         self.return_credit_now(cx, channel);
+        self.pairing_eof(cx, channel);
     }
 
     fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {
@@ -529,7 +545,31 @@ impl Handler for QueueHandler {
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
         if let Some(name) = self.channel_name(channel) {
             self.send_waiting(cx, name.key().slot, false);
+        } else {
+            self.pairing_writable(cx, channel);
         }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        self.pairing_timer(cx, token);
+    }
+
+    fn on_path(&mut self, cx: &mut Context<'_>, conn: Conn, remote: SocketAddr, relayed: bool) {
+        self.pairing_path(cx, conn, remote, relayed);
+    }
+
+    fn on_path_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        socket: u16,
+        remote: SocketAddr,
+    ) {
+        self.pairing_path_failed(cx, conn, (socket, remote));
+    }
+
+    fn on_stun(&mut self, cx: &mut Context<'_>, packet: StunPacket) {
+        self.pairing_stun(cx, &packet);
     }
 
     fn on_receipt(&mut self, _cx: &mut Context<'_>, channel: Channel, token: u64) {

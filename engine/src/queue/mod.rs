@@ -47,6 +47,7 @@
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
+//! | `pairings` | pairings over an event source, both halves |
 //! | `handler`, `outgoing`, `waiting` | the shard's half |
 //! | `group` | poll groups: what comes from the shards |
 //! | `local` | the engine without threads |
@@ -67,6 +68,7 @@ mod local;
 mod managed;
 mod memory;
 mod outgoing;
+mod pairings;
 mod sending;
 mod waiting;
 
@@ -75,6 +77,7 @@ pub use callbacks::Callbacks;
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
+pub use pairings::{PairingSettings, PairingStatus};
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
@@ -393,11 +396,20 @@ impl QueuedEngine {
         question: impl FnOnce(&mut QueueHandler, &mut Context<'_>, Conn) -> R + Send + 'static,
     ) -> Result<R, ApiError> {
         let (link, _) = self.conn(conn)?;
-        let mut ask = Some(move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
+        self.ask_shard(link, move |handler, cx| {
             handler.real_conn(conn).map(|real| question(handler, cx, real))
-        });
+        })?
+    }
+
+    /// Asks a shard and waits for the answer.
+    fn ask_shard<R: Send + 'static>(
+        &self,
+        link: &ShardLink,
+        question: impl FnOnce(&mut QueueHandler, &mut Context<'_>) -> R + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let mut ask = Some(question);
         if let Some(Some(answer)) = inside(link, |h, cx| ask.take().map(|ask| ask(h, cx))) {
-            return answer;
+            return Ok(answer);
         }
         let Some(ask) = ask.filter(|_| !is_inside()) else {
             // It may be asking us at this moment, and neither would answer.
@@ -411,7 +423,7 @@ impl QueuedEngine {
                     Ok(shard.with_context(|cx, handler| ask(handler, cx)))
                 });
                 match answer {
-                    Ok(answer) => answer.ok_or(ApiError::NoConnection("the shard has failed"))?,
+                    Ok(answer) => answer.ok_or(ApiError::NoConnection("the shard has failed")),
                     Err(EngineError::WrongThread) => {
                         Err(ApiError::NoConnection("only the polling thread may ask"))
                     }
@@ -425,7 +437,7 @@ impl QueuedEngine {
                 })?;
                 answer
                     .recv_timeout(ANSWER_WAIT)
-                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))?
+                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))
             }
         }
     }
@@ -487,6 +499,7 @@ impl QueuedEngine {
     /// # Errors
     /// [`EngineError::WrongThread`].
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
+        self.leave_partners();
         let report = match &self.inner.runner {
             Runner::Threads(engine) => engine.shutdown(linger),
             Runner::Local(local) => {
