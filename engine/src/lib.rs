@@ -62,6 +62,7 @@ pub use shard::drive::AnyDriver;
 pub use shard::local::{LocalHandle, LocalShard};
 
 pub use buf::{SendBuf, SendPool};
+pub use trunkline_proto::channel::{ChannelInfo, ChannelPhase};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};
 pub use trunkline_proto::connection::{AuthMethod, Party, SecInfo, SecInfoError};
 pub use trunkline_proto::crypto::credential::{

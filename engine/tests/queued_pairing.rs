@@ -76,7 +76,9 @@ fn until(what: &str, all: &mut [&mut Client], mut done: impl FnMut(&mut [&mut Cl
     let start = Instant::now();
     while !done(all) {
         assert!(start.elapsed() < Duration::from_secs(20), "{what} did not happen");
-        all.iter_mut().for_each(|client| client.look());
+        for client in all.iter_mut() {
+            client.look();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::engine::{Listener, listen_all, unlisten_all};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::handler::Context;
+use crate::io::FaultConfig;
 use crate::security::{Chosen, choose};
 use crate::shard::control::Control;
 use std::sync::atomic::Ordering;
@@ -68,6 +69,21 @@ impl QueuedEngine {
         for link in self.inner.links.iter() {
             let _ = link.port.control(Control::Deny(nets.to_vec()));
         }
+    }
+
+    /// Changes the faults that the engine adds to what it sends and receives.
+    ///
+    /// # Errors
+    /// An engine that was made without [`EngineConfig::fault`](crate::EngineConfig::fault).
+    pub fn set_faults(&self, config: &FaultConfig) -> Result<(), ApiError> {
+        if self.inner.shared.config.fault.is_none() {
+            let why = "must be given when the engine is made: the driver has nothing to change";
+            return Err(ApiError::InvalidArgument { field: "fault", why });
+        }
+        for link in self.inner.links.iter() {
+            let _ = link.port.control(Control::Faults(Box::new(config.clone())));
+        }
+        Ok(())
     }
 
     /// The local network has changed: connections are checked at once, and clients move theirs.

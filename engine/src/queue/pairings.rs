@@ -515,8 +515,8 @@ impl QueuedEngine {
     /// Has every shard say goodbye to its partners.
     pub(super) fn leave_partners(&self) {
         for link in self.inner.links.iter() {
-            if inside(link, |h, cx| h.end_pairings(cx)).is_none() {
-                let _ = Self::call(link, |h, cx| h.end_pairings(cx));
+            if inside(link, QueueHandler::end_pairings).is_none() {
+                let _ = Self::call(link, QueueHandler::end_pairings);
             }
         }
     }
