@@ -141,12 +141,11 @@ impl QueuedEngine {
     /// As [`info`](Self::info).
     pub fn channel_info(&self, channel: Channel) -> Result<ChannelInfo<'static>, ApiError> {
         let key = channel.key();
-        let info = self.ask(channel.conn(), move |h, cx, _| {
+        self.ask(channel.conn(), move |h, cx, _| {
             let real = h.real_channel(key.slot, key.life)?;
             let info = cx.channel_info(real).map(ChannelInfo::into_owned);
             info.ok_or(ApiError::InvalidHandle)
-        })?;
-        info
+        })?
     }
 
     /// Keeps a number of the application with a channel.
