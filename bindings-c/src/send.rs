@@ -89,7 +89,7 @@ pub unsafe extern "C" fn trunk_send_many(
         let mut list = Vec::with_capacity(messages.len());
         let mut bad = None;
         for message in messages {
-            let named = live.masks.channel_of(&live.queued, message.channel);
+            let named = live.names.masks.channel_of(&live.queued, message.channel);
             // SAFETY: that many bytes by contract.
             let data = unsafe { abi::bytes(message.data, message.size, "data") };
             match named.and_then(|channel| Ok((channel, data?))) {

@@ -45,6 +45,8 @@ impl Borrowing for Contexts {
 
 thread_local! {
     static INSIDE: Lending<QueueHandler, Contexts> = const { Lending::new() };
+    /// A callback runs that has nothing lent: its shard has ended.
+    static TELLING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// The bytes that a callback is being given.
@@ -74,6 +76,13 @@ pub(super) fn inside<R>(
             })
             .flatten()
     })
+}
+
+/// Tells the callbacks of a shard that has ended.
+pub(super) fn tell_without_shard(callbacks: &dyn Callbacks, event: Event) {
+    TELLING.with(|telling| telling.set(true));
+    callbacks.on_event(event);
+    TELLING.with(|telling| telling.set(false));
 }
 
 /// Whether the calling thread is inside a callback.
@@ -180,6 +189,11 @@ impl QueueHandler {
 }
 
 impl QueuedEngine {
+    /// Whether the calling thread is inside a callback of an engine.
+    pub fn is_inside_callback() -> bool {
+        is_inside() || TELLING.with(std::cell::Cell::get)
+    }
+
     /// Inside [`Callbacks::on_data`]: keeps bytes that it was given, or a part of them, beyond the
     /// call: where they lie if that is worth it, otherwise as a copy. They count against what the
     /// peer may send until the last clone is dropped. Anywhere else: a copy.

@@ -3,7 +3,7 @@
 //! A shard writes what a turn brought into one batch and hands that over with one queue operation;
 //! the application takes it apart. Neither side takes a lock unless the application sleeps.
 
-use super::callbacks::Callbacks;
+use super::callbacks::{Callbacks, tell_without_shard};
 use super::event::{Event, Message, Received};
 use super::link::ShardLink;
 use super::lock;
@@ -424,7 +424,7 @@ impl Writer {
     pub(super) fn tell_the_rest(&mut self) {
         let Some(callbacks) = self.lend_callbacks() else { return };
         while let Some(event) = self.next_event() {
-            callbacks.on_event(event);
+            tell_without_shard(&*callbacks, event);
         }
     }
 
