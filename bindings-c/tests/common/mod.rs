@@ -69,6 +69,11 @@ const NATIVE: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
 /// Compiles a C program of this crate with all warnings as errors.
 pub fn compile(source: &str, link: Link) -> PathBuf {
+    compile_with(source, link, &[])
+}
+
+/// The same with further arguments for the compiler.
+pub fn compile_with(source: &str, link: Link, more: &[String]) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -93,9 +98,23 @@ pub fn compile(source: &str, link: Link) -> PathBuf {
             command.arg(dir.join("libtrunkline.a")).args(NATIVE);
         }
     }
-    let output = command.output().expect("a C compiler: cc, or what $CC names");
+    let output = command.args(more).output().expect("a C compiler: cc, or what $CC names");
     assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
     exe
+}
+
+/// What a program prints that may not be there; `None`, and it says so, when it cannot be run or
+/// fails.
+pub fn asked(command: &mut Command, want: &str) -> Option<String> {
+    match command.output() {
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        _ => {
+            eprintln!("skipped: {want} is not here");
+            None
+        }
+    }
 }
 
 /// A program on its way; killed when dropped.
@@ -168,6 +187,20 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts a program that prints its address and fingerprint.
+pub fn serve(command: &mut Command) -> (Running, String, String) {
+    let mut running = Running::start(command);
+    let line = running.first_line();
+    let (address, fingerprint) = line.split_once(' ').expect("address and fingerprint");
+    (running, address.to_owned(), fingerprint.to_owned())
+}
+
+/// The text of a field of a JSON object.
+pub fn field<'a>(object: &'a str, name: &str) -> &'a str {
+    let start = object.find(&format!("\"{name}\":\"")).expect(name) + name.len() + 4;
+    object[start..].split('"').next().expect("a value")
 }
 
 /// Runs a program to its end.
