@@ -164,6 +164,7 @@ static inline show_totals run_clients(const place *there, int publishers, int su
     trunk_engine_config_init(&config);
     trunk_connection_config_init(&connection);
     connection.channel_window = connection.channel_window_max = WINDOW * (uint64_t)options->size;
+    connection.initial_timeout_ns = 30 * SECOND; /* all connect in one moment */
     config.connection = &connection;
     must(trunk_engine_new(&config, &engine), "engine");
     must(trunk_group_new(engine, &slow), "group");

@@ -100,12 +100,16 @@ static inline int play(const game_options *options, int in, int out) {
     static game_client clients[MAX_PLAYERS];
     game_totals total = {0};
     trunk_engine *engine;
+    trunk_connection_config connection;
     trunk_engine_config config;
     place there;
     if (read(in, &there, sizeof there) != sizeof there) {
         fail("player", "there is no server");
     }
+    trunk_connection_config_init(&connection);
+    connection.initial_timeout_ns = 30 * SECOND; /* all connect in one moment */
     trunk_engine_config_init(&config);
+    config.connection = &connection;
     config.threadless = 1;
     must(trunk_engine_new(&config, &engine), "engine");
     for (int i = 0; i < options->clients; i++) {

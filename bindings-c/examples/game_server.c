@@ -171,13 +171,13 @@ int main(int argc, char **argv) {
         fail("players", "do not start");
     }
     int64_t period = SECOND / options.hz, start = now_ns();
-    while (ready < options.clients && now_ns() - start < 20 * SECOND) {
+    while (ready < options.clients && now_ns() - start < 40 * SECOND) {
         drive_until(now_ns() + period);
     }
     total.ticks = options.seconds * options.hz;
     int64_t *late = calloc((size_t)total.ticks, sizeof *late), next = now_ns() + period;
     if (ready < options.clients || late == NULL) {
-        fail("players", "not all are there after 20 s");
+        fail("players", "not all are there after 40 s");
     }
     for (int64_t i = 0; i < total.ticks; i++) {
         drive_until(next);
