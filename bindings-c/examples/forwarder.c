@@ -1,7 +1,7 @@
 /*
- * Media forwarder: what one publisher sends goes to all subscribers, from the memory in which it was
- * received. Where that is not worth it (frames below 9 KiB, or no receive buffer to spare), the engine
- * copies a frame once for all of them.
+ * Media forwarder: what one publisher sends goes to all subscribers, from the memory in which it
+ * was received. Where that is not worth it (frames below 9 KiB, or no receive buffer to spare), the
+ * engine copies a frame once for all of them.
  *
  *     forwarder [OPTIONS]                                   all of it in this process
  *     forwarder host ADDRESS [OPTIONS]                      until interrupted
@@ -11,8 +11,8 @@
  *     --subscribers 100   --slow 1 (of them)   --seconds 5   --fps 60   --size 16384 (of a frame)
  *
  * Who is too slow misses frames and holds nobody up: when BACKLOG frames wait for a subscriber, its
- * sends give TRUNK_ERR_WOULD_BLOCK, and from there to TRUNK_ITEM_WRITABLE the forwarder skips it. The
- * channel is reliable, so nothing else is missing.
+ * sends give TRUNK_ERR_WOULD_BLOCK, and from there to TRUNK_ITEM_WRITABLE the forwarder skips it.
+ * The channel is reliable, so nothing else is missing.
  *
  * Build:  cc -std=c99 forwarder.c -ltrunkline -lpthread -o forwarder
  */

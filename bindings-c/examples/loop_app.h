@@ -95,9 +95,9 @@ static inline void app_take(app *me, const trunk_item *item) {
 }
 
 /* What the loop calls whenever the engine may have work: carries it out, takes what has happened,
- * and says after how many nanoseconds to come again at the latest (TRUNK_WAIT_FOREVER: only when the
- * descriptor is readable). What the application sends before this call leaves in it; what it sends
- * while it takes items makes the answer 0. */
+ * and says after how many nanoseconds to come again at the latest (TRUNK_WAIT_FOREVER: only when
+ * the descriptor is readable). What the application sends before this call leaves in it; what it
+ * sends while it takes items makes the answer 0. */
 static inline int64_t app_drive(app *me) {
     trunk_item items[64];
     size_t count;

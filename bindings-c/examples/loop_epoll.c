@@ -5,9 +5,9 @@
  *     loop_epoll host ADDRESS                    until interrupted
  *     loop_epoll client ADDRESS FINGERPRINT
  *
- * The engine gives the loop two things: a descriptor that is readable when it has work, and how long
- * it can wait even if that does not happen. A timerfd keeps that time to the nanosecond; the timeout
- * of epoll_wait has milliseconds, which is coarse for the pace at which packets leave.
+ * The engine gives the loop two things: a descriptor that is readable when it has work, and how
+ * long it can wait even if that does not happen. A timerfd keeps that time to the nanosecond; the
+ * timeout of epoll_wait has milliseconds, which is coarse for the pace at which packets leave.
  *
  * Build:  cc -std=c99 loop_epoll.c -ltrunkline -o loop_epoll
  */

@@ -41,7 +41,7 @@ static void on_tick(uv_timer_t *handle) {
     app_tick(&me);
 }
 
-/* Right before the loop sleeps: whatever the application did in this turn, the engine hears of it. */
+/* Right before the loop sleeps: whatever the application did in this turn, the engine hears. */
 static void drive(uv_prepare_t *handle) {
     int64_t timeout = app_drive(&me);
     if (me.done) {

@@ -148,7 +148,8 @@ static void take(const trunk_item *item) {
         }
         break;
     case TRUNK_ITEM_PATH:
-        printf("the connection moves %s\n", item->detail.path->relayed ? "to the relay" : "off the relay");
+        printf("the connection moves %s\n",
+               item->detail.path->relayed ? "to the relay" : "off the relay");
         break;
     case TRUNK_ITEM_DEAD: /* it was freed by itself */
         done = 1;
@@ -160,8 +161,9 @@ int main(int argc, char **argv) {
     int loopback = take_flag(&argc, argv, "--loopback");
     controller = argc == 7 && strcmp(argv[1], "controller") == 0;
     if (!controller && (argc != 6 || strcmp(argv[1], "responder") != 0)) {
-        fprintf(stderr, "usage: pair controller SOURCE FINGERPRINT TOKEN NAME PARTNER [--loopback]\n"
-                        "       pair responder SOURCE FINGERPRINT TOKEN NAME [--loopback]\n");
+        fprintf(stderr,
+                "usage: pair controller SOURCE FINGERPRINT TOKEN NAME PARTNER [--loopback]\n"
+                "       pair responder SOURCE FINGERPRINT TOKEN NAME [--loopback]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);

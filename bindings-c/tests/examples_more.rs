@@ -128,6 +128,24 @@ fn a_forwarder_in_processes() {
 
 // ---- pair
 
+/// Both programs until they have talked; what the controller says.
+fn talk(exe: &Path, source: &[&str; 3]) -> String {
+    let role = |role: &str, names: &[&str]| {
+        let mut command = Command::new(exe);
+        command.arg(role).args(source).args(names).arg("--loopback");
+        Running::start(&mut command)
+    };
+    let bob = role("responder", &["bob"]);
+    let alice = succeeded(&role("controller", &["alice", "bob"]).finish());
+    let bob = succeeded(&bob.finish());
+    for (told, partner) in [(&alice, "bob"), (&bob, "alice")] {
+        assert!(told.contains(&format!("partner {partner} has the key ")), "{told}");
+        assert!(told.contains("partner: hello 1\npartner: hello 2\npartner: hello 3\n"), "{told}");
+        assert!(told.contains("path: "), "{told}");
+    }
+    alice
+}
+
 #[test]
 fn a_pair_finds_each_other_over_an_event_source() {
     let (home, exe) = (Folder::new(), example("pair"));
@@ -146,21 +164,9 @@ fn a_pair_finds_each_other_over_an_event_source() {
     let line = source.first_line();
     let place = [field(&line, "address"), field(&line, "fingerprint")];
 
-    let bob = Running::start(Command::new(&exe).arg("responder").args(place).args([
-        token,
-        "bob",
-        "--loopback",
-    ]));
-    let mut alice = Command::new(&exe);
-    alice.arg("controller").args(place).args([token, "alice", "bob", "--loopback"]);
-    let alice = succeeded(&run(&mut alice));
-    let bob = succeeded(&bob.finish());
-    for (told, partner) in [(&alice, "bob"), (&bob, "alice")] {
-        assert!(told.contains(&format!("partner {partner} has the key ")), "{told}");
-        assert!(told.contains("partner: hello 1\npartner: hello 2\npartner: hello 3\n"), "{told}");
-        assert!(told.contains("path: "), "{told}");
-    }
-    assert!(alice.contains("path: direct, to "), "{alice}");
+    // A machine that is busy may decide for the relay before a direct path is proven.
+    let mut talks = (0..3).map(|_| talk(&exe, &[place[0], place[1], token]));
+    assert!(talks.any(|told| told.contains("path: direct, to ")), "no direct path");
 
     let forged = format!("{token}x");
     let output = run(Command::new(&exe).arg("responder").args(place).args([&forged, "bob"]));

@@ -23,10 +23,9 @@ def declarations(header):
     text = re.sub(r"/\*.*?\*/|//[^\n]*", "", header, flags=re.DOTALL)
     text = text[: text.index("#define TRUNK_DEFINE_INIT")]
     text = re.sub(r"#ifdef __cplusplus.*?#endif", "", text, flags=re.DOTALL)
-    numbers = r"#define TRUNK_\w+ -?\d+"
-    return "\n".join(
-        line for line in text.splitlines() if not line.startswith("#") or re.fullmatch(numbers, line)
-    )
+    number = r"#define TRUNK_\w+ -?\d+"
+    lines = text.splitlines()
+    return "\n".join(line for line in lines if line[:1] != "#" or re.fullmatch(number, line))
 
 
 def find_header():
