@@ -57,3 +57,23 @@ fn data() {
 fn data_with_mio() {
     run_all("tests/c/data.c", Link::Static, Driver::Mio);
 }
+
+#[test]
+fn callbacks() {
+    run_all("tests/c/callbacks.c", Link::Shared, Driver::Auto);
+}
+
+#[test]
+fn callbacks_with_mio() {
+    run_all("tests/c/callbacks.c", Link::Static, Driver::Mio);
+}
+
+#[test]
+fn manager() {
+    run_all("tests/c/manager.c", Link::Shared, Driver::Auto);
+}
+
+#[test]
+fn manager_with_mio() {
+    run_all("tests/c/manager.c", Link::Static, Driver::Mio);
+}
