@@ -25,8 +25,8 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
 }
 
 /// Drives a thread-less engine: receives, sends, and does what is due, then returns. If there is
-/// nothing to do, waits for something for at most budget_ns (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or
-/// nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
+/// nothing to do, and no item waits in a poll group, waits for something for at most budget_ns
+/// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
 /// application is told about is then taken with trunk_recv_many. To be called again soon while
 /// trunk_engine_next_timeout_ns says 0.
 ///
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn trunk_engine_fd(engine: *mut trunk_engine, fd: *mut i32
 }
 
 /// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
-/// 0 = now, TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
+/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
 ///
 /// The thread that polls first. Never blocks. Errors: as trunk_engine_poll.
 #[unsafe(no_mangle)]

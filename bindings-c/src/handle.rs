@@ -73,6 +73,12 @@ impl Masks {
         QueuedEngine::channel_bits(channel) ^ self.channel
     }
 
+    /// The number of the engine that a handle stands for, whatever it may name.
+    #[inline]
+    pub(crate) const fn channel_bits(&self, handle: trunk_channel) -> u64 {
+        handle ^ self.channel
+    }
+
     #[inline]
     pub(crate) fn channel_of(
         &self,

@@ -9,7 +9,7 @@ use crate::item::trunk_item;
 use crate::result::{
     Error, TRUNK_ERR_FORKED, TRUNK_ERR_WOULD_BLOCK, TRUNK_OK, guard, trunk_result,
 };
-use engine::{ApiError, Payload, SendBuf};
+use engine::{ApiError, Payload, SendBuf, SentInside};
 use std::ffi::c_void;
 
 /// Sends a copy of size bytes at data: the next bytes of a stream, or one message. Sending nothing
@@ -28,10 +28,19 @@ pub unsafe extern "C" fn trunk_send(
 ) -> trunk_result {
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
-        let (live, channel) = unsafe { named(engine, channel) }?;
+        let live = unsafe { live(engine) }?;
         // SAFETY: that many bytes by contract.
         let data = unsafe { abi::bytes(data, size, "data") }?;
-        Ok(live.queued.send(channel, data)?)
+        let mut error = None;
+        let bits = live.names.masks.channel_bits(channel);
+        match live.queued.send_inside(bits, data, &mut error) {
+            SentInside::Taken => Ok(()),
+            SentInside::Refused => Err(error.unwrap_or(ApiError::InvalidHandle).into()),
+            SentInside::Elsewhere => {
+                let channel = live.names.masks.channel_of(&live.queued, channel)?;
+                Ok(live.queued.send(channel, data)?)
+            }
+        }
     })
 }
 

@@ -54,7 +54,7 @@ pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{
     Callbacks, Event, Message, PairingSettings, PairingStatus, PollGroup, QueuedEngine, Received,
-    SendSecurity, WeakEngine,
+    SendSecurity, SentInside, WeakEngine,
 };
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};

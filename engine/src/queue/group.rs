@@ -35,11 +35,13 @@ const MAX_GROUPS: usize = 1024;
 /// All poll groups of an engine, by index; the first is the default one.
 pub(super) struct Groups {
     list: Mutex<Vec<PollGroup>>,
+    /// Batches in all groups of an engine without threads that are not finished.
+    pub unfinished: Arc<AtomicUsize>,
 }
 
 impl Groups {
-    pub(super) fn new(default: PollGroup) -> Self {
-        Self { list: Mutex::new(vec![default]) }
+    pub(super) fn new(default: PollGroup, unfinished: Arc<AtomicUsize>) -> Self {
+        Self { list: Mutex::new(vec![default]), unfinished }
     }
 
     /// Adds a group, made with the index that it gets.
@@ -134,8 +136,9 @@ struct Inner {
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
     lists: ArrayQueue<Lists>,
-    /// Nobody polls while a receiver sleeps: it must not.
-    threadless: bool,
+    /// Without threads, where nobody polls while a receiver sleeps: it must not. Batches that are not
+    /// finished, in all groups: while there are some, nobody waits for more.
+    threadless: Option<Arc<AtomicUsize>>,
     /// What is called instead of collecting batches.
     callbacks: Option<Arc<dyn Callbacks>>,
 }
@@ -153,7 +156,7 @@ impl PollGroup {
         index: u32,
         limit: usize,
         links: Weak<Vec<Arc<ShardLink>>>,
-        threadless: bool,
+        threadless: Option<Arc<AtomicUsize>>,
         callbacks: Option<Arc<dyn Callbacks>>,
     ) -> Self {
         let inner = Inner {
@@ -186,7 +189,8 @@ impl PollGroup {
         timeout: Option<Duration>,
     ) -> usize {
         let taken = self.take(out, max);
-        if taken > 0 || max == 0 || self.inner.threadless || timeout == Some(Duration::ZERO) {
+        let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
+        if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
@@ -268,6 +272,9 @@ impl PollGroup {
 
     fn finish(&self, batch: Batch) {
         self.inner.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_sub(1, Ordering::Relaxed);
+        }
         let _ = self.inner.lists.push(batch.lists);
         if self.inner.kept_back.load(Ordering::Relaxed)
             && self.inner.kept_back.swap(false, Ordering::SeqCst)
@@ -282,6 +289,9 @@ impl PollGroup {
     /// Adds a batch, and wakes a sleeping receiver.
     fn add(&self, batch: Batch) -> Result<(), Batch> {
         self.inner.batches.push(batch)?;
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_add(1, Ordering::Relaxed);
+        }
         fence(Ordering::SeqCst);
         if self.inner.sleepers.load(Ordering::Relaxed) > 0 {
             let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
@@ -561,7 +571,7 @@ mod tests {
             &EngineConfig::default(),
         ));
         let links = Arc::new(vec![link.clone()]);
-        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false, None);
+        let group = PollGroup::new(0, limit, Arc::downgrade(&links), None, None);
         let writer = Writer::new(group.clone(), link.clone());
         (group, writer, link, links)
     }

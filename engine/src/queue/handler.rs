@@ -58,6 +58,8 @@ pub(super) struct ChannelSide {
     pub taken: u64,
     /// Bytes from which on it has to be told.
     pub step: u64,
+    /// A callback found no room, and hears when there is some.
+    pub blocked: bool,
 }
 
 /// See the module.
@@ -82,7 +84,7 @@ pub struct QueueHandler {
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
     /// What a callback is being given.
-    pub(super) given: Option<Given>,
+    pub(super) given: Given,
 }
 
 impl std::fmt::Debug for QueueHandler {
@@ -120,7 +122,7 @@ impl QueueHandler {
             last: None,
             pairings: Pairings::default(),
             done: (NONE, 0),
-            given: None,
+            given: Given::default(),
         }
     }
 
@@ -545,6 +547,7 @@ impl Handler for QueueHandler {
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
         if let Some(name) = self.channel_name(channel) {
             self.send_waiting(cx, name.key().slot, false);
+            self.tell_writable(name);
         } else {
             self.pairing_writable(cx, channel);
         }
