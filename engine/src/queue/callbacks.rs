@@ -129,14 +129,9 @@ impl QueueHandler {
         bytes: &[u8],
     ) -> bool {
         let Some(writer) = self.writer(name.conn().slot()) else { return false };
-        if !writer.has_callbacks() {
-            return false;
-        }
+        let Some((callbacks, quiet)) = writer.lend_callbacks() else { return false };
         let group = writer.index();
-        if writer.has_events() {
-            self.tell_events(cx, group);
-        }
-        let Some(callbacks) = self.writers[group].lend_callbacks() else { return true };
+        let callbacks = if quiet { callbacks } else { self.after_events(cx, group, callbacks) };
         let cell = self.link.channels.get(name.key().slot);
         let user = cell.map_or(0, |cell| cell.user.load(std::sync::atomic::Ordering::Relaxed));
         self.given.channel = Some(name);
@@ -152,12 +147,26 @@ impl QueueHandler {
         true
     }
 
+    /// The same callbacks, after they were told what comes first.
+    #[cold]
+    fn after_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        group: usize,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Arc<dyn Callbacks> {
+        let spare = callbacks.clone();
+        self.writers[group].return_callbacks(callbacks);
+        self.tell_events(cx, group);
+        self.writers[group].lend_callbacks().map_or(spare, |(callbacks, _)| callbacks)
+    }
+
     /// Tells the events that a group has at this moment. Those that come of it are told later.
     pub(super) fn tell_events(&mut self, cx: &mut Context<'_>, group: usize) {
         let count = self.writers[group].event_count();
         for _ in 0..count {
             let Some(event) = self.writers[group].next_event() else { return };
-            let Some(callbacks) = self.writers[group].lend_callbacks() else { return };
+            let Some((callbacks, _)) = self.writers[group].lend_callbacks() else { return };
             INSIDE.with(|inside| inside.lend(self, cx, || callbacks.on_event(event)));
             self.writers[group].return_callbacks(callbacks);
         }

@@ -400,11 +400,6 @@ impl Writer {
     }
 
     #[inline]
-    pub(super) const fn has_callbacks(&self) -> bool {
-        self.told.is_some()
-    }
-
-    #[inline]
     pub(super) fn has_events(&self) -> bool {
         self.told.as_ref().is_some_and(|told| !told.events.is_empty())
     }
@@ -417,10 +412,11 @@ impl Writer {
         self.told.as_mut()?.events.pop_front()
     }
 
-    /// The callbacks, until they are returned.
+    /// The callbacks, until they are returned, and whether there is no event to tell before.
     #[inline]
-    pub(super) fn lend_callbacks(&mut self) -> Option<Arc<dyn Callbacks>> {
-        self.told.as_mut()?.callbacks.take()
+    pub(super) fn lend_callbacks(&mut self) -> Option<(Arc<dyn Callbacks>, bool)> {
+        let told = self.told.as_mut()?;
+        Some((told.callbacks.take()?, told.events.is_empty()))
     }
 
     #[inline]
@@ -432,7 +428,7 @@ impl Writer {
 
     /// The shard has ended: tells what is left, without a shard to call back into.
     pub(super) fn tell_the_rest(&mut self) {
-        let Some(callbacks) = self.lend_callbacks() else { return };
+        let Some((callbacks, _)) = self.lend_callbacks() else { return };
         while let Some(event) = self.next_event() {
             tell_without_shard(&*callbacks, event);
         }

@@ -133,6 +133,7 @@ impl QueueHandler {
         (cell != NONE && generation == real.handle().generation).then_some(cell)
     }
 
+    #[inline(always)]
     pub(super) fn conn_name(&self, cell: u32) -> Option<Conn> {
         let side = self.conns.get(cell as usize)?;
         Some(self.link.conn_name(cell, side.life))
@@ -161,8 +162,9 @@ impl QueueHandler {
             .ok_or(ApiError::InvalidHandle)
     }
 
-    /// The application's name of the endpoint's channel.
-    #[inline]
+    /// The application's name of the endpoint's channel. Always inlined: an `Option<Channel>` goes
+    /// through memory, and reading it back at once costs more than finding it.
+    #[inline(always)]
     pub(super) fn channel_name(&mut self, real: Channel) -> Option<Channel> {
         let cell = match self.last {
             Some((last, cell)) if last == real => cell,
@@ -177,6 +179,7 @@ impl QueueHandler {
         self.name_of(cell)
     }
 
+    #[inline(always)]
     pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
         let side = self.channels.get(cell as usize)?;
         let conn = self.conn_name(side.conn)?;
