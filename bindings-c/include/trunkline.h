@@ -394,8 +394,8 @@ typedef struct trunk_channel_options {
     // Datagrams: messages that could not be sent within this many milliseconds are dropped. 0 =
     // never.
     uint32_t expires_ms;
-    // Opener. Not 0: joins the channel of this name that we have open on the connection, if there is
-    // one. trunk_channel_open then waits for the shard. 0.
+    // Opener. Not 0: joins the channel of this name that the connection has, whoever opened it, if
+    // there is one. trunk_channel_open then waits for the shard. 0.
     uint32_t unique;
     // Must be 0.
     uint32_t reserved;
@@ -1037,7 +1037,8 @@ typedef struct trunk_listen_config {
     // What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
     // TRUNK_LISTEN_DATAGRAM.
     uint32_t links;
-    // Address and port, such as "127.0.0.1:7470" or "[::]:7470"; port 0 lets the system
+    // Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
+    // (all of IPv6; for both, listen twice); port 0 lets the system
     // choose. Required.
     const char *address;
     // Who we are. Required.
@@ -1139,8 +1140,8 @@ typedef struct trunk_conn_info {
     uint32_t plain;
     // Whether packets go over the relay of an event source; remote only stands for the peer then.
     uint32_t relayed;
-    // 0.
-    uint32_t reserved;
+    // The shard that it belongs to, from 0 on; its callbacks come on one thread.
+    uint32_t shard;
 } trunk_conn_info;
 
 // Counters and gauges of a connection. New fields come at the end.
@@ -1679,6 +1680,9 @@ typedef struct trunk_pairing_status {
 // A local limit was reached.
 #define TRUNK_REASON_LOCAL_LIMIT 3002
 
+// The peer and we connected to each other at once, and the other connection is kept.
+#define TRUNK_REASON_SUPERSEDED 3004
+
 // The local system refused to send.
 #define TRUNK_REASON_LOCAL_NETWORK 3003
 
@@ -2143,8 +2147,8 @@ trunk_result trunk_engine_set_deny(struct trunk_engine *engine,
 trunk_result trunk_engine_network_changed(struct trunk_engine *engine);
 
 // Drives a thread-less engine: receives, sends, and does what is due, then returns. If there is
-// nothing to do, waits for something for at most budget_ns (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or
-// nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
+// nothing to do, and no item waits in a poll group, waits for something for at most budget_ns
+// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
 // application is told about is then taken with trunk_recv_many. To be called again soon while
 // trunk_engine_next_timeout_ns says 0.
 //
@@ -2152,7 +2156,9 @@ trunk_result trunk_engine_network_changed(struct trunk_engine *engine);
 // TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
 // TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED; TRUNK_ERR_DRIVER and
 // TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver fails.
-trunk_result trunk_engine_poll(struct trunk_engine *engine, int64_t budget_ns, uint64_t *happened);
+trunk_result trunk_engine_poll(struct trunk_engine *engine,
+                               int64_t budget_ns,
+                               uint64_t *happened);
 
 // Stores a file descriptor that is readable when trunk_engine_poll has work, for an event loop of
 // the application: wait until it is readable or trunk_engine_next_timeout_ns has passed, poll,
@@ -2163,10 +2169,11 @@ trunk_result trunk_engine_poll(struct trunk_engine *engine, int64_t budget_ns, u
 trunk_result trunk_engine_fd(struct trunk_engine *engine, int32_t *fd);
 
 // Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
-// 0 = now, TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
+// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
 //
 // The thread that polls first. Never blocks. Errors: as trunk_engine_poll.
-trunk_result trunk_engine_next_timeout_ns(struct trunk_engine *engine, int64_t *timeout_ns);
+trunk_result trunk_engine_next_timeout_ns(struct trunk_engine *engine,
+                                          int64_t *timeout_ns);
 
 // Ends the wait of trunk_engine_poll, or makes the descriptor readable. Sends from other threads
 // do so by themselves.

@@ -61,7 +61,8 @@ pub struct trunk_listen_config {
     /// What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
     /// TRUNK_LISTEN_DATAGRAM.
     pub links: u32,
-    /// Address and port, such as "127.0.0.1:7470" or "[::]:7470"; port 0 lets the system
+    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
+    /// (all of IPv6; for both, listen twice); port 0 lets the system
     /// choose. Required.
     pub address: *const c_char,
     /// Who we are. Required.
@@ -301,11 +302,20 @@ pub unsafe extern "C" fn trunk_connect(
         // SAFETY: a config by contract.
         let (settings, config) = unsafe { trunk_connect_config::required(config) }?;
         let group = group_at(live, config.group)?;
-        let made = live.logged(|| live.queued.connect(&settings, Some(&group)))?;
-        let unset = live.names.users.conn(made).is_null();
-        if !config.user.is_null() && unset {
-            live.names.users.set_conn(&live.queued, made, config.user);
-        }
+        // Before anything is told about the connection.
+        let mut begun = None;
+        let prepare = |new| {
+            if !config.user.is_null() {
+                live.names.users.set_conn(&live.queued, new, config.user);
+                begun = Some(new);
+            }
+        };
+        let made = live.logged(|| live.queued.connect_with(&settings, Some(&group), prepare));
+        let made = made.inspect_err(|_| {
+            if let Some(conn) = begun {
+                live.names.users.end_conn(conn);
+            }
+        })?;
         // SAFETY: checked, and writable by contract.
         unsafe { abi::put(conn, "conn", live.names.masks.conn(made)) }
     })

@@ -78,8 +78,8 @@ pub struct trunk_conn_info {
     pub plain: u32,
     /// Whether packets go over the relay of an event source; remote only stands for the peer then.
     pub relayed: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The shard that it belongs to, from 0 on; its callbacks come on one thread.
+    pub shard: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -104,7 +104,7 @@ unsafe impl Struct for trunk_conn_info {
             link: TRUNK_LINK_DATAGRAM,
             plain: 0,
             relayed: 0,
-            reserved: 0,
+            shard: 0,
         }
     }
 }
@@ -130,7 +130,7 @@ impl From<&ConnInfo> for trunk_conn_info {
             link: link(info.link),
             plain: info.plain.into(),
             relayed: info.relayed.into(),
-            reserved: 0,
+            shard: 0,
         }
     }
 }
@@ -257,9 +257,12 @@ pub unsafe extern "C" fn trunk_conn_get_info(
         let live = unsafe { live(engine) }?;
         abi::expect(info, trunk_conn_info::NAME)?;
         live.drive()?;
-        let found = live.logged(|| live.queued.info(live.names.masks.conn_of(conn)))?;
+        let conn = live.names.masks.conn_of(conn);
+        let found = live.logged(|| live.queued.info(conn))?;
+        let answer =
+            trunk_conn_info { shard: conn.shard().into(), ..trunk_conn_info::from(&found) };
         // SAFETY: a struct by contract.
-        unsafe { abi::write(info, &trunk_conn_info::from(&found)) }
+        unsafe { abi::write(info, &answer) }
     })
 }
 
