@@ -99,6 +99,7 @@
  * FUNCTIONS, in the order of this header
  *
  *     version, results    trunk_version, trunk_result_str, trunk_last_error
+ *     settings            trunk_engine_config_load_profile
  *     engine              trunk_engine_new, _driver, _set_deny, _network_changed, _get_stats,
  *                         _get_shard_stats, _set_faults, trunk_shutdown, trunk_engine_destroy
  *     without threads     trunk_engine_poll, _fd, _next_timeout_ns, _wake
@@ -983,8 +984,9 @@ typedef struct trunk_engine_config {
     uint32_t stun_per_s;
     // The same for one source. 50.
     uint32_t stun_per_source_per_s;
-    // Must be 0.
-    uint32_t reserved;
+    // Not 0: each shard on a processor of its own, in the order of the system, unless cores names
+    // them. 0.
+    uint32_t pin;
 } trunk_engine_config;
 
 // What became of one connection. Of fixed size: it does not grow.
@@ -2081,6 +2083,24 @@ trunk_result trunk_engine_config_init_sized(struct trunk_engine_config *config, 
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_connection_config_init_sized(struct trunk_connection_config *config,
                                                 size_t struct_size);
+
+// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
+// prepared: "auto" (for the network interface with the default route), the name of one that is part
+// of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything with a
+// slash or a dot). Change single settings afterwards. The shards of a thread-less engine stay 1.
+//
+// What was set is stored as text in the capacity bytes at report, one line for each setting with its
+// reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be NULL when
+// capacity is 0: then nothing is stored there.
+//
+// Any thread; reads files, does not block otherwise. Errors: TRUNK_ERR_NULL,
+// TRUNK_ERR_INVALID_ARGUMENT (no such profile, or a mistake in it), TRUNK_ERR_FILE,
+// TRUNK_ERR_BUFFER_TOO_SMALL (config was changed).
+trunk_result trunk_engine_config_load_profile(struct trunk_engine_config *config,
+                                              const char *which,
+                                              char *report,
+                                              size_t capacity,
+                                              size_t *size);
 
 // Makes an engine and stores it. config may be NULL: one shard with a thread of its own, and the
 // defaults of trunk_engine_config. Everything that config points to is copied. The caller owns the

@@ -9,7 +9,7 @@
 //! | `abi` | how structs, strings and arrays cross the boundary |
 //! | `handle` | handles of connections, channels, listeners and groups |
 //! | `fork`, `log`, `users` | fork detection, the log callback, user data |
-//! | `config`, `security` | settings, identities, trust |
+//! | `config`, `profile`, `security` | settings, hardware profiles, identities, trust |
 //! | `names` | what callbacks and calls need to turn names into handles |
 //! | `instance`, `drive` | an engine's life; engines without threads |
 //! | `fault` | faults for tests |
@@ -39,6 +39,8 @@ mod result;
 mod log;
 
 mod config;
+
+mod profile;
 
 mod instance;
 
