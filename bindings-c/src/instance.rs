@@ -75,10 +75,7 @@ pub(crate) unsafe fn live<'a>(engine: *const trunk_engine) -> Result<&'a Live> {
 impl Live {
     /// Runs `f` with this engine's log.
     pub(crate) fn logged<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.log {
-            Some(log) => tracing::dispatcher::with_default(log, f),
-            None => f(),
-        }
+        log::within(self.log.as_ref(), f)
     }
 
     /// Without threads: whether the calling thread is the one that drives. The first that asks is.
@@ -148,10 +145,7 @@ pub unsafe extern "C" fn trunk_engine_new(
             (false, None) => QueuedEngine::start(settings),
             (false, Some(callbacks)) => QueuedEngine::start_with(settings, callbacks),
         };
-        let queued = match &log {
-            Some(log) => tracing::dispatcher::with_default(log, start),
-            None => start(),
-        }?;
+        let queued = log::within(log.as_ref(), start)?;
         let driver = if queued.is_threadless() { "" } else { queued.driver_name() };
         let live = Live {
             queued,
@@ -196,10 +190,7 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         // SAFETY: made by `Box::into_raw`, and the swap gives it to one caller only.
         let live = unsafe { Box::from_raw(taken) };
         let log = live.log.clone();
-        match &log {
-            Some(log) => tracing::dispatcher::with_default(log, || drop(live)),
-            None => drop(live),
-        }
+        log::within(log.as_ref(), || drop(live));
         Ok(())
     })
 }

@@ -19,6 +19,9 @@
 //! | `manager`, `security_callback` | channels by name and peer, associations, security |
 //! | `pairing` | pairings over an event source |
 //! | `detail`, `item`, `receive`, `callbacks` | what is received |
+//! | `registry` | handles of what belongs to no engine |
+//! | `credential`, `token` | credentials and access tokens: made and checked |
+//! | `source`, `event_source` | an event source as a server |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -80,8 +83,17 @@ mod manager;
 
 mod pairing;
 
+mod credential;
+
+mod token;
+
+mod source;
+
+mod event_source;
+
 mod abi;
 mod fork;
 mod handle;
 mod names;
+mod registry;
 mod users;

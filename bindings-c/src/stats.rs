@@ -57,6 +57,25 @@ unsafe impl Struct for trunk_engine_stats {
     }
 }
 
+impl From<&EngineStats> for trunk_engine_stats {
+    fn from(stats: &EngineStats) -> Self {
+        let total = stats.total();
+        Self {
+            struct_size: 0,
+            shards: stats.shards.len() as u32,
+            connections: stats.connections() as u64,
+            connections_opened: total.connections_opened,
+            connections_closed: total.connections_closed,
+            datagrams_received: total.datagrams_received,
+            datagrams_sent: total.datagrams_sent,
+            bytes_received: total.bytes_received,
+            bytes_sent: total.bytes_sent,
+            requests_denied: total.requests_denied,
+            requests_limited: total.requests_limited,
+        }
+    }
+}
+
 /// Percentiles of a distribution. Of fixed size: it does not grow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -303,22 +322,8 @@ pub unsafe extern "C" fn trunk_engine_get_stats(
         let live = unsafe { live(engine) }?;
         abi::expect(stats, trunk_engine_stats::NAME)?;
         let found = ask(live)?;
-        let total = found.total();
-        let answer = trunk_engine_stats {
-            struct_size: 0,
-            shards: found.shards.len() as u32,
-            connections: found.connections() as u64,
-            connections_opened: total.connections_opened,
-            connections_closed: total.connections_closed,
-            datagrams_received: total.datagrams_received,
-            datagrams_sent: total.datagrams_sent,
-            bytes_received: total.bytes_received,
-            bytes_sent: total.bytes_sent,
-            requests_denied: total.requests_denied,
-            requests_limited: total.requests_limited,
-        };
         // SAFETY: a struct by contract.
-        unsafe { abi::write(stats, &answer) }
+        unsafe { abi::write(stats, &trunk_engine_stats::from(&found)) }
     })
 }
 

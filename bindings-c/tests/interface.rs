@@ -77,3 +77,23 @@ fn manager() {
 fn manager_with_mio() {
     run_all("tests/c/manager.c", Link::Static, Driver::Mio);
 }
+
+#[test]
+fn trust() {
+    run_all("tests/c/trust.c", Link::Shared, Driver::Auto);
+}
+
+#[test]
+fn trust_with_mio() {
+    run_all("tests/c/trust.c", Link::Static, Driver::Mio);
+}
+
+#[test]
+fn event_source() {
+    run_all("tests/c/event_source.c", Link::Shared, Driver::Auto);
+}
+
+#[test]
+fn event_source_with_mio() {
+    run_all("tests/c/event_source.c", Link::Static, Driver::Mio);
+}
