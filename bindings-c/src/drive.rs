@@ -2,6 +2,7 @@
 
 use crate::abi;
 use crate::instance::{Live, live, trunk_engine};
+use crate::log;
 use crate::result::{
     Error, Result, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_UNSUPPORTED, guard, trunk_result,
 };
@@ -18,6 +19,7 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
         return Err(Error::new(TRUNK_ERR_NOT_THREADLESS, "the engine runs on its own threads"));
     }
     live.drive()?;
+    log::outside_of_callbacks()?;
     if live.stopped.load(Ordering::Acquire) {
         return Err(Error::new(crate::result::TRUNK_ERR_STOPPED, "the engine is shut down"));
     }
@@ -32,8 +34,9 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
 ///
 /// The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED; TRUNK_ERR_DRIVER and
-/// TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver fails.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
+/// fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_poll(
     engine: *mut trunk_engine,

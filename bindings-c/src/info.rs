@@ -3,6 +3,7 @@
 use crate::abi::{self, Struct};
 use crate::handle::trunk_conn;
 use crate::instance::{live, trunk_engine};
+use crate::log;
 use crate::result::{guard, trunk_result};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use crate::status::{
@@ -262,7 +263,7 @@ pub unsafe extern "C" fn trunk_engine_stats_init_sized(
 /// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 /// microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_conn_get_info(
     engine: *mut trunk_engine,
@@ -274,6 +275,7 @@ pub unsafe extern "C" fn trunk_conn_get_info(
         let live = unsafe { live(engine) }?;
         abi::expect(info, trunk_conn_info::NAME)?;
         live.drive()?;
+        log::outside_of_callbacks()?;
         let found = live.logged(|| live.queued.info(live.masks.conn_of(conn)))?;
         // SAFETY: a struct by contract.
         unsafe { abi::write(info, &trunk_conn_info::from(&found)) }
@@ -295,6 +297,7 @@ pub unsafe extern "C" fn trunk_conn_get_stats(
         let live = unsafe { live(engine) }?;
         abi::expect(stats, trunk_conn_stats::NAME)?;
         live.drive()?;
+        log::outside_of_callbacks()?;
         let found = live.logged(|| live.queued.stats(live.masks.conn_of(conn)))?;
         // SAFETY: a struct by contract.
         unsafe { abi::write(stats, &trunk_conn_stats::from(&found)) }
@@ -305,7 +308,7 @@ pub unsafe extern "C" fn trunk_conn_get_stats(
 ///
 /// Any thread; without threads the one that polls. Waits for the shards, usually for microseconds.
 /// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_get_stats(
     engine: *mut trunk_engine,
@@ -316,6 +319,7 @@ pub unsafe extern "C" fn trunk_engine_get_stats(
         let live = unsafe { live(engine) }?;
         abi::expect(stats, trunk_engine_stats::NAME)?;
         live.drive()?;
+        log::outside_of_callbacks()?;
         let found = live.logged(|| live.queued.engine_stats());
         let total = found.total();
         let answer = trunk_engine_stats {

@@ -75,10 +75,7 @@ pub(crate) unsafe fn live<'a>(engine: *const trunk_engine) -> Result<&'a Live> {
 impl Live {
     /// Runs `f` with this engine's log.
     pub(crate) fn logged<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.log {
-            Some(log) => tracing::dispatcher::with_default(log, f),
-            None => f(),
-        }
+        log::with(self.log.as_ref(), f)
     }
 
     /// Without threads: whether the calling thread is the one that drives. The first that asks is.
@@ -146,10 +143,7 @@ pub unsafe extern "C" fn trunk_engine_new(
                 QueuedEngine::start(settings)
             }
         };
-        let queued = match &log {
-            Some(log) => tracing::dispatcher::with_default(log, start),
-            None => start(),
-        }?;
+        let queued = log::with(log.as_ref(), start)?;
         let driver = if queued.is_threadless() { "" } else { queued.driver_name() };
         let live = Live {
             queued,
@@ -195,10 +189,7 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         // SAFETY: made by `Box::into_raw`, and the swap gives it to one caller only.
         let live = unsafe { Box::from_raw(taken) };
         let log = live.log.clone();
-        match &log {
-            Some(log) => tracing::dispatcher::with_default(log, || drop(live)),
-            None => drop(live),
-        }
+        log::with(log.as_ref(), || drop(live));
         Ok(())
     })
 }
