@@ -415,7 +415,7 @@ impl QueuedEngine {
             }
         };
         for group in self.inner.groups.from(0) {
-            group.wake();
+            group.end();
         }
         Ok(report)
     }
