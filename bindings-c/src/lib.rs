@@ -9,11 +9,16 @@
 //! | `abi` | how structs, strings and arrays cross the boundary |
 //! | `handle` | handles of connections, channels, listeners and groups |
 //! | `fork`, `log`, `users` | fork detection, the log callback, user data |
-//! | `config`, `security` | settings, identities, trust |
+//! | `config`, `profile`, `security` | settings, hardware profiles, identities, trust |
+//! | `names` | what callbacks and calls need to turn names into handles |
 //! | `instance`, `drive` | an engine's life; engines without threads |
-//! | `status`, `conn`, `info` | connections |
-//! | `channel`, `send` | channels and sending |
-//! | `item`, `receive` | what is received |
+//! | `fault` | faults for tests |
+//! | `status`, `conn`, `info`, `sec_info` | connections |
+//! | `stats` | counters of engines, shards and groups |
+//! | `channel`, `channel_info`, `send` | channels and sending |
+//! | `manager`, `security_callback` | channels by name and peer, associations, security |
+//! | `pairing` | pairings over an event source |
+//! | `detail`, `item`, `receive`, `callbacks` | what is received |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -35,6 +40,8 @@ mod log;
 
 mod config;
 
+mod profile;
+
 mod instance;
 
 mod drive;
@@ -47,15 +54,34 @@ mod conn;
 
 mod info;
 
+mod sec_info;
+
+mod stats;
+
+mod fault;
+
 mod channel;
 
+mod channel_info;
+
 mod send;
+
+mod detail;
 
 mod item;
 
 mod receive;
 
+mod callbacks;
+
+mod security_callback;
+
+mod manager;
+
+mod pairing;
+
 mod abi;
 mod fork;
 mod handle;
+mod names;
 mod users;

@@ -50,12 +50,12 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a callback.
-fn is_inside() -> bool {
+/// Whether the calling thread is inside a log callback.
+pub(crate) fn is_inside() -> bool {
     INSIDE.try_with(Cell::get).unwrap_or(false)
 }
 
-/// Runs `f` with the log of an engine. Inside a callback, where lines are dropped, without: a
+/// Runs `f` with the log of an engine. Inside a log callback, where lines are dropped, without: a
 /// subscriber cannot be exchanged while it takes a line.
 pub(crate) fn with<R>(log: Option<&Dispatch>, f: impl FnOnce() -> R) -> R {
     match log {
@@ -64,12 +64,12 @@ pub(crate) fn with<R>(log: Option<&Dispatch>, f: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Refuses what waits for an engine, which may be waiting for the callback.
-pub(crate) fn outside_of_callbacks() -> Result {
+/// Refuses what waits for an engine, which may be waiting for the log callback.
+pub(crate) fn outside_of_log() -> Result {
     if is_inside() {
         return Err(Error::new(
             crate::result::TRUNK_ERR_IN_CALLBACK,
-            "this waits for the engine, which may be waiting for the callback",
+            "this waits for the engine, which may be waiting for the log callback",
         ));
     }
     Ok(())
@@ -197,7 +197,7 @@ mod tests {
         target: *const c_char,
         text: *const c_char,
     ) {
-        assert!(outside_of_callbacks().is_err());
+        assert!(is_inside());
         // SAFETY: the test's own list, and strings with a NUL.
         let (seen, target, text) =
             unsafe { (&*user.cast::<Seen>(), CStr::from_ptr(target), CStr::from_ptr(text)) };
@@ -223,7 +223,7 @@ mod tests {
         tracing::error!("not ours");
         let seen = seen.into_inner().unwrap();
         assert_eq!(seen, [(3, "listening here port=7 name=ab".to_owned()), (1, "bad".to_owned())]);
-        assert!(outside_of_callbacks().is_ok());
+        assert!(!is_inside());
     }
 
     #[test]

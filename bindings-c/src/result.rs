@@ -195,12 +195,15 @@ fn remember(error: &Error) {
 #[inline]
 pub(crate) fn guard(body: impl FnOnce() -> Result) -> trunk_result {
     // Whatever a panic leaves half done is behind locks and handles that say so.
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => TRUNK_OK,
-        Ok(Err(error)) => {
+    let code = catch_unwind(AssertUnwindSafe(|| match body() {
+        Ok(()) => TRUNK_OK,
+        Err(error) => {
             remember(&error);
             error.code
         }
+    }));
+    match code {
+        Ok(code) => code,
         Err(panic) => {
             let text = panic
                 .downcast_ref::<&str>()

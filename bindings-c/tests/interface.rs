@@ -61,6 +61,26 @@ fn robust_with_mio() {
 }
 
 #[test]
+fn callbacks() {
+    run_all("tests/c/callbacks.c");
+}
+
+#[test]
+fn callbacks_with_mio() {
+    run_all_with_mio("tests/c/callbacks.c");
+}
+
+#[test]
+fn manager() {
+    run_all("tests/c/manager.c");
+}
+
+#[test]
+fn manager_with_mio() {
+    run_all_with_mio("tests/c/manager.c");
+}
+
+#[test]
 fn no_program_is_left_out() {
     let here = include_str!("interface.rs");
     for source in sources() {

@@ -17,7 +17,7 @@
 //! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
 //! | [`buf`] | pools and leases |
-//! | [`stats`], [`hw`], [`sys`] | counters, processors, system calls |
+//! | [`stats`], [`hw`], [`sys`] | counters; processors and hardware profiles; system calls |
 //!
 //! The protocol itself is the crate `trunkline-proto`, which opens no socket and reads no clock.
 //!
@@ -52,13 +52,17 @@ pub use error::{EngineError, Full};
 pub use handle::{Association, Channel, Conn, ListenerId, OpenRequest, TimerId};
 pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
-pub use queue::{Event, Message, PollGroup, QueuedEngine, Received, SendSecurity};
+pub use queue::{
+    Callbacks, Event, Message, PairingSettings, PairingStatus, PollGroup, QueuedEngine, Received,
+    SendSecurity, SentInside, WeakEngine,
+};
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};
 pub use shard::drive::AnyDriver;
 pub use shard::local::{LocalHandle, LocalShard};
 
 pub use buf::{SendBuf, SendPool};
+pub use trunkline_proto::channel::{ChannelInfo, ChannelPhase};
 pub use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion, ConnectionConfig};
 pub use trunkline_proto::connection::{AuthMethod, Party, SecInfo, SecInfoError};
 pub use trunkline_proto::crypto::credential::{

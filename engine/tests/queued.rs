@@ -795,3 +795,74 @@ fn problem_detected_locally_what_was_received_can_still_be_read() {
     wait_until("it is noticed", || u.client.status(u.at_client) != Status::Connected);
     read_after_the_end(&u.client, u.at_client, u.channel, Status::ProblemDetectedLocally);
 }
+
+#[test]
+fn channels_are_listed_and_tell_what_they_are() {
+    let driver = drivers()[0];
+    let host = Host::start(driver, 1);
+    let client = QueuedEngine::start(config(driver)).unwrap();
+    let conn = client.connect(&host.connect, None).unwrap();
+    let options = ChannelOptions { priority: 2, weight: 77, ..messages() };
+    let one = client.open_channel(conn, "one", &options).unwrap();
+    let two = client.open_channel(conn, "two", &ChannelOptions::default()).unwrap();
+    client.send(one, &[1; 1000]).unwrap();
+    wait_until("the message is back", || {
+        client.channel_info(one).unwrap().received_bytes >= 1000
+            && client.channel_info(one).unwrap().unacked_bytes == 0
+    });
+    let mut listed = client.channels(conn).unwrap();
+    listed.sort_by_key(|channel| channel.key().slot);
+    assert_eq!(listed, [one, two]);
+    let info = client.channel_info(one).unwrap();
+    assert_eq!((&*info.name, info.kind, info.ours), ("one", ChannelKind::Messages, true));
+    assert_eq!((info.priority, info.weight, info.phase), (2, 77, trunkline::ChannelPhase::Open));
+    let stats = client.stats(conn).unwrap();
+    assert_eq!((stats.unsent_bytes, stats.unacked_bytes), (0, 0));
+    assert!(stats.rtt_var.as_nanos() > 0);
+    client.finish(two).unwrap();
+    wait_until("the second is gone", || client.channels(conn).unwrap() == [one]);
+    assert!(client.channel_info(two).is_err());
+}
+
+#[test]
+fn faults_come_and_go_while_the_engine_runs() {
+    let driver = drivers()[0];
+    let host = Host::start(driver, 1);
+    let faults = trunkline::FaultConfig::default();
+    let client = QueuedEngine::start(trunkline::EngineConfig {
+        fault: Some(faults.clone()),
+        ..config(driver)
+    });
+    let client = client.unwrap();
+    let conn = client.connect(&host.connect, None).unwrap();
+    let ch = client.open_channel(conn, "x", &messages()).unwrap();
+    let mut inbox = Inbox::new(&client);
+    inbox.connected(conn);
+    let lossy = trunkline::Faults { loss: 1.0, ..trunkline::Faults::NONE };
+    let elsewhere = vec!["192.0.2.1:0".parse().unwrap()];
+    let set = |outbound, only| {
+        client.set_faults(&trunkline::FaultConfig { outbound, only, ..faults.clone() }).unwrap();
+    };
+    let answered = |what: &str, limit: Duration| {
+        client.send(ch, what.as_bytes()).unwrap();
+        let start = Instant::now();
+        let mut out = Vec::new();
+        while start.elapsed() < limit {
+            client.poll_group().recv_many(&mut out, 10, Some(Duration::from_millis(5)));
+            if out.iter().any(|r| matches!(r, Received::Message(m) if *m.data == *what.as_bytes()))
+            {
+                return true;
+            }
+        }
+        false
+    };
+    set(lossy, elsewhere);
+    assert!(answered("other addresses lose", Duration::from_secs(5)));
+    set(lossy, Vec::new());
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!answered("all lose", Duration::from_millis(300)));
+    set(trunkline::Faults::NONE, Vec::new());
+    assert!(answered("none lose", Duration::from_secs(8)));
+    let plain = QueuedEngine::start(config(driver)).unwrap();
+    assert!(plain.set_faults(&faults).is_err());
+}

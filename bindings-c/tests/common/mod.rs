@@ -25,37 +25,59 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A program without what cargo told this test about its own package: it would make build scripts
+/// run again.
+pub fn without_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let about = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+        if name.to_str().is_some_and(|name| about.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Cargo, in the folder of this crate.
+pub fn cargo() -> Command {
+    let mut command =
+        without_cargo(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where this test was built: target/PROFILE.
+fn profile_folder() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has a path");
+    // target/PROFILE/deps/test-HASH, or target/TRIPLE/PROFILE/deps/test-HASH
+    exe.ancestors().nth(2).expect("target/PROFILE").to_owned()
+}
+
+/// The folder that cargo builds in.
+pub fn target() -> PathBuf {
+    let profile = profile_folder();
+    let target = profile.parent().expect("target");
+    match std::env::var_os("CARGO_BUILD_TARGET") {
+        Some(triple) if target.ends_with(&triple) => target.parent().expect("target"),
+        _ => target,
+    }
+    .to_owned()
+}
+
 /// The folder with libtrunkline and the tool, both freshly built as this test was.
 pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let exe = std::env::current_exe().expect("a test has a path");
-        // target/PROFILE/deps/test-HASH, or target/TRIPLE/PROFILE/deps/test-HASH
-        let dir = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
-        let target = dir.parent().expect("target");
-        let target = match std::env::var_os("CARGO_BUILD_TARGET") {
-            Some(triple) if target.ends_with(&triple) => target.parent().expect("target"),
-            _ => target,
-        };
+        let dir = profile_folder();
         let profile = match dir.file_name().and_then(OsStr::to_str) {
             Some("debug") => "dev",
             Some(other) => other,
             None => panic!("no profile in {}", dir.display()),
         };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-        let mut build = Command::new(cargo);
-        // What cargo told this test about its own package would make build scripts run again.
-        for (name, _) in std::env::vars_os() {
-            let about = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
-            if name.to_str().is_some_and(|name| about.iter().any(|start| name.starts_with(start))) {
-                build.env_remove(name);
-            }
-        }
-        let status = build
+        let status = cargo()
             .args(["build", "--quiet", "-p", "trunkline-c", "-p", "trunkline-tools"])
             .args(["--profile", profile, "--target-dir"])
-            .arg(target)
-            .current_dir(root())
+            .arg(target())
             .status()
             .expect("cargo runs");
         assert!(status.success(), "the library and the tool do not build");
@@ -66,6 +88,11 @@ pub fn built() -> &'static Path {
 /// The command-line tool.
 pub fn tool() -> PathBuf {
     built().join(format!("trunkline{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Names of functions in the header that are not initialisers defined there.
+pub fn declared() -> BTreeSet<String> {
+    header::Header::read().functions.into_iter().map(|function| function.name).collect()
 }
 
 /// Names of the functions that the shared library exports.

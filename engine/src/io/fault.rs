@@ -124,6 +124,13 @@ impl<D: Driver> FaultDriver<D> {
         self.inbound.path.faults = inbound;
     }
 
+    /// Changes the faults, and whose packets they concern, from now on. The seed is that of the
+    /// beginning.
+    pub fn configure(&mut self, config: &FaultConfig) {
+        self.only.clone_from(&config.only);
+        self.set_faults(config.outbound, config.inbound);
+    }
+
     /// What was done so far: outbound, inbound.
     pub const fn fault_stats(&self) -> (FaultStats, FaultStats) {
         (self.outbound.path.stats, self.inbound.path.stats)

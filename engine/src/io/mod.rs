@@ -398,6 +398,9 @@ pub trait Driver {
     /// Counters.
     fn stats(&self) -> &DriverStats;
 
+    /// Changes the faults, where there are any: [`FaultDriver`].
+    fn set_faults(&mut self, _config: &FaultConfig) {}
+
     /// The driver's clock: the system's monotonic one, or the virtual one of a simulation. The
     /// caller reads it once a turn.
     fn now(&self) -> Instant {

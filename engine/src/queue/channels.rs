@@ -6,6 +6,7 @@ use super::cells::kind_flags;
 use super::command::Command;
 use crate::handle::{Channel, Conn};
 use std::sync::atomic::Ordering;
+use trunkline_proto::channel::ChannelInfo;
 use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
@@ -89,7 +90,7 @@ impl QueuedEngine {
     pub fn finish(&self, channel: Channel) -> Result<(), ApiError> {
         let (link, _) = self.channel(channel)?;
         let ChannelKey { slot: cell, life } = channel.key();
-        link.push(Command::Finish { cell, life })
+        Self::command(link, Command::Finish { cell, life })
     }
 
     /// Cancels what we are sending.
@@ -120,7 +121,31 @@ impl QueuedEngine {
     pub fn flush(&self, channel: Channel) -> Result<(), ApiError> {
         let (link, _) = self.channel(channel)?;
         let ChannelKey { slot: cell, life } = channel.key();
-        link.push(Command::Flush { cell, life })
+        Self::command(link, Command::Flush { cell, life })
+    }
+
+    /// The channels of a connection, in no particular order. Waits for its shard.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn channels(&self, conn: Conn) -> Result<Vec<Channel>, ApiError> {
+        self.ask(conn, |h, cx, real| {
+            cx.channels(real).into_iter().filter_map(|real| h.channel_name(real)).collect()
+        })
+    }
+
+    /// What can be told about a channel. What waits for its shard, or for room, is not in it. Waits
+    /// for the shard.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn channel_info(&self, channel: Channel) -> Result<ChannelInfo<'static>, ApiError> {
+        let key = channel.key();
+        self.ask(channel.conn(), move |h, cx, _| {
+            let real = h.real_channel(key.slot, key.life)?;
+            let info = cx.channel_info(real).map(ChannelInfo::into_owned);
+            info.ok_or(ApiError::InvalidHandle)
+        })?
     }
 
     /// Keeps a number of the application with a channel.

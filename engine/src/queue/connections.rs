@@ -1,5 +1,6 @@
 //! Listening, connecting, and what can be done with a connection.
 
+use super::callbacks::is_inside;
 use super::group::PollGroup;
 use super::{QueuedEngine, Runner, lock, with_manual_credit};
 use crate::config::{ConnectConfig, IpNet, ListenConfig, Reuse};
@@ -7,6 +8,7 @@ use crate::engine::{Listener, listen_all, unlisten_all};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
 use crate::handler::Context;
+use crate::io::FaultConfig;
 use crate::security::{Chosen, choose};
 use crate::shard::control::Control;
 use std::sync::atomic::Ordering;
@@ -26,6 +28,10 @@ impl QueuedEngine {
             with_manual_credit(connection);
         }
         match &self.inner.runner {
+            // The shard that calls would wait for itself.
+            Runner::Threads(_) if is_inside() => {
+                listen_all(&self.inner.shared, &config).map(|(listener, _)| listener)
+            }
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
@@ -45,6 +51,9 @@ impl QueuedEngine {
     /// address is free when the last of them is gone.
     pub fn unlisten(&self, id: ListenerId, close_connections: bool) {
         match &self.inner.runner {
+            Runner::Threads(_) if is_inside() => {
+                let _ = unlisten_all(&self.inner.shared, id, close_connections);
+            }
             Runner::Threads(engine) => engine.unlisten(id, close_connections),
             Runner::Local(local) => {
                 let _ = unlisten_all(&self.inner.shared, id, close_connections);
@@ -60,6 +69,21 @@ impl QueuedEngine {
         for link in self.inner.links.iter() {
             let _ = link.port.control(Control::Deny(nets.to_vec()));
         }
+    }
+
+    /// Changes the faults that the engine adds to what it sends and receives.
+    ///
+    /// # Errors
+    /// An engine that was made without [`EngineConfig::fault`](crate::EngineConfig::fault).
+    pub fn set_faults(&self, config: &FaultConfig) -> Result<(), ApiError> {
+        if self.inner.shared.config.fault.is_none() {
+            let why = "must be given when the engine is made: the driver has nothing to change";
+            return Err(ApiError::InvalidArgument { field: "fault", why });
+        }
+        for link in self.inner.links.iter() {
+            let _ = link.port.control(Control::Faults(Box::new(config.clone())));
+        }
+        Ok(())
     }
 
     /// The local network has changed: connections are checked at once, and clients move theirs.
@@ -80,9 +104,24 @@ impl QueuedEngine {
         config: &ConnectConfig,
         group: Option<&PollGroup>,
     ) -> Result<Conn, ApiError> {
+        self.connect_with(config, group, |_| ())
+    }
+
+    /// The same, which calls `prepare` with the name of a new connection before anything is told about
+    /// it.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_with(
+        &self,
+        config: &ConnectConfig,
+        group: Option<&PollGroup>,
+        prepare: impl FnOnce(Conn),
+    ) -> Result<Conn, ApiError> {
         // Decided here, where an error can be told.
         let chosen = self.choose(config)?;
-        let (conn, was_there) = self.share(&chosen, group.map_or(0, |g| g.index), false)?;
+        let group = group.map_or(0, |g| g.index);
+        let (conn, was_there) = self.share(&chosen, group, false, prepare)?;
         if was_there {
             // It may have been made for a channel request: from now on it is the caller's.
             self.call_conn(conn, |cx, real| {
@@ -107,6 +146,7 @@ impl QueuedEngine {
         chosen: &Chosen,
         group: u32,
         mine: bool,
+        prepare: impl FnOnce(Conn),
     ) -> Result<(Conn, bool), ApiError> {
         let mut reusable = lock(&self.inner.reusable);
         let known = reusable.get(&chosen.key).copied().filter(|conn| self.is_live(*conn));
@@ -118,7 +158,7 @@ impl QueuedEngine {
         if chosen.config.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
         }
-        let conn = self.begin_connect(chosen.clone(), group, mine)?;
+        let conn = self.begin_connect(chosen.clone(), group, mine, prepare)?;
         if reusable.len() >= 64 && reusable.len().is_power_of_two() {
             reusable.retain(|_, conn| self.is_live(*conn));
         }
@@ -127,7 +167,13 @@ impl QueuedEngine {
     }
 
     /// Begins a connection; one that is `mine` is freed by the shard when it ends.
-    fn begin_connect(&self, mut chosen: Chosen, group: u32, mine: bool) -> Result<Conn, ApiError> {
+    fn begin_connect(
+        &self,
+        mut chosen: Chosen,
+        group: u32,
+        mine: bool,
+        prepare: impl FnOnce(Conn),
+    ) -> Result<Conn, ApiError> {
         let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
         let link = &self.inner.links[next % self.inner.links.len()];
         let (index, life) = link.conns.take().ok_or(ApiError::LimitReached {
@@ -138,6 +184,7 @@ impl QueuedEngine {
             cell.begin(Status::Connecting, group);
         }
         let conn = link.conn_name(index, life);
+        prepare(conn);
         chosen.config.reuse = Reuse::ForceNew;
         let chosen = Box::new(chosen);
         let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));

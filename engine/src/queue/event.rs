@@ -9,6 +9,7 @@ use trunkline_proto::error::{ApiError, CloseReason};
 use trunkline_proto::event::{ChannelEnd, CloseReport};
 use trunkline_proto::ids::PeerId;
 use trunkline_proto::manager::{AssociationEvent, RequestError};
+use trunkline_proto::rendezvous::Notice;
 use trunkline_proto::status::Status;
 
 /// One message or event; in order for each connection.
@@ -160,6 +161,36 @@ pub enum Event {
         /// What happened.
         event: AssociationEvent,
     },
+    /// Something happened to a pairing over an event source.
+    Pairing {
+        /// What the call gave.
+        pairing: u64,
+        /// What happened.
+        notice: Notice,
+    },
+    /// A packet of the partner that came by way of the event source.
+    Relayed {
+        /// The pairing.
+        pairing: u64,
+        /// The packet.
+        data: Retained,
+    },
+    /// There is a connection with the partner of a pairing. It is freed by itself when it ends.
+    Peer {
+        /// The pairing.
+        pairing: u64,
+        /// The connection.
+        conn: Conn,
+    },
+    /// A connection that was made over a relay goes another way now.
+    Path {
+        /// The connection.
+        conn: Conn,
+        /// The address in use.
+        remote: SocketAddr,
+        /// It goes over the relay again.
+        relayed: bool,
+    },
     /// A connectivity check was answered.
     CheckAnswered {
         /// The connection.
@@ -187,6 +218,8 @@ impl Event {
         match self {
             Self::Status { conn, .. }
             | Self::ConnectionBegun { conn }
+            | Self::Peer { conn, .. }
+            | Self::Path { conn, .. }
             | Self::Incoming { conn, .. }
             | Self::CheckAnswered { conn }
             | Self::Dead { conn, .. } => Some(*conn),
@@ -202,7 +235,7 @@ impl Event {
             | Self::SendFailed { channel, .. } => Some(channel.conn()),
             Self::RequestDone { outcome, .. } => outcome.as_ref().ok().map(|o| o.channel.conn()),
             Self::Association { channel, .. } => channel.map(Channel::conn),
-            Self::ShardFailed { .. } => None,
+            Self::Pairing { .. } | Self::Relayed { .. } | Self::ShardFailed { .. } => None,
         }
     }
 }

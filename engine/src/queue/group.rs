@@ -3,6 +3,7 @@
 //! A shard writes what a turn brought into one batch and hands that over with one queue operation;
 //! the application takes it apart. Neither side takes a lock unless the application sleeps.
 
+use super::callbacks::{Callbacks, tell_without_shard};
 use super::event::{Event, Message, Received};
 use super::link::ShardLink;
 use super::lock;
@@ -34,11 +35,13 @@ const MAX_GROUPS: usize = 1024;
 /// All poll groups of an engine, by index; the first is the default one.
 pub(super) struct Groups {
     list: Mutex<Vec<PollGroup>>,
+    /// Batches in all groups of an engine without threads that are not finished.
+    pub unfinished: Arc<AtomicUsize>,
 }
 
 impl Groups {
-    pub(super) fn new(default: PollGroup) -> Self {
-        Self { list: Mutex::new(vec![default]) }
+    pub(super) fn new(default: PollGroup, unfinished: Arc<AtomicUsize>) -> Self {
+        Self { list: Mutex::new(vec![default]), unfinished }
     }
 
     /// Adds a group, made with the index that it gets.
@@ -135,8 +138,11 @@ struct Inner {
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
     lists: ArrayQueue<Lists>,
-    /// Nobody polls while a receiver sleeps: it must not.
-    threadless: bool,
+    /// Without threads, where nobody polls while a receiver sleeps: it must not. Batches that are not
+    /// finished, in all groups: while there are some, nobody waits for more.
+    threadless: Option<Arc<AtomicUsize>>,
+    /// What is called instead of collecting batches.
+    callbacks: Option<Arc<dyn Callbacks>>,
 }
 
 /// Messages and events of some connections of a queued engine, to be received by any thread. If
@@ -152,7 +158,8 @@ impl PollGroup {
         index: u32,
         limit: usize,
         links: Weak<Vec<Arc<ShardLink>>>,
-        threadless: bool,
+        threadless: Option<Arc<AtomicUsize>>,
+        callbacks: Option<Arc<dyn Callbacks>>,
     ) -> Self {
         let inner = Inner {
             batches: ArrayQueue::new(BATCHES),
@@ -170,6 +177,7 @@ impl PollGroup {
             links,
             lists: ArrayQueue::new(POOLED),
             threadless,
+            callbacks,
         };
         Self { inner: Arc::new(inner), index }
     }
@@ -185,7 +193,8 @@ impl PollGroup {
         timeout: Option<Duration>,
     ) -> usize {
         let taken = self.take(out, max);
-        if taken > 0 || max == 0 || self.inner.threadless || timeout == Some(Duration::ZERO) {
+        let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
+        if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
@@ -199,6 +208,11 @@ impl PollGroup {
                 return taken;
             }
         }
+    }
+
+    /// Whether its connections call callbacks, and nothing is ever received from it.
+    pub fn has_callbacks(&self) -> bool {
+        self.inner.callbacks.is_some()
     }
 
     /// Unreliable messages that were dropped because the group was not emptied in time.
@@ -271,6 +285,9 @@ impl PollGroup {
 
     fn finish(&self, batch: Batch) {
         self.inner.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_sub(1, Ordering::Relaxed);
+        }
         let _ = self.inner.lists.push(batch.lists);
         if self.inner.kept_back.load(Ordering::Relaxed)
             && self.inner.kept_back.swap(false, Ordering::SeqCst)
@@ -285,6 +302,9 @@ impl PollGroup {
     /// Adds a batch, and wakes a sleeping receiver.
     fn add(&self, batch: Batch) -> Result<(), Batch> {
         self.inner.batches.push(batch)?;
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_add(1, Ordering::Relaxed);
+        }
         fence(Ordering::SeqCst);
         if self.inner.sleepers.load(Ordering::Relaxed) > 0 {
             let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
@@ -361,11 +381,22 @@ pub(super) struct Writer {
     kept_back: VecDeque<Batch>,
     /// Bytes in `kept_back`.
     kept_bytes: usize,
+    /// A group with callbacks has these instead of batches.
+    told: Option<Told>,
+}
+
+/// What a group with callbacks has on one shard.
+struct Told {
+    /// Away while they run: sharing them would cost writes to a counter that all shards have.
+    callbacks: Option<Arc<dyn Callbacks>>,
+    events: VecDeque<Event>,
 }
 
 impl Writer {
-    pub(super) const fn new(group: PollGroup, link: Arc<ShardLink>) -> Self {
+    pub(super) fn new(group: PollGroup, link: Arc<ShardLink>) -> Self {
+        let callbacks = group.inner.callbacks.clone();
         Self {
+            told: callbacks.map(|c| Told { callbacks: Some(c), events: VecDeque::new() }),
             group,
             link,
             lists: Lists { items: VecDeque::new(), kept: VecDeque::new() },
@@ -376,7 +407,50 @@ impl Writer {
         }
     }
 
+    /// Index of the group.
+    pub(super) const fn index(&self) -> usize {
+        self.group.index as usize
+    }
+
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.events.is_empty())
+    }
+
+    pub(super) fn event_count(&self) -> usize {
+        self.told.as_ref().map_or(0, |told| told.events.len())
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        self.told.as_mut()?.events.pop_front()
+    }
+
+    /// The callbacks, until they are returned, and whether there is no event to tell before.
+    #[inline]
+    pub(super) fn lend_callbacks(&mut self) -> Option<(Arc<dyn Callbacks>, bool)> {
+        let told = self.told.as_mut()?;
+        Some((told.callbacks.take()?, told.events.is_empty()))
+    }
+
+    #[inline]
+    pub(super) fn return_callbacks(&mut self, callbacks: Arc<dyn Callbacks>) {
+        if let Some(told) = &mut self.told {
+            told.callbacks = Some(callbacks);
+        }
+    }
+
+    /// The shard has ended: tells what is left, without a shard to call back into.
+    pub(super) fn tell_the_rest(&mut self) {
+        let Some((callbacks, _)) = self.lend_callbacks() else { return };
+        while let Some(event) = self.next_event() {
+            tell_without_shard(&*callbacks, event);
+        }
+    }
+
     pub(super) fn event(&mut self, event: Event) {
+        if let Some(told) = &mut self.told {
+            return told.events.push_back(event);
+        }
         self.push(match event {
             Event::Writable { channel } => Item::Writable { channel },
             Event::Receipt { channel, token } => Item::Receipt { channel, token },
@@ -506,7 +580,7 @@ mod tests {
             &EngineConfig::default(),
         ));
         let links = Arc::new(vec![link.clone()]);
-        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false);
+        let group = PollGroup::new(0, limit, Arc::downgrade(&links), None, None);
         let writer = Writer::new(group.clone(), link.clone());
         (group, writer, link, links)
     }

@@ -4,17 +4,20 @@
 //! The application's names of connections and channels are cells of the [`ShardLink`]; this is
 //! where they are matched with the endpoint's.
 
+use super::callbacks::Given;
 use super::cells::kind_flags;
 use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
 use super::link::ShardLink;
 use super::managed::Managed;
+use super::pairings::Pairings;
 use super::waiting::{Spare, Waiting};
 use crate::handle::{Association, Channel, Conn, OpenRequest};
-use crate::handler::{Context, Discontent, Handler, Opened};
+use crate::handler::{Context, Discontent, Handler, Opened, StunPacket};
 use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use trunkline_proto::config::{ChannelKind, ChannelOptions};
@@ -51,6 +54,12 @@ pub(super) struct ChannelSide {
     conn: u32,
     pub real: Option<Channel>,
     pub waiting: Waiting,
+    /// Bytes that callbacks were given and the connection does not know of.
+    pub taken: u64,
+    /// Bytes from which on it has to be told.
+    pub step: u64,
+    /// A callback found no room, and hears when there is some.
+    pub blocked: bool,
 }
 
 /// See the module.
@@ -69,10 +78,13 @@ pub struct QueueHandler {
     pub(super) spare: Spare,
     /// Channel requests and associations.
     pub(super) managed: Managed,
+    pub(super) pairings: Pairings,
     /// The channel that the last message came on, and its cell.
     last: Option<(Channel, u32)>,
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
+    /// What a callback is being given.
+    pub(super) given: Given,
 }
 
 impl std::fmt::Debug for QueueHandler {
@@ -108,7 +120,9 @@ impl QueueHandler {
             credits: Pool::new(CREDITS),
             spare: Spare::default(),
             last: None,
+            pairings: Pairings::default(),
             done: (NONE, 0),
+            given: Given::default(),
         }
     }
 
@@ -119,6 +133,7 @@ impl QueueHandler {
         (cell != NONE && generation == real.handle().generation).then_some(cell)
     }
 
+    #[inline(always)]
     pub(super) fn conn_name(&self, cell: u32) -> Option<Conn> {
         let side = self.conns.get(cell as usize)?;
         Some(self.link.conn_name(cell, side.life))
@@ -147,8 +162,9 @@ impl QueueHandler {
             .ok_or(ApiError::InvalidHandle)
     }
 
-    /// The application's name of the endpoint's channel.
-    #[inline]
+    /// The application's name of the endpoint's channel. Always inlined: an `Option<Channel>` goes
+    /// through memory, and reading it back at once costs more than finding it.
+    #[inline(always)]
     pub(super) fn channel_name(&mut self, real: Channel) -> Option<Channel> {
         let cell = match self.last {
             Some((last, cell)) if last == real => cell,
@@ -163,6 +179,7 @@ impl QueueHandler {
         self.name_of(cell)
     }
 
+    #[inline(always)]
     pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
         let side = self.channels.get(cell as usize)?;
         let conn = self.conn_name(side.conn)?;
@@ -285,7 +302,7 @@ impl QueueHandler {
         real: Channel,
     ) {
         *at(&mut self.channels, cell) =
-            ChannelSide { life, conn, real: Some(real), waiting: Waiting::default() };
+            ChannelSide { life, conn, real: Some(real), ..ChannelSide::default() };
         if let Some(side) = self.conns.get_mut(conn as usize) {
             let slot = real.key().slot as usize;
             if side.by_slot.len() <= slot {
@@ -358,7 +375,7 @@ impl QueueHandler {
         if let Some(shared) = self.link.channels.get(cell)
             && let Some(real) = side.real
         {
-            let bytes = shared.released.swap(0, Ordering::SeqCst);
+            let bytes = shared.released.swap(0, Ordering::SeqCst) + side.taken;
             let _ = cx.consume_ended(real.conn(), bytes);
         }
     }
@@ -388,6 +405,9 @@ impl Handler for QueueHandler {
     type Command = Command;
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
+        if self.pairing_incoming(cx, conn, incoming) {
+            return;
+        }
         let Some((cell, life)) = self.link.conns.take() else {
             let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
             return;
@@ -409,25 +429,28 @@ impl Handler for QueueHandler {
 
     fn on_status(
         &mut self,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         conn: Conn,
         old: Status,
         new: Status,
         reason: Option<&CloseReason>,
     ) {
-        let Some(cell) = self.conn_cell(conn) else { return };
-        if let Some(shared) = self.link.conns.get(cell) {
-            shared.set_status(new);
+        if let Some(cell) = self.conn_cell(conn) {
+            if let Some(shared) = self.link.conns.get(cell) {
+                shared.set_status(new);
+            }
+            if let Some(conn) = self.conn_name(cell) {
+                self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
+            }
         }
-        if let Some(conn) = self.conn_name(cell) {
-            self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
-        }
+        self.pairing_status(cx, conn, new, reason);
     }
 
     fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
         if let Some(cell) = self.conn_cell(conn) {
             self.end_conn(cx, cell, report);
         }
+        self.pairing_dead(cx, conn);
     }
 
     fn on_channel_request(
@@ -458,18 +481,24 @@ impl Handler for QueueHandler {
         self.emit(conn_cell, event);
     }
 
-    fn on_channel_ready(&mut self, _cx: &mut Context<'_>, channel: Channel) {
+    fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::ChannelReady { channel });
+        self.pairing_ready(cx, channel);
     }
 
     fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
-        let Some(name) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else {
+            return self.pairing_closed(cx, channel, end);
+        };
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
         self.end_channel(cx, name.key().slot);
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
         let Some(name) = self.channel_name(channel) else { return };
+        if self.call_with_data(cx, name, ChannelKind::Bytes, bytes) {
+            return;
+        }
         let kept = self.keep(cx, name, bytes);
         let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
@@ -485,7 +514,12 @@ impl Handler for QueueHandler {
         kind: ChannelKind,
         message: &[u8],
     ) {
-        let Some(name) = self.channel_name(channel) else { return };
+        let Some(name) = self.channel_name(channel) else {
+            return self.pairing_message(cx, channel, message);
+        };
+        if self.call_with_data(cx, name, kind, message) {
+            return;
+        }
         let kept = self.keep(cx, name, message);
         let Some(writer) = self.writer(name.conn().slot()) else { return };
         match kept {
@@ -497,6 +531,7 @@ impl Handler for QueueHandler {
     fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
         self.emit_channel(channel, |channel| Event::Eof { channel });
         self.return_credit_now(cx, channel);
+        self.pairing_eof(cx, channel);
     }
 
     fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {
@@ -515,7 +550,32 @@ impl Handler for QueueHandler {
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
         if let Some(name) = self.channel_name(channel) {
             self.send_waiting(cx, name.key().slot, false);
+            self.tell_writable(name);
+        } else {
+            self.pairing_writable(cx, channel);
         }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        self.pairing_timer(cx, token);
+    }
+
+    fn on_path(&mut self, cx: &mut Context<'_>, conn: Conn, remote: SocketAddr, relayed: bool) {
+        self.pairing_path(cx, conn, remote, relayed);
+    }
+
+    fn on_path_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        socket: u16,
+        remote: SocketAddr,
+    ) {
+        self.pairing_path_failed(cx, conn, (socket, remote));
+    }
+
+    fn on_stun(&mut self, cx: &mut Context<'_>, packet: StunPacket) {
+        self.pairing_stun(cx, &packet);
     }
 
     fn on_receipt(&mut self, _cx: &mut Context<'_>, channel: Channel, token: u64) {
@@ -590,6 +650,7 @@ impl Handler for QueueHandler {
     fn on_batch_end(&mut self, cx: &mut Context<'_>) {
         self.settle();
         self.service(cx);
+        self.tell_all_events(cx);
         for writer in &mut self.writers {
             writer.hand_over();
         }
@@ -613,6 +674,7 @@ impl Drop for QueueHandler {
                 writer.event(Event::ShardFailed { shard, message: message.to_owned() });
             }
             writer.hand_over();
+            writer.tell_the_rest();
         }
     }
 }

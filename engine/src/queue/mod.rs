@@ -43,14 +43,17 @@
 //! | `managed` | shared connections and channel requests, both halves |
 //! | `associations`, `listening` | associations, both halves |
 //! | `directory` | associations that a call or a shard looks for |
+//! | `callbacks` | groups that are told on their shards' threads |
 //! | `cells` | what any thread must know of a connection or channel |
 //! | `link` | what the application's threads and one shard share |
 //! | `command`, `memory` | what goes to a shard |
+//! | `pairings` | pairings over an event source, both halves |
 //! | `handler`, `outgoing`, `waiting` | the shard's half |
 //! | `group` | poll groups: what comes from the shards |
 //! | `local` | the engine without threads |
 
 mod associations;
+mod callbacks;
 mod cells;
 mod channels;
 mod command;
@@ -65,23 +68,27 @@ mod local;
 mod managed;
 mod memory;
 mod outgoing;
+mod pairings;
 mod sending;
 mod waiting;
 
 pub use associations::SendSecurity;
+pub use callbacks::{Callbacks, SentInside};
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
+pub use pairings::{PairingSettings, PairingStatus};
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, ShutdownReport};
 use crate::error::EngineError;
 use crate::handle::{Channel, Conn};
-use crate::handler::Context;
+use crate::handler::{Context, Handler as _};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::stats::EngineStats;
 use associations::Associations;
+use callbacks::{inside, is_inside};
 use cells::{ChannelCell, ConnCell};
 use command::Command;
 use crossbeam::channel::bounded;
@@ -93,7 +100,7 @@ use managed::Managed;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::manager::ReuseKey;
@@ -142,6 +149,26 @@ pub struct QueuedEngine {
     inner: Arc<Inner>,
 }
 
+/// A [`QueuedEngine`] that does not keep it alive: for what the engine itself holds, such as
+/// [`Callbacks`].
+#[derive(Clone, Default)]
+pub struct WeakEngine {
+    inner: Weak<Inner>,
+}
+
+impl WeakEngine {
+    /// The engine, unless it has ended.
+    pub fn upgrade(&self) -> Option<QueuedEngine> {
+        self.inner.upgrade().map(|inner| QueuedEngine { inner })
+    }
+}
+
+impl fmt::Debug for WeakEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakEngine")
+    }
+}
+
 impl fmt::Debug for QueuedEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuedEngine")
@@ -162,7 +189,18 @@ impl QueuedEngine {
     /// # Errors
     /// Unusable settings, no driver, no thread.
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::build(config, false)
+        Self::build(config, false, None)
+    }
+
+    /// The same, whose own group calls `callbacks` on the shards' threads.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        config: EngineConfig,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Result<Self, EngineError> {
+        Self::build(config, false, Some(callbacks))
     }
 
     /// An engine without threads and with one shard: nothing happens but in
@@ -172,10 +210,27 @@ impl QueuedEngine {
     /// Unusable settings.
     pub fn local(mut config: EngineConfig) -> Result<Self, EngineError> {
         config.shards = 1;
-        Self::build(config, true)
+        Self::build(config, true, None)
     }
 
-    fn build(mut config: EngineConfig, threadless: bool) -> Result<Self, EngineError> {
+    /// The same, whose own group calls `callbacks` in [`poll`](Self::poll), and in calls that wait
+    /// for an answer.
+    ///
+    /// # Errors
+    /// Unusable settings.
+    pub fn local_with(
+        mut config: EngineConfig,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Result<Self, EngineError> {
+        config.shards = 1;
+        Self::build(config, true, Some(callbacks))
+    }
+
+    fn build(
+        mut config: EngineConfig,
+        threadless: bool,
+        callbacks: Option<Arc<dyn Callbacks>>,
+    ) -> Result<Self, EngineError> {
         with_manual_credit(&mut config.connection);
         let shared = Shared::new(config)?;
         let config = &shared.config;
@@ -188,8 +243,11 @@ impl QueuedEngine {
             .map(|(i, (m, p))| Arc::new(ShardLink::new(i as u8, m.clone(), p.clone(), config)))
             .collect();
         let links = Arc::new(links);
-        let group = PollGroup::new(0, config.queue_group_bytes, Arc::downgrade(&links), threadless);
-        let groups = Arc::new(Groups::new(group.clone()));
+        let weak = Arc::downgrade(&links);
+        let unfinished = Arc::<AtomicUsize>::default();
+        let counted = threadless.then(|| unfinished.clone());
+        let group = PollGroup::new(0, config.queue_group_bytes, weak, counted, callbacks);
+        let groups = Arc::new(Groups::new(group.clone(), unfinished));
         let reusable = Arc::<Reusable>::default();
         let directory = Arc::<Directory>::default();
         let handler = |shard: u8| {
@@ -217,6 +275,11 @@ impl QueuedEngine {
             runner,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same engine, not kept alive.
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Whether the application drives it with [`poll`](Self::poll).
@@ -247,12 +310,14 @@ impl QueuedEngine {
     }
 
     /// Drives an engine without threads: does what there is to do, waiting at most `budget` for
-    /// something (`None` = as long as it takes). Returns the number of things that happened.
+    /// something (`None` = as long as it takes), but not while something waits in a poll group. Returns
+    /// the number of things that happened.
     ///
     /// # Errors
     /// [`EngineError::WrongThread`] on any thread but the first that polled;
     /// [`EngineError::NotThreadless`]; the driver's.
     pub fn poll(&self, budget: Option<std::time::Duration>) -> Result<u64, EngineError> {
+        let budget = if self.has_something() { Some(std::time::Duration::ZERO) } else { budget };
         self.local_runner()?.with(|shard| shard.poll(budget))
     }
 
@@ -264,12 +329,19 @@ impl QueuedEngine {
         self.local_runner()?.with(|shard| Ok(shard.fd()))
     }
 
-    /// How long until [`poll`](Self::poll) has work even if nothing arrives; `None` = no plans.
+    /// How long until [`poll`](Self::poll) has work even if nothing arrives; `None` = no plans, zero
+    /// while something waits in a poll group.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn next_timeout(&self) -> Result<Option<std::time::Duration>, EngineError> {
-        self.local_runner()?.with(|shard| Ok(shard.next_timeout()))
+        let next = self.local_runner()?.with(|shard| Ok(shard.next_timeout()))?;
+        Ok(if self.has_something() { Some(std::time::Duration::ZERO) } else { next })
+    }
+
+    /// Whether something waits in a poll group of an engine without threads.
+    fn has_something(&self) -> bool {
+        self.inner.groups.unfinished.load(Ordering::Relaxed) > 0
     }
 
     /// Ends the wait of [`poll`](Self::poll), or makes the descriptor readable, from any thread.
@@ -300,7 +372,17 @@ impl QueuedEngine {
         link: &ShardLink,
         call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
     ) -> Result<(), ApiError> {
-        link.push(Command::Call(Box::new(call)))
+        let mut call = Some(call);
+        inside(link, |h, cx| call.take().map(|call| call(h, cx)));
+        // It was not called: we are not inside.
+        call.map_or(Ok(()), |call| link.push(Command::Call(Box::new(call))))
+    }
+
+    /// A command that takes effect at once inside a callback of its shard.
+    fn command(link: &ShardLink, command: Command) -> Result<(), ApiError> {
+        let mut command = Some(command);
+        inside(link, |h, cx| command.take().map(|command| h.on_command(cx, command)));
+        command.map_or(Ok(()), |command| link.push(command))
     }
 
     /// A call on a channel that takes effect on its shard.
@@ -325,8 +407,24 @@ impl QueuedEngine {
         question: impl FnOnce(&mut QueueHandler, &mut Context<'_>, Conn) -> R + Send + 'static,
     ) -> Result<R, ApiError> {
         let (link, _) = self.conn(conn)?;
-        let ask = move |handler: &mut QueueHandler, cx: &mut Context<'_>| {
+        self.ask_shard(link, move |handler, cx| {
             handler.real_conn(conn).map(|real| question(handler, cx, real))
+        })?
+    }
+
+    /// Asks a shard and waits for the answer.
+    fn ask_shard<R: Send + 'static>(
+        &self,
+        link: &ShardLink,
+        question: impl FnOnce(&mut QueueHandler, &mut Context<'_>) -> R + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let mut ask = Some(question);
+        if let Some(Some(answer)) = inside(link, |h, cx| ask.take().map(|ask| ask(h, cx))) {
+            return Ok(answer);
+        }
+        let Some(ask) = ask.filter(|_| !is_inside()) else {
+            // It may be asking us at this moment, and neither would answer.
+            return Err(ApiError::WouldBlock("another shard, asked from inside a callback"));
         };
         match &self.inner.runner {
             Runner::Local(local) => {
@@ -336,7 +434,7 @@ impl QueuedEngine {
                     Ok(shard.with_context(|cx, handler| ask(handler, cx)))
                 });
                 match answer {
-                    Ok(answer) => answer.ok_or(ApiError::NoConnection("the shard has failed"))?,
+                    Ok(answer) => answer.ok_or(ApiError::NoConnection("the shard has failed")),
                     Err(EngineError::WrongThread) => {
                         Err(ApiError::NoConnection("only the polling thread may ask"))
                     }
@@ -350,7 +448,7 @@ impl QueuedEngine {
                 })?;
                 answer
                     .recv_timeout(ANSWER_WAIT)
-                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))?
+                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))
             }
         }
     }
@@ -367,10 +465,16 @@ impl QueuedEngine {
     /// # Errors
     /// Too many groups (1024).
     pub fn new_poll_group(&self) -> Result<PollGroup, ApiError> {
+        self.add_group(None)
+    }
+
+    fn add_group(&self, callbacks: Option<Arc<dyn Callbacks>>) -> Result<PollGroup, ApiError> {
         let shared = &self.inner.shared;
         self.inner.groups.add(|index| {
             let links = Arc::downgrade(&self.inner.links);
-            PollGroup::new(index, shared.config.queue_group_bytes, links, self.is_threadless())
+            let bytes = shared.config.queue_group_bytes;
+            let counted = self.is_threadless().then(|| self.inner.groups.unfinished.clone());
+            PollGroup::new(index, bytes, links, counted, callbacks)
         })
     }
 
@@ -387,9 +491,10 @@ impl QueuedEngine {
 
     // ---- the engine
 
-    /// Counters and histograms of every shard that answers.
+    /// Counters and histograms of every shard that answers; of none inside a callback.
     pub fn engine_stats(&self) -> EngineStats {
         match &self.inner.runner {
+            Runner::Threads(_) if is_inside() => EngineStats::default(),
             Runner::Threads(engine) => engine.stats(),
             Runner::Local(local) => {
                 let mut stats = EngineStats::default();
@@ -406,6 +511,7 @@ impl QueuedEngine {
     /// # Errors
     /// [`EngineError::WrongThread`].
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
+        self.leave_partners();
         let report = match &self.inner.runner {
             Runner::Threads(engine) => engine.shutdown(linger),
             Runner::Local(local) => {

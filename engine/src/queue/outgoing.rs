@@ -5,11 +5,13 @@ use super::command::{COPY_AGAIN, Pack};
 use super::event::Event;
 use super::handler::{NONE, QueueHandler};
 use super::waiting::Next;
-use crate::handle::Conn;
+use crate::handle::{Channel, Conn};
 use crate::handler::Context;
 use std::sync::atomic::Ordering;
 use trunkline_proto::endpoint::SendOptions;
 use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::ChannelKey;
+use trunkline_proto::limits;
 use trunkline_proto::payload::Payload;
 
 /// Channels whose credit is returned in one go.
@@ -17,7 +19,69 @@ const CREDITS_A_TURN: usize = 4096;
 /// Calls of other shards in one turn.
 const HANDED_A_TURN: usize = 1024;
 
+/// What one call sends.
+pub(super) enum Outgoing<'a> {
+    Bytes(&'a [u8]),
+    Payload(Payload),
+}
+
+impl Outgoing<'_> {
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Payload(data) => data.len(),
+        }
+    }
+}
+
 impl QueueHandler {
+    /// Sends for a callback on this thread, without a queue: what finds no room is not taken. What
+    /// other threads have sent before and still waits goes first.
+    #[inline]
+    pub(super) fn send_here(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        what: &Outgoing<'_>,
+        receipt: Option<u64>,
+    ) -> Result<(), ApiError> {
+        let side = self.side(key.slot, key.life).ok_or(ApiError::InvalidHandle)?;
+        if let Some(real) = side.real.filter(|_| side.waiting.is_empty()) {
+            let options = SendOptions { receipt, ..SendOptions::default() };
+            let sent = match what {
+                Outgoing::Bytes(bytes) => cx.send_with(real, bytes, options),
+                Outgoing::Payload(data) => cx.send_payload(real, data.clone(), options),
+            };
+            if let Err(ApiError::WouldBlock(_)) = sent {
+                side.blocked = true;
+            }
+            return sent;
+        }
+        let (len, limit) = (what.len(), limits::MAX_MESSAGE);
+        if len > limit {
+            return Err(ApiError::MessageTooLarge { len, limit });
+        }
+        if let Some(cell) = self.link.channels.get(key.slot) {
+            self.link.admit(cell, len)?;
+        }
+        let side = self.channels.get_mut(key.slot as usize).ok_or(ApiError::InvalidHandle)?;
+        match what {
+            Outgoing::Bytes(bytes) => side.waiting.push_copy(bytes, receipt, &mut self.spare),
+            Outgoing::Payload(data) => side.waiting.push_payload(data.clone(), receipt),
+        }
+        Ok(())
+    }
+
+    /// After room has come: tells a callback that found none.
+    pub(super) fn tell_writable(&mut self, name: Channel) {
+        let key = name.key();
+        let Some(side) = self.side(key.slot, key.life) else { return };
+        if side.blocked && side.waiting.is_empty() {
+            side.blocked = false;
+            self.emit(name.conn().slot(), Event::Writable { channel: name });
+        }
+    }
+
     /// `len` bytes of a channel are no longer queued.
     #[inline]
     pub(super) fn finished(&mut self, cell: u32, len: usize) {
@@ -212,13 +276,16 @@ impl QueueHandler {
     }
 
     /// Tells the connection what was taken of a channel, and settles when it will be told again.
-    pub(super) fn return_credit(&self, cx: &mut Context<'_>, index: u32) {
+    pub(super) fn return_credit(&mut self, cx: &mut Context<'_>, index: u32) {
         let Some(cell) = self.link.channels.get(index) else { return };
-        let bytes = cell.released.swap(0, Ordering::SeqCst);
-        let real = self.channels.get(index as usize).and_then(|side| side.real);
+        let mut bytes = cell.released.swap(0, Ordering::SeqCst);
+        let mut side = self.channels.get_mut(index as usize);
+        bytes += side.as_mut().map_or(0, |side| std::mem::take(&mut side.taken));
+        let real = side.as_ref().and_then(|side| side.real);
         if let Some(real) = real {
             let _ = cx.consume(real, bytes);
-            if let Some(step) = cx.credit_step(real) {
+            if let (Some(step), Some(side)) = (cx.credit_step(real), side) {
+                side.step = step;
                 cell.credit_step.store(step, Ordering::SeqCst);
                 // The application may have taken as much before it could see the new step.
                 self.link.tell_credit(index, cell);

@@ -1,11 +1,13 @@
 //! Handing messages to the shards.
 
 use super::QueuedEngine;
+use super::callbacks::is_inside;
 use super::cells::{ChannelCell, LOSSY, MESSAGES};
 use super::channels::usable;
 use super::command::{Command, INLINE, Part};
 use super::link::ShardLink;
 use super::memory::{PACK_BYTES, PACK_PARTS};
+use super::outgoing::Outgoing;
 use crate::buf::SendBuf;
 use crate::handle::Channel;
 use trunkline_proto::error::ApiError;
@@ -24,6 +26,9 @@ impl QueuedEngine {
     #[inline]
     pub fn send(&self, channel: Channel, data: &[u8]) -> Result<(), ApiError> {
         let (link, cell) = self.channel(channel)?;
+        if let Some(sent) = self.send_here(channel, Outgoing::Bytes(data), None) {
+            return sent;
+        }
         if data.len() > INLINE {
             return self.send_copy(link, cell, channel, data, None);
         }
@@ -45,6 +50,10 @@ impl QueuedEngine {
         token: u64,
     ) -> Result<(), ApiError> {
         let (link, cell) = self.channel(channel)?;
+        let bytes = Outgoing::Bytes(data);
+        if let Some(sent) = self.send_here(channel, bytes, Some(token)) {
+            return sent;
+        }
         self.send_copy(link, cell, channel, data, Some(token))
     }
 
@@ -73,6 +82,12 @@ impl QueuedEngine {
         receipt: Option<u64>,
     ) -> Result<(), ApiError> {
         let (link, cell) = self.channel(channel)?;
+        if is_inside() {
+            let payload = Outgoing::Payload(data.clone());
+            if let Some(sent) = self.send_here(channel, payload, receipt) {
+                return sent;
+            }
+        }
         self.check_len(cell, data.len())?;
         ready(link, cell, channel)?;
         link.admit(cell, data.len())?;
@@ -110,7 +125,13 @@ impl QueuedEngine {
 
     /// One command for messages to the same shard.
     fn send_some(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
-        let Some((first, _)) = messages.first() else { return (0, Ok(())) };
+        let Some((first, first_data)) = messages.first() else { return (0, Ok(())) };
+        if is_inside() && self.is_here(*first) {
+            return match self.send(*first, first_data) {
+                Ok(()) => (1, Ok(())),
+                Err(error) => (0, Err(error)),
+            };
+        }
         let link = match self.link(first.conn()) {
             Ok(link) => link,
             Err(error) => return (0, Err(error)),
@@ -152,7 +173,7 @@ impl QueuedEngine {
         }
     }
 
-    fn check_len(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
+    pub(super) fn check_len(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
         let limit = if cell.has(LOSSY) {
             limits::MAX_DATAGRAM
         } else if cell.has(MESSAGES) {

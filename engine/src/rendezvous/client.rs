@@ -77,10 +77,7 @@ impl PairingClient {
         let PairingClientConfig { mut engine, source, role, mut pairing, relay } = config;
         engine.shards = 1;
         if pairing.backoff_seed == 0 {
-            let mut seed = [0; 8];
-            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
-                .map_err(|_| EngineError::Stopped)?;
-            pairing.backoff_seed = u64::from_ne_bytes(seed).max(1);
+            pairing.backoff_seed = super::random_seed()?;
         }
         let config = SessionConfig { source, role, pairing, timer: TIMER, relay };
         let mut session = Some(Session::new(config)?);

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | a client on a thread of its own | [`PairingClient`] |
 //! | a client inside a [`Handler`](crate::Handler), beside other connections | [`Session`] |
+//! | a client on an engine with the queued API, beside other connections | [`QueuedEngine::pair`](crate::QueuedEngine::pair) |
 //! | a connection of its own with the partner | [`PeerLink`], beside the session |
 //! | a server | [`EventSourceServer`] |
 //!
@@ -82,6 +83,7 @@ pub use trunkline_proto::rendezvous::{
 };
 
 use trunkline_proto::config::{ChannelKind, ChannelOptions, ConnectionConfig};
+use trunkline_proto::error::ApiError;
 use trunkline_proto::limits::MAX_EVENT;
 use trunkline_proto::time::Duration;
 
@@ -104,6 +106,14 @@ pub fn connection_config() -> ConnectionConfig {
         unsent_limit: 64 << 10,
         ..ConnectionConfig::default()
     }
+}
+
+/// A seed that no other client has.
+pub(crate) fn random_seed() -> Result<u64, ApiError> {
+    let mut seed = [0; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
+        .map_err(|_| ApiError::NoConnection("the system gives no random numbers"))?;
+    Ok(u64::from_ne_bytes(seed).max(1))
 }
 
 /// How the channel of events is opened and accepted: what is said on it goes before packets.

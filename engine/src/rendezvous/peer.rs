@@ -109,7 +109,13 @@ impl PeerLink {
         id: PeerId,
     ) -> Result<(), ApiError> {
         let relay = self.meet(cx, session, id)?;
-        if self.conn.is_none() {
+        let ended = |conn| {
+            !matches!(
+                cx.status(conn),
+                Status::Connecting | Status::FindingRoute | Status::Connected
+            )
+        };
+        if self.conn.is_none_or(ended) {
             let mut config = ConnectConfig::new(relay, Trust::Pins(vec![id]));
             config.identity = Some(self.config.identity.clone());
             config.connection.clone_from(&self.config.connection);
@@ -227,6 +233,16 @@ impl PeerLink {
             _ => {}
         }
         true
+    }
+
+    /// From [`Handler::on_dead`](crate::Handler::on_dead): the handler has closed the connection.
+    pub fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn) -> bool {
+        let ours = self.conn == Some(conn);
+        if ours {
+            self.conn = None;
+            self.stop(cx);
+        }
+        ours
     }
 
     fn search(&mut self, cx: &mut Context<'_>, session: &mut Session) {

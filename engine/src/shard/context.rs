@@ -17,6 +17,7 @@ use crate::retained::{Block, Retained};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use trunkline_proto::channel::ChannelInfo;
 use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 use trunkline_proto::error::ApiError;
@@ -224,6 +225,18 @@ impl<'a> Context<'a> {
     /// Counters and gauges of a connection.
     pub fn stats(&self, conn: Conn) -> Option<ConnStats> {
         self.core.endpoint.stats(self.core.own(conn).ok()?)
+    }
+
+    /// The channels of a connection that the application knows, in no particular order.
+    pub fn channels(&self, conn: Conn) -> Vec<Channel> {
+        let found = self.core.own(conn).ok().map(|handle| self.core.endpoint.channels(handle));
+        found.into_iter().flatten().map(|key| Channel::new(conn, key)).collect()
+    }
+
+    /// What can be told about a channel.
+    pub fn channel_info(&self, channel: Channel) -> Option<ChannelInfo<'_>> {
+        let handle = self.core.own(channel.conn()).ok()?;
+        self.core.endpoint.channel_info(handle, channel.key())
     }
 
     /// Every connection of this shard, whatever its status.

@@ -2,6 +2,7 @@
 
 use crate::config::{IpNet, Links, ListenConfig};
 use crate::handle::{Conn, ListenerId};
+use crate::io::FaultConfig;
 use crate::stats::ShardStats;
 use crossbeam::channel::Sender;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -41,6 +42,7 @@ pub(crate) enum Control {
         done: Sender<()>,
     },
     Deny(Vec<IpNet>),
+    Faults(Box<FaultConfig>),
     Stats(Sender<Box<ShardStats>>),
     NetworkChanged,
     /// End every connection, wait for them, report, and stop.
@@ -58,6 +60,7 @@ impl std::fmt::Debug for Control {
             Self::Listen(_) => "Listen",
             Self::Unlisten { .. } => "Unlisten",
             Self::Deny(_) => "Deny",
+            Self::Faults(_) => "Faults",
             Self::Stats(_) => "Stats",
             Self::NetworkChanged => "NetworkChanged",
             Self::Shutdown { .. } => "Shutdown",

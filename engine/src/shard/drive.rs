@@ -5,7 +5,7 @@ use crate::config::EngineConfig;
 use crate::error::EngineError;
 #[cfg(target_os = "linux")]
 use crate::io::UringDriver;
-use crate::io::fault::FaultDriver;
+use crate::io::fault::{FaultConfig, FaultDriver};
 use crate::io::{
     Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, StreamBytes,
     StreamId, TxBuf, TxMeta, Waker,
@@ -139,5 +139,10 @@ impl Driver for AnyDriver {
     }
     fn now(&self) -> Instant {
         each!(self, d => d.now())
+    }
+    fn set_faults(&mut self, config: &FaultConfig) {
+        if let Self::Faulty(driver) = self {
+            driver.configure(config);
+        }
     }
 }

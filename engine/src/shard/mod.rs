@@ -362,6 +362,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 let _ = done.try_send(());
             }
             Control::Deny(nets) => self.core.admission.set_deny(&nets),
+            Control::Faults(config) => self.driver.set_faults(&config),
             Control::Stats(reply) => {
                 let _ = reply.try_send(Box::new(self.stats()));
             }

@@ -11,7 +11,10 @@
 //! | [`offloads`] | whether the system segments and merges trains |
 //! | [`RecvBatch`], [`SendBatch`] | many datagrams or trains in one call |
 //! | [`prefetch`] | memory is fetched into the caches |
+//!
+//! [`lend`] is no system call, but as unsafe as one.
 
+pub mod lend;
 #[cfg(unix)]
 pub mod signal;
 

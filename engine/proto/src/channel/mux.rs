@@ -18,6 +18,7 @@ use crate::limits::{MAX_CHANNELS, MAX_DATAGRAM, MIN_PACKET, PACKET_OVERHEAD};
 use crate::place::Place;
 use crate::time::{Duration, Instant};
 use crate::wire::params::TransportParams;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -138,12 +139,12 @@ pub enum ChannelPhase {
 }
 
 /// What can be told about a channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ChannelInfo<'a> {
     /// Id on the wire.
     pub id: u16,
     /// Its name.
-    pub name: &'a str,
+    pub name: Cow<'a, str>,
     /// What it carries.
     pub kind: ChannelKind,
     /// Where it stands.
@@ -164,6 +165,13 @@ pub struct ChannelInfo<'a> {
     pub receive_limit: u64,
     /// Whether a send would give `WouldBlock` until the writable event.
     pub blocked: bool,
+}
+
+impl ChannelInfo<'_> {
+    /// The same, to be kept.
+    pub fn into_owned(self) -> ChannelInfo<'static> {
+        ChannelInfo { name: Cow::Owned(self.name.into_owned()), ..self }
+    }
 }
 
 impl Mux {
@@ -310,6 +318,11 @@ impl Mux {
         self.unacked
     }
 
+    /// Reliable bytes handed over that were never sent.
+    pub const fn unsent_reliable_bytes(&self) -> u64 {
+        self.unsent
+    }
+
     /// Whether something reliable is not acknowledged: data, EOFs, RESETs, or messages of CONTROL.
     pub fn has_unacked_reliable(&self) -> bool {
         self.unacked > 0 || self.unacked_ends > 0 || self.control.has_unacked()
@@ -359,7 +372,7 @@ impl Mux {
         let datagrams = channel.datagram_send.as_ref().map_or(0, |queue| queue.bytes());
         Some(ChannelInfo {
             id: channel.id,
-            name: channel.name.as_deref().unwrap_or(""),
+            name: Cow::Borrowed(channel.name.as_deref().unwrap_or("")),
             kind: channel.kind,
             phase,
             ours: channel.has(flag::OURS),

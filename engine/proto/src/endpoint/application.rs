@@ -466,6 +466,11 @@ impl Endpoint {
         self.open(conn).map(Connection::stats)
     }
 
+    /// The channels of a connection that the application knows, in no particular order.
+    pub fn channels(&self, conn: ConnHandle) -> Vec<ChannelKey> {
+        self.open(conn).map_or_else(Vec::new, |c| c.mux_ref().keys().collect())
+    }
+
     /// A channel's state; `None` for a stale handle or key.
     pub fn channel_info(&self, conn: ConnHandle, channel: ChannelKey) -> Option<ChannelInfo<'_>> {
         self.open(conn).and_then(|c| c.mux_ref().info(channel))

@@ -182,6 +182,11 @@ pub struct ConnStats {
     pub rtt: Duration,
     /// Smallest round trip.
     pub rtt_min: Duration,
+    /// How much round trips vary.
+    pub rtt_var: Duration,
+    /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
+    /// known.
+    pub pacing_rate: u64,
     /// Congestion window in bytes.
     pub window: u64,
     /// Bytes in flight.
@@ -190,6 +195,8 @@ pub struct ConnStats {
     pub packet_size: u64,
     /// Reliable bytes handed over and not acknowledged.
     pub unacked_bytes: u64,
+    /// Those of them that were never sent.
+    pub unsent_bytes: u64,
     /// Channels open.
     pub channels: u32,
     /// Packets that failed to open or were replayed.

@@ -35,6 +35,11 @@ impl Recovery {
         self.max_ack_delay
     }
 
+    /// Bytes a second that packets leave at, as far as they are paced.
+    pub fn pacing_rate(&self) -> Option<u64> {
+        self.controller.pacing_rate(&self.rtt)
+    }
+
     /// The congestion window in bytes.
     pub fn window(&self) -> u64 {
         self.controller.window()

@@ -574,6 +574,7 @@ impl Connection {
             rtt: link.rtt,
             rtt_min: link.rtt_min,
             unacked_bytes: self.mux.unacked_reliable_bytes(),
+            unsent_bytes: self.mux.unsent_reliable_bytes(),
             channels: self.mux.count(),
             datagrams_dropped: mux.datagrams_dropped + mux.datagrams_expired,
             ..ConnStats::default()
