@@ -351,8 +351,8 @@ typedef uint32_t trunk_log_level;
 //
 // Called on the engine's threads, and on threads of the application inside calls of this engine,
 // by several at once. It must not block for long and must not throw C++ exceptions or longjmp. It
-// may call anything but trunk_shutdown, trunk_engine_destroy, and the functions of event sources
-// that give TRUNK_ERR_IN_CALLBACK; what such calls log is dropped.
+// may call anything; what waits for an engine gives TRUNK_ERR_IN_CALLBACK. What such calls log is
+// dropped, and an engine that is made there has no log of its threads.
 typedef void (*trunk_log_fn)(void *user, trunk_log_level level, const char *target, const char *text);
 
 // A channel of a connection. 0 is none.
@@ -2537,17 +2537,16 @@ trunk_result trunk_engine_network_changed(struct trunk_engine *engine);
 
 // Drives a thread-less engine: receives, sends, and does what is due, then returns. If there is
 // nothing to do, and no item waits in a poll group, waits for something for at most budget_ns
-// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
-// application is told about is then taken with trunk_recv_many. To be called again soon while
-// trunk_engine_next_timeout_ns says 0.
+// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how
+// many things happened; what the application is told about is then taken with trunk_recv_many. To
+// be called again soon while trunk_engine_next_timeout_ns says 0.
 //
 // The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 // TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
-// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED; TRUNK_ERR_DRIVER and
-// TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver fails.
-trunk_result trunk_engine_poll(struct trunk_engine *engine,
-                               int64_t budget_ns,
-                               uint64_t *happened);
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
+// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
+// fails.
+trunk_result trunk_engine_poll(struct trunk_engine *engine, int64_t budget_ns, uint64_t *happened);
 
 // Stores a file descriptor that is readable when trunk_engine_poll has work, for an event loop of
 // the application: wait until it is readable or trunk_engine_next_timeout_ns has passed, poll,
@@ -2586,8 +2585,8 @@ trunk_result trunk_trust_init_sized(struct trunk_trust *trust, size_t struct_siz
 // holds the private key. size, which may be NULL, gets the bytes needed, final NUL included; 2048
 // bytes are always enough for a name of up to 255 bytes. Each call makes another key.
 //
-// Any thread, never blocks. Errors: TRUNK_ERR_BUFFER_TOO_SMALL, TRUNK_ERR_INVALID_ARGUMENT,
-// TRUNK_ERR_SECURITY.
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_BUFFER_TOO_SMALL,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SECURITY.
 trunk_result trunk_identity_generate(const char *name, char *pem, size_t capacity, size_t *size);
 
 // Loads an identity and stores its fingerprint, TRUNK_FINGERPRINT_BYTES bytes: the SHA-256 of its
@@ -2629,7 +2628,7 @@ trunk_result trunk_connect_config_init_sized(struct trunk_connect_config *config
 // Any thread. Waits for the shards to take their sockets, for microseconds; reads the files that
 // config names. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 // TRUNK_ERR_SYSTEM (the address is taken or not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY,
-// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+// TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_listen(struct trunk_engine *engine,
                           const struct trunk_listen_config *config,
                           trunk_listener *listener);
@@ -2649,7 +2648,8 @@ trunk_result trunk_listener_address(struct trunk_engine *engine,
 // Accepts no more connections there; the handle is stale afterwards. Connections that exist live
 // on, unless close_connections is not 0.
 //
-// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+// Any thread. Waits for the shards to give their sockets back, for microseconds. Errors:
+// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_listener_close(struct trunk_engine *engine,
                                   trunk_listener listener,
                                   uint32_t close_connections);
@@ -2688,8 +2688,9 @@ trunk_result trunk_reject(struct trunk_engine *engine,
 // what was sent reliably is delivered first, for at most that long, and the peer sees no sign of
 // the close before the last byte; TRUNK_LINGER_DEFAULT takes the engine's limit,
 // TRUNK_LINGER_NONE drops what is not delivered. Nothing more is told about its channels;
-// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason and text as in trunk_reject
-// (0 = TRUNK_REASON_APP). A connection that has ended by itself must be closed too.
+// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason (0 = TRUNK_REASON_APP) and
+// text (NULL = none) are as in trunk_reject. A connection that has ended by itself must be closed
+// too.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE (a second close),
 // TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
@@ -2744,7 +2745,7 @@ trunk_result trunk_conn_stats_init_sized(struct trunk_conn_stats *stats, size_t 
 // Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 // microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 // TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_conn_get_info(struct trunk_engine *engine,
                                  trunk_conn conn,
                                  struct trunk_conn_info *info);

@@ -45,7 +45,7 @@ static SOURCES: Registry<Source> =
 impl Source {
     /// Runs `f` with the log of this event source.
     fn logged<R>(&self, f: impl FnOnce(&EventSourceServer) -> R) -> R {
-        log::within(self.log.as_ref(), || f(&self.server))
+        log::with(self.log.as_ref(), || f(&self.server))
     }
 }
 
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn trunk_event_source_start(
         // Forks are counted from before the engine has anything.
         let _ = fork::generation();
         let start = || EventSourceServer::start(settings, &source, &keys);
-        let server = log::within(log.as_ref(), start)?;
+        let server = log::with(log.as_ref(), start)?;
         let made = Source {
             server,
             masks: Masks::next(),
@@ -343,7 +343,7 @@ pub extern "C" fn trunk_event_source_close(event_source: trunk_event_source) -> 
         outside_of_callbacks()?;
         let source = SOURCES.take(event_source)?;
         let log = source.log.clone();
-        log::within(log.as_ref(), || drop(source));
+        log::with(log.as_ref(), || drop(source));
         Ok(())
     })
 }

@@ -1,11 +1,11 @@
 //! Counters of an engine, its shards and its poll groups.
 
 use crate::abi::{self, Struct};
+use crate::callbacks::outside_of_callbacks;
 use crate::handle::trunk_group;
 use crate::instance::{Live, live, trunk_engine};
 use crate::receive::group_at;
-use crate::result::{Error, Result, TRUNK_ERR_IN_CALLBACK, guard, trunk_result};
-use engine::QueuedEngine;
+use crate::result::{Error, Result, guard, trunk_result};
 use engine::stats::{EngineStats, ShardStats, Summary};
 
 /// Counters of an engine, over all its shards. New fields come at the end.
@@ -301,9 +301,7 @@ pub unsafe extern "C" fn trunk_group_stats_init_sized(
 /// What the shards say; those that do not answer are missing.
 fn ask(live: &Live) -> Result<EngineStats> {
     live.drive()?;
-    if QueuedEngine::is_inside_callback() {
-        return Err(Error::new(TRUNK_ERR_IN_CALLBACK, "a shard cannot wait for its own answer"));
-    }
+    outside_of_callbacks()?;
     Ok(live.logged(|| live.queued.engine_stats()))
 }
 

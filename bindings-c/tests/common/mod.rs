@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod header;
+pub mod suite;
+pub mod table;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -12,7 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a program may take before it counts as stuck.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// The same under something that makes it slow.
+pub const SLOW_LIMIT: Duration = Duration::from_secs(400);
 
 /// The folder of this crate.
 pub fn root() -> &'static Path {
@@ -43,13 +49,19 @@ pub fn cargo() -> Command {
 /// Where this test was built: target/PROFILE.
 fn profile_folder() -> PathBuf {
     let exe = std::env::current_exe().expect("a test has a path");
-    // target/PROFILE/deps/test-HASH
+    // target/PROFILE/deps/test-HASH, or target/TRIPLE/PROFILE/deps/test-HASH
     exe.ancestors().nth(2).expect("target/PROFILE").to_owned()
 }
 
 /// The folder that cargo builds in.
 pub fn target() -> PathBuf {
-    profile_folder().parent().expect("target").to_owned()
+    let profile = profile_folder();
+    let target = profile.parent().expect("target");
+    match std::env::var_os("CARGO_BUILD_TARGET") {
+        Some(triple) if target.ends_with(&triple) => target.parent().expect("target"),
+        _ => target,
+    }
+    .to_owned()
 }
 
 /// The folder with libtrunkline and the tool, both freshly built as this test was.
@@ -80,25 +92,19 @@ pub fn tool() -> PathBuf {
 
 /// Names of functions in the header that are not initialisers defined there.
 pub fn declared() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(root().join("include/trunkline.h")).unwrap();
-    let code: String = header
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let body = code.split("#include <stdint.h>").nth(1).expect("the part after the intro");
-    let body = body.split("/*").next().expect("the part before the initialisers");
-    body.match_indices("trunk_")
-        .filter(|(at, _)| {
-            let before = &body[..*at];
-            !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '(')
-        })
-        .filter_map(|(at, _)| {
-            let rest = &body[at..];
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;
-            rest[end..].starts_with('(').then(|| rest[..end].to_owned())
-        })
-        .collect()
+    header::Header::read().functions.into_iter().map(|function| function.name).collect()
+}
+
+/// Names of the functions that the shared library exports.
+pub fn exported() -> BTreeSet<String> {
+    let library = built().join("libtrunkline.so");
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only", "--format=posix"])
+        .arg(&library)
+        .output()
+        .expect("nm, which comes with the C compiler");
+    let text = succeeded(&output);
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 /// How a C program gets the library.
@@ -113,18 +119,26 @@ const NATIVE: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
 /// Compiles a C program of this crate with all warnings as errors.
 pub fn compile(source: &str, link: Link) -> PathBuf {
+    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    compile_with(&cc, &[], source, link)
+}
+
+/// The same with a certain compiler and more options.
+pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let exe = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("{stem}-{}-{number}", std::process::id()));
     let dir = built();
-    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(cc);
     command
         .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
+        .args(options)
         .arg("-I")
         .arg(root().join("include"))
+        .arg("-I")
+        .arg(table::folder())
         .arg(root().join(source))
         .arg("-o")
         .arg(&exe);
@@ -145,7 +159,7 @@ pub fn compile(source: &str, link: Link) -> PathBuf {
 /// A program on its way; killed when dropped.
 pub struct Running {
     child: Child,
-    started: Instant,
+    deadline: Instant,
 }
 
 impl Running {
@@ -157,7 +171,13 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        Self { child, started: Instant::now() }
+        Self { child, deadline: Instant::now() + LIMIT }
+    }
+
+    /// With another limit.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.deadline = Instant::now() + limit;
+        self
     }
 
     /// The first line that it prints.
@@ -180,7 +200,14 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub fn finish(mut self) -> Output {
+    pub fn finish(self) -> Output {
+        let (output, stuck) = self.finish_or_kill();
+        assert!(!stuck, "stuck; it said: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// The same, and whether it was killed because it did not end in time.
+    pub fn finish_or_kill(mut self) -> (Output, bool) {
         let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -195,15 +222,14 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("its state") {
                 break status;
             }
-            if self.started.elapsed() > LIMIT && !stuck {
+            if Instant::now() > self.deadline && !stuck {
                 stuck = true;
                 let _ = self.child.kill();
             }
             std::thread::sleep(Duration::from_millis(5));
         };
         let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
-        assert!(!stuck, "stuck; it said: {}", String::from_utf8_lossy(&stderr));
-        Output { status, stdout, stderr }
+        (Output { status, stdout, stderr }, stuck)
     }
 }
 

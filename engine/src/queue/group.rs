@@ -130,7 +130,7 @@ struct Inner {
     sleepers: AtomicUsize,
     /// Calls of [`PollGroup::wake`].
     wakes: AtomicU64,
-    /// The engine is shut down: nothing more comes.
+    /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
     ended: AtomicBool,
     sleep: Mutex<()>,
     awake: Condvar,
@@ -184,8 +184,8 @@ impl PollGroup {
 
     /// Appends at most `max` messages and events to `out`, and returns how many. If there are
     /// none, waits for some for at most `timeout` (`None` = as long as it takes). In an engine
-    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first. Nor does it
-    /// when the engine was shut down.
+    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first. After
+    /// [`shutdown`](super::QueuedEngine::shutdown) nobody waits either.
     pub fn recv_many(
         &self,
         out: &mut Vec<Received>,
@@ -232,19 +232,20 @@ impl PollGroup {
         self.inner.awake.notify_all();
     }
 
-    /// The engine is shut down: whoever waits is woken, and nobody waits any more. A receiver that
-    /// waits again before it has heard of the end would wait for ever.
+    /// The engine has ended: every wait is over, and none begins.
     pub(super) fn end(&self) {
+        let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.ended.store(true, Ordering::SeqCst);
-        self.wake();
+        self.inner.awake.notify_all();
     }
 
-    /// `false` when the deadline has passed, the engine is shut down, or the group was woken since
-    /// there were `wakes`.
+    /// `false` when the deadline has passed, or the group has ended or was woken since there were
+    /// `wakes`.
     fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.wakes.load(Ordering::SeqCst) != wakes || inner.ended.load(Ordering::SeqCst) {
+        let ended = inner.ended.load(Ordering::SeqCst);
+        if ended || inner.wakes.load(Ordering::SeqCst) != wakes {
             return false;
         }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
