@@ -14,6 +14,9 @@
 //! | `status`, `conn`, `info` | connections |
 //! | `channel`, `send` | channels and sending |
 //! | `item`, `receive` | what is received |
+//! | `presence`, `device`, `discovery` | finding devices of the local network |
+//! | `announcement`, `announcer` | being found there |
+//! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -55,7 +58,19 @@ mod item;
 
 mod receive;
 
+mod presence;
+
+mod device;
+
+mod discovery;
+
+mod announcement;
+
+mod announcer;
+
 mod abi;
 mod fork;
 mod handle;
+mod object;
+mod registry;
 mod users;

@@ -57,3 +57,8 @@ fn data() {
 fn data_with_mio() {
     run_all("tests/c/data.c", Link::Static, Driver::Mio);
 }
+
+#[test]
+fn discovery() {
+    run_all("tests/c/discovery.c", Link::Shared, Driver::Auto);
+}
