@@ -42,6 +42,11 @@ pub struct trunk_channel_options {
     /// Datagrams: messages that could not be sent within this many milliseconds are dropped. 0 =
     /// never.
     pub expires_ms: u32,
+    /// Opener. Not 0: joins the channel of this name that the connection has, whoever opened it, if
+    /// there is one. trunk_channel_open then waits for the shard. 0.
+    pub unique: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -65,6 +70,8 @@ impl From<&ChannelOptions> for trunk_channel_options {
             wait_for_answer: options.wait_for_answer.into(),
             latest: options.latest.into(),
             expires_ms: options.expires_ms,
+            unique: options.unique.into(),
+            reserved: 0,
         }
     }
 }
@@ -94,7 +101,7 @@ impl trunk_channel_options {
             priority: small(self.priority, "priority")?,
             weight: small(self.weight, "weight")?,
             window: (self.window != 0).then_some(self.window),
-            unique: false,
+            unique: self.unique != 0,
             no_delay: self.no_delay != 0,
             wait_for_answer: self.wait_for_answer != 0,
             latest: self.latest != 0,
@@ -103,6 +110,17 @@ impl trunk_channel_options {
         options.validate()?;
         Ok(options)
     }
+}
+
+/// The options at a pointer; the defaults for NULL.
+///
+/// # Safety
+/// As [`abi::read`].
+pub(crate) unsafe fn optional_options(
+    from: *const trunk_channel_options,
+) -> Result<ChannelOptions> {
+    // SAFETY: handed on.
+    unsafe { abi::read(from) }?.convert()
 }
 
 /// Fills struct_size bytes at options with the defaults. Call it as
@@ -129,7 +147,7 @@ pub(crate) unsafe fn named<'a>(
 ) -> Result<(&'a Live, Channel)> {
     // SAFETY: handed on.
     let live = unsafe { live(engine) }?;
-    let channel = live.masks.channel_of(&live.queued, channel)?;
+    let channel = live.names.masks.channel_of(&live.queued, channel)?;
     Ok((live, channel))
 }
 
@@ -138,7 +156,8 @@ pub(crate) unsafe fn named<'a>(
 /// what the peer answered. name is UTF-8, at most 1024 bytes, and need not be unique; options may
 /// be NULL.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+/// Any thread, never blocks; with options.unique it waits for the shard, usually for microseconds,
+/// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT, TRUNK_ERR_WOULD_BLOCK,
 /// TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
@@ -154,11 +173,14 @@ pub unsafe extern "C" fn trunk_channel_open(
         let live = unsafe { live(engine) }?;
         abi::expect(channel, "channel")?;
         // SAFETY: a string and options by contract.
-        let (name, options) = unsafe { (abi::text(name, "name")?, abi::read(options)?) };
-        let conn = live.masks.conn_of(conn);
-        let opened = live.queued.open_channel(conn, name, &options.convert()?)?;
+        let (name, options) = unsafe { (abi::text(name, "name")?, optional_options(options)?) };
+        let conn = live.names.masks.conn_of(conn);
+        if options.unique {
+            live.drive()?;
+        }
+        let opened = live.queued.open_channel(conn, name, &options)?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(channel, "channel", live.masks.channel(opened)) }
+        unsafe { abi::put(channel, "channel", live.names.masks.channel(opened)) }
     })
 }
 
@@ -273,7 +295,7 @@ pub unsafe extern "C" fn trunk_channel_conn(
         // SAFETY: from `trunk_engine_new` by contract.
         let (live, channel) = unsafe { named(engine, channel) }?;
         // SAFETY: writable by contract.
-        unsafe { abi::put(conn, "conn", live.masks.conn(channel.conn())) }
+        unsafe { abi::put(conn, "conn", live.names.masks.conn(channel.conn())) }
     })
 }
 
@@ -291,7 +313,7 @@ pub unsafe extern "C" fn trunk_channel_set_user(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let (live, channel) = unsafe { named(engine, channel) }?;
-        if live.users.set_channel(&live.queued, channel, user) {
+        if live.names.users.set_channel(&live.queued, channel, user) {
             Ok(())
         } else {
             Err(Error::handle("invalid or already closed handle"))
@@ -312,7 +334,7 @@ pub unsafe extern "C" fn trunk_channel_user(
         // SAFETY: from `trunk_engine_new` by contract.
         let (live, channel) = unsafe { named(engine, channel) }?;
         // SAFETY: writable by contract.
-        unsafe { abi::put(user, "user", live.users.channel(channel).1) }
+        unsafe { abi::put(user, "user", live.names.users.channel(channel).1) }
     })
 }
 

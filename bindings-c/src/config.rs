@@ -1,10 +1,15 @@
 //! Settings: of an engine, and of connections.
 
 use crate::abi::{self, Struct};
+use crate::callbacks::trunk_callbacks;
+use crate::fault::trunk_fault_config;
 use crate::log::{TRUNK_LOG_WARN, trunk_log_fn, trunk_log_level};
 use crate::result::{Error, Result, trunk_result};
 use crate::security::trunk_identity;
-use engine::{Congestion, ConnectionConfig, DriverChoice, EngineConfig, Pinning, RetryPolicy};
+use crate::security_callback::{self, trunk_security_fn};
+use engine::{
+    Congestion, ConnectionConfig, DriverChoice, EngineConfig, Pinning, RetryPolicy, StunConfig,
+};
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
@@ -90,6 +95,16 @@ pub struct trunk_connection_config {
     /// Bytes of unreliable messages of one channel that wait to be sent; the oldest goes first.
     /// 1 MiB.
     pub datagram_send_buffer: u64,
+    /// Bytes of messages larger than the credit window that may be put together at once. 32 MiB.
+    pub reassembly_budget: u64,
+    /// Bytes of unreliable messages that are being put together, for the whole connection. 2 MiB.
+    pub datagram_reassembly: u64,
+    /// How long an incomplete unreliable message is kept. 1 s.
+    pub datagram_reassembly_timeout_ns: u64,
+    /// Below this smoothed round trip bursts may be as long as the system takes at once. 1 ms.
+    pub lan_rtt_ns: u64,
+    /// Packets sealed with one key before it is renewed. 2^22.
+    pub key_update_packets: u64,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -132,6 +147,11 @@ impl From<&ConnectionConfig> for trunk_connection_config {
             send_buffer: config.send_buffer,
             unsent_limit: config.unsent_limit,
             datagram_send_buffer: config.datagram_send_buffer,
+            reassembly_budget: config.reassembly_budget,
+            datagram_reassembly: config.datagram_reassembly,
+            datagram_reassembly_timeout_ns: config.datagram_reassembly_timeout.as_nanos(),
+            lan_rtt_ns: config.lan_rtt.as_nanos(),
+            key_update_packets: config.key_update_packets,
         }
     }
 }
@@ -167,6 +187,11 @@ impl trunk_connection_config {
             send_buffer: self.send_buffer,
             unsent_limit: self.unsent_limit,
             datagram_send_buffer: self.datagram_send_buffer,
+            reassembly_budget: self.reassembly_budget,
+            datagram_reassembly: self.datagram_reassembly,
+            datagram_reassembly_timeout: ns(self.datagram_reassembly_timeout_ns),
+            lan_rtt: ns(self.lan_rtt_ns),
+            key_update_packets: self.key_update_packets,
             ..ConnectionConfig::default()
         };
         config.validate()?;
@@ -258,6 +283,30 @@ pub struct trunk_engine_config {
     pub log: trunk_log_fn,
     /// First argument of log.
     pub log_user: *mut c_void,
+    /// What the engine's own group calls instead of keeping items for trunk_recv_many. NULL = none.
+    pub callbacks: *const trunk_callbacks,
+    /// Asked while connections are being made. NULL = nobody.
+    pub security: trunk_security_fn,
+    /// First argument of security.
+    pub security_user: *mut c_void,
+    /// Faults that are added to everything sent and received, for tests; trunk_engine_set_faults
+    /// changes them. NULL = none, and none can be added later.
+    pub faults: *const trunk_fault_config,
+    /// Seed of everything random, 32 bytes, for tests that repeat: connections are not secret. NULL =
+    /// unpredictable.
+    pub dangerous_seed: *const u8,
+    /// How long a connection that a channel request or an association made by itself stays when no
+    /// channel is open and nothing moves. 180 s; negative = until it is closed.
+    pub idle_hold_ns: i64,
+    /// Datagrams on their way from one shard to another at once. 256.
+    pub forward_queue: u32,
+    /// STUN requests a second that a shard answers, where a listener does. 5000.
+    pub stun_per_s: u32,
+    /// The same for one source. 50.
+    pub stun_per_source_per_s: u32,
+    /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
+    /// them. 0.
+    pub pin: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -304,6 +353,16 @@ unsafe impl Struct for trunk_engine_config {
             log_level: TRUNK_LOG_WARN,
             log: None,
             log_user: std::ptr::null_mut(),
+            callbacks: std::ptr::null(),
+            security: None,
+            security_user: std::ptr::null_mut(),
+            faults: std::ptr::null(),
+            dangerous_seed: std::ptr::null(),
+            idle_hold_ns: config.idle_hold.map_or(-1, |d| d.as_nanos() as i64),
+            forward_queue: config.forward_queue as u32,
+            stun_per_s: config.stun.per_s,
+            stun_per_source_per_s: config.stun.per_source_per_s,
+            pin: 0,
         }
     }
 }
@@ -336,6 +395,7 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let cores = unsafe { abi::array(self.cores, self.core_count, "cores") }?;
         let pin = match cores {
+            [] if self.pin != 0 => Pinning::Cores(engine::hw::cores()),
             [] => Pinning::None,
             cores => Pinning::Cores(cores.iter().map(|core| *core as usize).collect()),
         };
@@ -353,6 +413,14 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let identity = unsafe { trunk_identity::optional(self.identity) }?;
         let server = u8::try_from(self.server);
+        // SAFETY: handed on.
+        let fault = unsafe { trunk_fault_config::optional(self.faults, None) }?;
+        let seed = if self.dangerous_seed.is_null() {
+            None
+        } else {
+            // SAFETY: 32 bytes by contract.
+            unsafe { abi::bytes(self.dangerous_seed, 32, "dangerous_seed") }?.first_chunk().copied()
+        };
         Ok(EngineConfig {
             shards: self.shards as usize,
             pin,
@@ -378,7 +446,15 @@ impl trunk_engine_config {
             queue_channel_bytes: size(self.queue_channel_bytes, "queue_channel_bytes")?,
             queue_shard_bytes: size(self.queue_shard_bytes, "queue_shard_bytes")?,
             queue_group_bytes: size(self.queue_group_bytes, "queue_group_bytes")?,
-            ..EngineConfig::default()
+            fault,
+            dangerous_seed: seed,
+            security: security_callback::callback(self.security, self.security_user),
+            idle_hold: abi::limit(self.idle_hold_ns),
+            forward_queue: self.forward_queue as usize,
+            stun: StunConfig {
+                per_s: self.stun_per_s,
+                per_source_per_s: self.stun_per_source_per_s,
+            },
         })
     }
 }

@@ -4,13 +4,16 @@ use crate::abi::{self, Struct};
 use crate::config::trunk_connection_config;
 use crate::handle::{trunk_conn, trunk_group, trunk_listener};
 use crate::instance::{Live, live, lock, trunk_engine};
+use crate::log;
 use crate::receive::group_at;
 use crate::result::{Error, Result, guard, trunk_result};
 use crate::security::{trunk_identity, trunk_trust};
 use crate::status::{
     TRUNK_REASON_APP, TRUNK_REASON_APP_MAX, TRUNK_STATUS_NONE, trunk_reason, trunk_status,
 };
-use engine::{Conn, ConnectConfig, ConnectLink, Links, ListenConfig, Reason, Reuse, Status};
+use engine::{
+    Conn, ConnectConfig, ConnectLink, Links, ListenConfig, Reason, Reuse, SecHandle, Status,
+};
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
@@ -30,15 +33,37 @@ pub const TRUNK_REUSE_FORCE_NEW: trunk_reuse = 1;
 /// Share one, or fail with TRUNK_ERR_NO_CONNECTION.
 pub const TRUNK_REUSE_NEVER_NEW: trunk_reuse = 2;
 
+/// For trunk_listen_config.links: packets in UDP datagrams.
+pub const TRUNK_LISTEN_DATAGRAM: u32 = 1;
+/// For trunk_listen_config.links: TLS over TCP, the native protocol.
+pub const TRUNK_LISTEN_STREAM: u32 = 2;
+/// For trunk_listen_config.links: TLS over TCP, the plain protocol too (frame headers,
+/// ChannelRequest and EOF), for peers that know nothing else. Such a client shows no credential.
+pub const TRUNK_LISTEN_PLAIN: u32 = 4;
+
+/// What a connect goes over.
+pub type trunk_connect_link = u32;
+
+/// Packets in UDP datagrams.
+pub const TRUNK_CONNECT_DATAGRAM: trunk_connect_link = 0;
+/// TLS over TCP, the native protocol.
+pub const TRUNK_CONNECT_STREAM: trunk_connect_link = 1;
+/// TLS over TCP, the plain protocol.
+pub const TRUNK_CONNECT_PLAIN: trunk_connect_link = 2;
+/// UDP and TLS over TCP side by side: the first that proves the host is kept.
+pub const TRUNK_CONNECT_AUTO: trunk_connect_link = 3;
+
 /// How to listen. trunk_listen_config_init fills in the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct trunk_listen_config {
     /// Size of this struct; set by trunk_listen_config_init.
     pub struct_size: u32,
-    /// Must be 0.
-    pub reserved: u32,
-    /// Address and UDP port, such as "127.0.0.1:7470" or "[::]:7470"; port 0 lets the system
+    /// What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
+    /// TRUNK_LISTEN_DATAGRAM.
+    pub links: u32,
+    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
+    /// (all of IPv6; for both, listen twice); port 0 lets the system
     /// choose. Required.
     pub address: *const c_char,
     /// Who we are. Required.
@@ -47,6 +72,11 @@ pub struct trunk_listen_config {
     pub client_trust: *const trunk_trust,
     /// Settings of its connections. NULL = the engine's.
     pub connection: *const trunk_connection_config,
+    /// Whether STUN Binding requests are answered at its UDP port: clients learn the address under
+    /// which they are seen there. 0.
+    pub stun: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -56,11 +86,13 @@ unsafe impl Struct for trunk_listen_config {
     fn defaults() -> Self {
         Self {
             struct_size: 0,
-            reserved: 0,
+            links: TRUNK_LISTEN_DATAGRAM,
             address: std::ptr::null(),
             identity: std::ptr::null(),
             client_trust: std::ptr::null(),
             connection: std::ptr::null(),
+            stun: 0,
+            reserved: 0,
         }
     }
 }
@@ -94,6 +126,13 @@ pub struct trunk_connect_config {
     pub group: trunk_group,
     /// User data of the connection; not changed when an existing one is shared. NULL.
     pub user: *mut c_void,
+    /// What to connect over. TRUNK_CONNECT_DATAGRAM.
+    pub link: trunk_connect_link,
+    /// Whether sec_handle counts. 0.
+    pub has_sec_handle: u32,
+    /// A value of the application, handed to trunk_engine_config.security while the connection is
+    /// being made.
+    pub sec_handle: u64,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -114,6 +153,9 @@ unsafe impl Struct for trunk_connect_config {
             connection: std::ptr::null(),
             group: 0,
             user: std::ptr::null_mut(),
+            link: TRUNK_CONNECT_DATAGRAM,
+            has_sec_handle: 0,
+            sec_handle: 0,
         }
     }
 }
@@ -169,7 +211,7 @@ pub(crate) fn code(code: trunk_reason, default: trunk_reason) -> Result<u32> {
 /// Any thread. Waits for the shards to take their sockets, for microseconds; reads the files that
 /// config names. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_SYSTEM (the address is taken or not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY,
-/// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listen(
     engine: *mut trunk_engine,
@@ -179,24 +221,12 @@ pub unsafe extern "C" fn trunk_listen(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         abi::expect(listener, "listener")?;
-        if config.is_null() {
-            return Err(Error::null("config"));
-        }
-        // SAFETY: a config whose pointers are NULL or point to what their fields say.
-        let settings = unsafe {
-            let config = abi::read(config)?;
-            ListenConfig {
-                addr: abi::address(config.address, "address")?,
-                identity: trunk_identity::required(config.identity)?,
-                client_auth: trunk_trust::of_host(config.client_trust)?,
-                links: Links::DATAGRAM,
-                stun: false,
-                connection: trunk_connection_config::optional(config.connection)?,
-            }
-        };
+        // SAFETY: a config by contract.
+        let settings = unsafe { trunk_listen_config::required(config) }?;
         let made = live.logged(|| live.queued.listen(&settings))?;
-        let handle = live.masks.listener(made.id);
+        let handle = live.names.masks.listener(made.id);
         lock(&live.listeners).push((handle, made.local_addr));
         // SAFETY: checked, and writable by contract.
         unsafe { abi::put(listener, "listener", handle) }
@@ -230,7 +260,8 @@ pub unsafe extern "C" fn trunk_listener_address(
 /// Accepts no more connections there; the handle is stale afterwards. Connections that exist live
 /// on, unless close_connections is not 0.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+/// Any thread. Waits for the shards to give their sockets back, for microseconds. Errors:
+/// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listener_close(
     engine: *mut trunk_engine,
@@ -240,7 +271,8 @@ pub unsafe extern "C" fn trunk_listener_close(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
-        let id = live.masks.listener_of(listener)?;
+        log::outside_of_log()?;
+        let id = live.names.masks.listener_of(listener)?;
         let mut listeners = lock(&live.listeners);
         let at = listeners
             .iter()
@@ -271,25 +303,73 @@ pub unsafe extern "C" fn trunk_connect(
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
         abi::expect(conn, "conn")?;
-        if config.is_null() {
-            return Err(Error::null("config"));
-        }
         // SAFETY: a config by contract.
-        let config = unsafe { abi::read(config) }?;
-        // SAFETY: the pointers are NULL or point to what their fields say.
-        let settings = unsafe { config.convert() }?;
+        let (settings, config) = unsafe { trunk_connect_config::required(config) }?;
         let group = group_at(live, config.group)?;
-        let made = live.logged(|| live.queued.connect(&settings, Some(&group)))?;
-        let unset = live.users.conn(made).is_null();
-        if !config.user.is_null() && unset {
-            live.users.set_conn(&live.queued, made, config.user);
-        }
+        // Before anything is told about the connection.
+        let mut begun = None;
+        let prepare = |new| {
+            if !config.user.is_null() {
+                live.names.users.set_conn(&live.queued, new, config.user);
+                begun = Some(new);
+            }
+        };
+        let made = live.logged(|| live.queued.connect_with(&settings, Some(&group), prepare));
+        let made = made.inspect_err(|_| {
+            if let Some(conn) = begun {
+                live.names.users.end_conn(conn);
+            }
+        })?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(conn, "conn", live.masks.conn(made)) }
+        unsafe { abi::put(conn, "conn", live.names.masks.conn(made)) }
     })
 }
 
+impl trunk_listen_config {
+    /// # Safety
+    /// As [`abi::read`], and the pointers are NULL or point to what their fields say.
+    pub(crate) unsafe fn required(from: *const Self) -> Result<ListenConfig> {
+        if from.is_null() {
+            return Err(Error::null("config"));
+        }
+        // SAFETY: by contract.
+        unsafe {
+            let config = abi::read(from)?;
+            let all = TRUNK_LISTEN_DATAGRAM | TRUNK_LISTEN_STREAM | TRUNK_LISTEN_PLAIN;
+            if config.links & !all != 0 {
+                return Err(Error::invalid("links", "must be a sum of TRUNK_LISTEN_ constants"));
+            }
+            Ok(ListenConfig {
+                addr: abi::address(config.address, "address")?,
+                identity: trunk_identity::required(config.identity)?,
+                client_auth: trunk_trust::of_host(config.client_trust)?,
+                links: Links {
+                    datagram: config.links & TRUNK_LISTEN_DATAGRAM != 0,
+                    stream: config.links & TRUNK_LISTEN_STREAM != 0,
+                    plain: config.links & TRUNK_LISTEN_PLAIN != 0,
+                },
+                stun: config.stun != 0,
+                connection: trunk_connection_config::optional(config.connection)?,
+            })
+        }
+    }
+}
+
 impl trunk_connect_config {
+    /// The settings, and the struct that they were made of.
+    ///
+    /// # Safety
+    /// As [`abi::read`], and the pointers are NULL or point to what their fields say.
+    pub(crate) unsafe fn required(from: *const Self) -> Result<(ConnectConfig, Self)> {
+        if from.is_null() {
+            return Err(Error::null("config"));
+        }
+        // SAFETY: handed on.
+        let config = unsafe { abi::read(from) }?;
+        // SAFETY: handed on.
+        Ok((unsafe { config.convert() }?, config))
+    }
+
     /// # Safety
     /// The pointers are NULL or point to what their fields say.
     unsafe fn convert(&self) -> Result<ConnectConfig> {
@@ -316,8 +396,14 @@ impl trunk_connect_config {
                     .to_vec(),
                 connection: trunk_connection_config::optional(self.connection)?,
                 reuse,
-                link: ConnectLink::Datagram,
-                sec_handle: None,
+                link: match self.link {
+                    TRUNK_CONNECT_DATAGRAM => ConnectLink::Datagram,
+                    TRUNK_CONNECT_STREAM => ConnectLink::Stream,
+                    TRUNK_CONNECT_PLAIN => ConnectLink::PlainStream,
+                    TRUNK_CONNECT_AUTO => ConnectLink::Auto,
+                    _ => return Err(Error::invalid("link", "must lie in 0..=3")),
+                },
+                sec_handle: (self.has_sec_handle != 0).then_some(SecHandle(self.sec_handle)),
             })
         }
     }
@@ -330,7 +416,7 @@ impl trunk_connect_config {
 unsafe fn named<'a>(engine: *mut trunk_engine, conn: trunk_conn) -> Result<(&'a Live, Conn)> {
     // SAFETY: handed on.
     let live = unsafe { live(engine) }?;
-    Ok((live, live.masks.conn_of(conn)))
+    Ok((live, live.names.masks.conn_of(conn)))
 }
 
 /// Host: takes a connection that came as TRUNK_ITEM_INCOMING. Neglected for longer than the initial
@@ -374,8 +460,9 @@ pub unsafe extern "C" fn trunk_reject(
 /// what was sent reliably is delivered first, for at most that long, and the peer sees no sign of
 /// the close before the last byte; TRUNK_LINGER_DEFAULT takes the engine's limit,
 /// TRUNK_LINGER_NONE drops what is not delivered. Nothing more is told about its channels;
-/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason and text as in trunk_reject
-/// (0 = TRUNK_REASON_APP). A connection that has ended by itself must be closed too.
+/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason (0 = TRUNK_REASON_APP) and
+/// text (NULL = none) are as in trunk_reject. A connection that has ended by itself must be closed
+/// too.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE (a second close),
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
@@ -468,7 +555,7 @@ pub unsafe extern "C" fn trunk_conn_set_user(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let (live, conn) = unsafe { named(engine, conn) }?;
-        if live.users.set_conn(&live.queued, conn, user) {
+        if live.names.users.set_conn(&live.queued, conn, user) {
             Ok(())
         } else {
             Err(Error::handle("invalid or already closed handle"))
@@ -490,6 +577,6 @@ pub unsafe extern "C" fn trunk_conn_user(
         let (live, conn) = unsafe { named(engine, conn) }?;
         let _ = live.queued.user_data(conn)?;
         // SAFETY: writable by contract.
-        unsafe { abi::put(user, "user", live.users.conn(conn)) }
+        unsafe { abi::put(user, "user", live.names.users.conn(conn)) }
     })
 }

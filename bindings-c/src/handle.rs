@@ -15,6 +15,12 @@ pub type trunk_conn = u64;
 pub type trunk_channel = u64;
 /// An address that is listened at. 0 is none.
 pub type trunk_listener = u64;
+/// A request of trunk_channel_request, until its TRUNK_ITEM_OPENED. 0 is none.
+pub type trunk_open_request = u64;
+/// An association. 0 is none.
+pub type trunk_association = u64;
+/// A pairing. 0 is none.
+pub type trunk_pairing = u64;
 /// A poll group. 0 is the engine's own group, which every connection is in at first.
 pub type trunk_group = u64;
 
@@ -25,6 +31,7 @@ pub(crate) struct Masks {
     channel: u64,
     listener: u64,
     group: u64,
+    number: u64,
 }
 
 /// A step of splitmix64: every input has its own output.
@@ -43,12 +50,13 @@ impl Masks {
     }
 
     const fn of(engine: u64) -> Self {
-        let at = engine.wrapping_mul(4);
+        let at = engine.wrapping_mul(5);
         Self {
             conn: mix(at) & !1,
             channel: mix(at.wrapping_add(1)) & !1,
             listener: mix(at.wrapping_add(2)) & !1,
             group: mix(at.wrapping_add(3)) & !1,
+            number: mix(at.wrapping_add(4)) & !1,
         }
     }
 
@@ -63,6 +71,12 @@ impl Masks {
 
     pub(crate) const fn channel(&self, channel: Channel) -> trunk_channel {
         QueuedEngine::channel_bits(channel) ^ self.channel
+    }
+
+    /// The number of the engine that a handle stands for, whatever it may name.
+    #[inline]
+    pub(crate) const fn channel_bits(&self, handle: trunk_channel) -> u64 {
+        handle ^ self.channel
     }
 
     #[inline]
@@ -84,6 +98,20 @@ impl Masks {
             Ok(id) if id != 0 && bits & 1 == 1 => Ok(ListenerId::from_bits(id)),
             _ => Err(Error::handle("invalid or already closed listener")),
         }
+    }
+
+    /// Of a request, an association or a pairing: one count for all three.
+    pub(crate) const fn number(&self, number: u64) -> u64 {
+        (number << 1 | 1) ^ self.number
+    }
+
+    /// The number that a handle names; whether there is such a thing, its shard knows.
+    pub(crate) const fn number_of(&self, handle: u64) -> Result<u64> {
+        let bits = handle ^ self.number;
+        if bits & 1 == 0 {
+            return Err(Error::handle("invalid or already closed handle"));
+        }
+        Ok(bits >> 1)
     }
 
     pub(crate) const fn group(&self, index: usize) -> trunk_group {

@@ -9,7 +9,7 @@ use crate::status::{
     TRUNK_HANDSHAKE_NONE, TRUNK_REASON_NONE, TRUNK_STATUS_NONE, handshake, trunk_handshake,
     trunk_reason, trunk_status,
 };
-use engine::{ConnInfo, ConnStats, Role};
+use engine::{ConnInfo, ConnStats, Link, Role};
 use std::ffi::c_char;
 
 /// Which side of a connection we are.
@@ -19,6 +19,28 @@ pub type trunk_role = u32;
 pub const TRUNK_ROLE_CLIENT: trunk_role = 0;
 /// We accepted.
 pub const TRUNK_ROLE_HOST: trunk_role = 1;
+
+/// What carries a connection.
+pub type trunk_link = u32;
+
+/// Packets in UDP datagrams.
+pub const TRUNK_LINK_DATAGRAM: trunk_link = 0;
+/// TLS over TCP.
+pub const TRUNK_LINK_STREAM: trunk_link = 1;
+
+pub(crate) const fn role(role: Role) -> trunk_role {
+    match role {
+        Role::Client => TRUNK_ROLE_CLIENT,
+        Role::Host => TRUNK_ROLE_HOST,
+    }
+}
+
+pub(crate) const fn link(link: Link) -> trunk_link {
+    match link {
+        Link::Datagram => TRUNK_LINK_DATAGRAM,
+        Link::Stream => TRUNK_LINK_STREAM,
+    }
+}
 
 /// What is known of a connection. New fields come at the end.
 #[repr(C)]
@@ -50,6 +72,14 @@ pub struct trunk_conn_info {
     pub handshake: trunk_handshake,
     /// Whether the peer closed and said that it had thrown away data which it had received.
     pub peer_discarded: u32,
+    /// What carries it.
+    pub link: trunk_link,
+    /// Whether that is the plain protocol, which has only frames, requests and EOFs.
+    pub plain: u32,
+    /// Whether packets go over the relay of an event source; remote only stands for the peer then.
+    pub relayed: u32,
+    /// The shard that it belongs to, from 0 on; its callbacks come on one thread.
+    pub shard: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -71,6 +101,10 @@ unsafe impl Struct for trunk_conn_info {
             reason_text: [0; 128],
             handshake: TRUNK_HANDSHAKE_NONE,
             peer_discarded: 0,
+            link: TRUNK_LINK_DATAGRAM,
+            plain: 0,
+            relayed: 0,
+            shard: 0,
         }
     }
 }
@@ -82,10 +116,7 @@ impl From<&ConnInfo> for trunk_conn_info {
         Self {
             struct_size: 0,
             status: info.status as trunk_status,
-            role: match info.role {
-                Role::Client => TRUNK_ROLE_CLIENT,
-                Role::Host => TRUNK_ROLE_HOST,
-            },
+            role: role(info.role),
             has_peer: info.peer.is_some().into(),
             peer: info.peer.map_or([0; TRUNK_FINGERPRINT_BYTES], |peer| peer.0),
             remote: abi::fixed_text(&info.remote.to_string()),
@@ -96,6 +127,10 @@ impl From<&ConnInfo> for trunk_conn_info {
             reason_text: abi::fixed_text(reason.map_or("", |r| r.text.as_str())),
             handshake: handshake(info.handshake),
             peer_discarded: info.peer_discarded.into(),
+            link: link(info.link),
+            plain: info.plain.into(),
+            relayed: info.relayed.into(),
+            shard: 0,
         }
     }
 }
@@ -136,6 +171,13 @@ pub struct trunk_conn_stats {
     pub packet_size: u64,
     /// Unreliable messages dropped before they were sent.
     pub datagrams_dropped: u64,
+    /// How much round trips vary.
+    pub rtt_var_ns: u64,
+    /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
+    /// known.
+    pub pacing_rate: u64,
+    /// Those of unacked_bytes that were never sent.
+    pub unsent_bytes: u64,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -166,55 +208,9 @@ impl From<&ConnStats> for trunk_conn_stats {
             unacked_bytes: stats.unacked_bytes,
             packet_size: stats.packet_size,
             datagrams_dropped: stats.datagrams_dropped,
-        }
-    }
-}
-
-/// Counters of an engine, over all its shards. New fields come at the end.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct trunk_engine_stats {
-    /// Size of this struct; set by trunk_engine_stats_init.
-    pub struct_size: u32,
-    /// Shards that answered.
-    pub shards: u32,
-    /// Live connections.
-    pub connections: u64,
-    /// Connections that were made or accepted.
-    pub connections_opened: u64,
-    /// Connections that are gone.
-    pub connections_closed: u64,
-    /// UDP datagrams received.
-    pub datagrams_received: u64,
-    /// UDP datagrams sent.
-    pub datagrams_sent: u64,
-    /// Bytes of them received.
-    pub bytes_received: u64,
-    /// Bytes of them sent.
-    pub bytes_sent: u64,
-    /// Connection requests dropped because their source is denied.
-    pub requests_denied: u64,
-    /// Connection requests dropped because their source asked too often.
-    pub requests_limited: u64,
-}
-
-// SAFETY: `repr(C)`, starts with `struct_size`, integers only.
-unsafe impl Struct for trunk_engine_stats {
-    const NAME: &'static str = "trunk_engine_stats";
-
-    fn defaults() -> Self {
-        Self {
-            struct_size: 0,
-            shards: 0,
-            connections: 0,
-            connections_opened: 0,
-            connections_closed: 0,
-            datagrams_received: 0,
-            datagrams_sent: 0,
-            bytes_received: 0,
-            bytes_sent: 0,
-            requests_denied: 0,
-            requests_limited: 0,
+            rtt_var_ns: stats.rtt_var.as_nanos(),
+            pacing_rate: stats.pacing_rate,
+            unsent_bytes: stats.unsent_bytes,
         }
     }
 }
@@ -244,25 +240,12 @@ pub unsafe extern "C" fn trunk_conn_stats_init_sized(
     guard(|| unsafe { abi::init(stats, struct_size) })
 }
 
-/// Fills struct_size bytes at stats with zeros and its size. Call it as
-/// trunk_engine_stats_init(&stats).
-///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn trunk_engine_stats_init_sized(
-    stats: *mut trunk_engine_stats,
-    struct_size: usize,
-) -> trunk_result {
-    // SAFETY: handed on to the caller's contract.
-    guard(|| unsafe { abi::init(stats, struct_size) })
-}
-
 /// Stores what is known of a connection.
 ///
 /// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 /// microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_conn_get_info(
     engine: *mut trunk_engine,
@@ -274,9 +257,12 @@ pub unsafe extern "C" fn trunk_conn_get_info(
         let live = unsafe { live(engine) }?;
         abi::expect(info, trunk_conn_info::NAME)?;
         live.drive()?;
-        let found = live.logged(|| live.queued.info(live.masks.conn_of(conn)))?;
+        let conn = live.names.masks.conn_of(conn);
+        let found = live.logged(|| live.queued.info(conn))?;
+        let answer =
+            trunk_conn_info { shard: conn.shard().into(), ..trunk_conn_info::from(&found) };
         // SAFETY: a struct by contract.
-        unsafe { abi::write(info, &trunk_conn_info::from(&found)) }
+        unsafe { abi::write(info, &answer) }
     })
 }
 
@@ -295,44 +281,9 @@ pub unsafe extern "C" fn trunk_conn_get_stats(
         let live = unsafe { live(engine) }?;
         abi::expect(stats, trunk_conn_stats::NAME)?;
         live.drive()?;
-        let found = live.logged(|| live.queued.stats(live.masks.conn_of(conn)))?;
+        let found = live.logged(|| live.queued.stats(live.names.masks.conn_of(conn)))?;
         // SAFETY: a struct by contract.
         unsafe { abi::write(stats, &trunk_conn_stats::from(&found)) }
-    })
-}
-
-/// Stores counters of the engine.
-///
-/// Any thread; without threads the one that polls. Waits for the shards, usually for microseconds.
-/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn trunk_engine_get_stats(
-    engine: *mut trunk_engine,
-    stats: *mut trunk_engine_stats,
-) -> trunk_result {
-    guard(|| {
-        // SAFETY: from `trunk_engine_new` by contract.
-        let live = unsafe { live(engine) }?;
-        abi::expect(stats, trunk_engine_stats::NAME)?;
-        live.drive()?;
-        let found = live.logged(|| live.queued.engine_stats());
-        let total = found.total();
-        let answer = trunk_engine_stats {
-            struct_size: 0,
-            shards: found.shards.len() as u32,
-            connections: found.connections() as u64,
-            connections_opened: total.connections_opened,
-            connections_closed: total.connections_closed,
-            datagrams_received: total.datagrams_received,
-            datagrams_sent: total.datagrams_sent,
-            bytes_received: total.bytes_received,
-            bytes_sent: total.bytes_sent,
-            requests_denied: total.requests_denied,
-            requests_limited: total.requests_limited,
-        };
-        // SAFETY: a struct by contract.
-        unsafe { abi::write(stats, &answer) }
     })
 }
 

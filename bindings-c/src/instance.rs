@@ -5,18 +5,19 @@
 //! Everything that costs memory hangs below it and goes with the engine.
 
 use crate::abi::{self, Struct};
+use crate::callbacks::{self, outside_of_callbacks};
 use crate::config::trunk_engine_config;
 use crate::fork;
-use crate::handle::{Masks, trunk_conn, trunk_listener};
+use crate::handle::{trunk_conn, trunk_listener};
 use crate::log;
+use crate::names::Names;
 use crate::result::{Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_WRONG_THREAD, guard, trunk_result};
 use crate::status::trunk_reason;
-use crate::users::Users;
 use engine::{PollGroup, QueuedEngine};
 use std::ffi::c_char;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 use tracing::Dispatch;
@@ -33,8 +34,7 @@ pub struct trunk_engine {
 /// What hangs below a `trunk_engine` while it is alive.
 pub(crate) struct Live {
     pub queued: QueuedEngine,
-    pub masks: Masks,
-    pub users: Users,
+    pub names: Arc<Names>,
     /// Further poll groups; the engine's own is not among them.
     pub groups: RwLock<Vec<PollGroup>>,
     pub listeners: Mutex<Vec<(trunk_listener, SocketAddr)>>,
@@ -75,14 +75,13 @@ pub(crate) unsafe fn live<'a>(engine: *const trunk_engine) -> Result<&'a Live> {
 impl Live {
     /// Runs `f` with this engine's log.
     pub(crate) fn logged<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.log {
-            Some(log) => tracing::dispatcher::with_default(log, f),
-            None => f(),
-        }
+        log::with(self.log.as_ref(), f)
     }
 
-    /// Without threads: whether the calling thread is the one that drives. The first that asks is.
+    /// Whether the calling thread may wait for a shard: not inside a log callback, and without threads
+    /// only the one that drives. The first that asks is.
     pub(crate) fn drive(&self) -> Result {
+        log::outside_of_log()?;
         if !self.queued.is_threadless() {
             return Ok(());
         }
@@ -135,26 +134,24 @@ pub unsafe extern "C" fn trunk_engine_new(
         // SAFETY: as above.
         let settings = unsafe { config.convert() }?;
         let log = log::dispatch(config.log, config.log_user, config.log_level)?;
+        let names = Arc::new(Names::next());
+        // SAFETY: callbacks by contract.
+        let callbacks = unsafe { callbacks::optional(config.callbacks, &names) }?;
         let linger = settings.connection.linger_timeout.into();
         let send_buffer_bytes = settings.send_buffer_bytes;
         // Forks are counted from before the engine has anything.
         let _ = fork::generation();
-        let start = || {
-            if config.threadless != 0 {
-                QueuedEngine::local(settings)
-            } else {
-                QueuedEngine::start(settings)
-            }
+        let start = || match (config.threadless != 0, callbacks) {
+            (true, None) => QueuedEngine::local(settings),
+            (true, Some(callbacks)) => QueuedEngine::local_with(settings, callbacks),
+            (false, None) => QueuedEngine::start(settings),
+            (false, Some(callbacks)) => QueuedEngine::start_with(settings, callbacks),
         };
-        let queued = match &log {
-            Some(log) => tracing::dispatcher::with_default(log, start),
-            None => start(),
-        }?;
+        let queued = log::with(log.as_ref(), start)?;
         let driver = if queued.is_threadless() { "" } else { queued.driver_name() };
         let live = Live {
             queued,
-            masks: Masks::next(),
-            users: Users::default(),
+            names,
             groups: RwLock::new(Vec::new()),
             listeners: Mutex::new(Vec::new()),
             linger,
@@ -184,7 +181,7 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         if engine.is_null() {
             return Ok(());
         }
-        log::outside_of_callbacks()?;
+        outside_of_callbacks()?;
         // SAFETY: from `trunk_engine_new` by contract.
         unsafe { live(engine) }?;
         // SAFETY: what it points to is never freed.
@@ -195,10 +192,7 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         // SAFETY: made by `Box::into_raw`, and the swap gives it to one caller only.
         let live = unsafe { Box::from_raw(taken) };
         let log = live.log.clone();
-        match &log {
-            Some(log) => tracing::dispatcher::with_default(log, || drop(live)),
-            None => drop(live),
-        }
+        log::with(log.as_ref(), || drop(live));
         Ok(())
     })
 }
@@ -299,7 +293,7 @@ pub unsafe extern "C" fn trunk_shutdown(
     report: *mut trunk_shutdown_report,
 ) -> trunk_result {
     guard(|| {
-        log::outside_of_callbacks()?;
+        outside_of_callbacks()?;
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
         live.drive()?;
@@ -322,8 +316,8 @@ pub unsafe extern "C" fn trunk_shutdown(
             answer.undelivered_bytes += end.undelivered_bytes;
             if i < room {
                 let entry = trunk_conn_report {
-                    conn: live.masks.conn(*conn),
-                    conn_user: live.users.conn(*conn),
+                    conn: live.names.masks.conn(*conn),
+                    conn_user: live.names.users.conn(*conn),
                     acknowledged_bytes: end.acknowledged_bytes,
                     undelivered_bytes: end.undelivered_bytes,
                     undelivered_channels: end.undelivered_channels,

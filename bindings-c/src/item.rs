@@ -1,14 +1,19 @@
 //! Items: what comes out of a poll group. Plain C structs that point into memory of the engine,
 //! which an item owns until it is released.
 
-use crate::channel::{kind_of, trunk_channel_options, trunk_kind};
+use crate::channel::{kind_of, trunk_kind};
+use crate::detail::{
+    Detail, c_text, trunk_closed, trunk_dead, trunk_incoming, trunk_path, trunk_request,
+    trunk_status_change,
+};
 use crate::fork;
 use crate::handle::{trunk_channel, trunk_conn};
-use crate::instance::Live;
+use crate::manager::{trunk_association_change, trunk_delivery, trunk_opened};
+use crate::names::Names;
+use crate::pairing::{trunk_pairing_notice, trunk_peer, trunk_relayed};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
-use crate::status::{TRUNK_REASON_NONE, trunk_reason, trunk_status};
-use engine::{ChannelEnd, CloseReason, CloseReport, Event, Received, Retained};
-use std::ffi::{CString, c_char, c_void};
+use engine::{AssociationEvent, Event, Received, Retained};
+use std::ffi::{c_char, c_void};
 use std::mem::ManuallyDrop;
 
 /// What an item is.
@@ -50,119 +55,27 @@ pub const TRUNK_ITEM_DEAD: trunk_item_type = 14;
 /// A shard has failed, and nothing more is heard of its connections: detail.text says why. conn is
 /// 0.
 pub const TRUNK_ITEM_SHARD_FAILED: trunk_item_type = 15;
-
-/// Of TRUNK_ITEM_STATUS. New fields come at the end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct trunk_status_change {
-    /// Size of this struct as the library knows it.
-    pub struct_size: u32,
-    /// The status before.
-    pub old_status: trunk_status,
-    /// The status now.
-    pub new_status: trunk_status,
-    /// Why, when the new status is an end; otherwise TRUNK_REASON_NONE.
-    pub reason: trunk_reason,
-    /// The reason in words; never NULL.
-    pub reason_text: *const c_char,
-}
-
-/// Of TRUNK_ITEM_INCOMING. New fields come at the end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct trunk_incoming {
-    /// Size of this struct as the library knows it.
-    pub struct_size: u32,
-    /// Whether the peer has shown a certificate, and peer is valid.
-    pub has_peer: u32,
-    /// The peer's fingerprint.
-    pub peer: [u8; TRUNK_FINGERPRINT_BYTES],
-    /// The peer's address and port; never NULL.
-    pub remote: *const c_char,
-    /// The name it asked for, or NULL.
-    pub server_name: *const c_char,
-    /// The credential that it presented.
-    pub credential: *const u8,
-    /// Bytes of it.
-    pub credential_size: usize,
-}
-
-/// Of TRUNK_ITEM_REQUEST. New fields come at the end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct trunk_request {
-    /// Size of this struct as the library knows it.
-    pub struct_size: u32,
-    /// Its id on the wire.
-    pub wire_id: u32,
-    /// The name that the peer chose, UTF-8, with a final NUL; never NULL.
-    pub name: *const c_char,
-    /// Bytes of it without the final NUL. It may hold other NULs.
-    pub name_size: usize,
-    /// The peer's options: its kind, and what concerns the peer's sending.
-    pub options: trunk_channel_options,
-}
-
-/// How a channel ended.
-pub type trunk_end = u32;
-
-/// Both sides have sent everything, and everything was acknowledged.
-pub const TRUNK_END_FINISHED: trunk_end = 0;
-/// The peer declined it: code, text.
-pub const TRUNK_END_DECLINED: trunk_end = 1;
-/// A side cancelled its sending or refused the other's: code, by_peer.
-pub const TRUNK_END_RESET: trunk_end = 2;
-/// No answer came to the request in time.
-pub const TRUNK_END_TIMED_OUT: trunk_end = 3;
-/// The connection ended, or could not carry the channel: reason, text.
-pub const TRUNK_END_CONNECTION: trunk_end = 4;
-/// In a way that this version has no name for.
-pub const TRUNK_END_OTHER: trunk_end = 5;
-
-/// Of TRUNK_ITEM_CLOSED. New fields come at the end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct trunk_closed {
-    /// Size of this struct as the library knows it.
-    pub struct_size: u32,
-    /// How it ended.
-    pub end: trunk_end,
-    /// The code given with it.
-    pub code: u32,
-    /// Whether the peer started it.
-    pub by_peer: u32,
-    /// TRUNK_END_CONNECTION: why.
-    pub reason: trunk_reason,
-    /// 0.
-    pub reserved: u32,
-    /// Words for people; never NULL.
-    pub text: *const c_char,
-}
-
-/// Of TRUNK_ITEM_DEAD: what became of the reliable data of a connection. New fields come at the
-/// end.
-#[repr(C)]
-#[derive(Debug)]
-pub struct trunk_dead {
-    /// Size of this struct as the library knows it.
-    pub struct_size: u32,
-    /// Whether the peer knows that the connection has ended.
-    pub peer_knows: u32,
-    /// Bytes handed over that the peer acknowledged.
-    pub acknowledged_bytes: u64,
-    /// Bytes handed over and not acknowledged.
-    pub undelivered_bytes: u64,
-    /// Channels that still had undelivered data.
-    pub undelivered_channels: u32,
-    /// The final reason.
-    pub reason: trunk_reason,
-    /// The reason in words; never NULL.
-    pub reason_text: *const c_char,
-    /// Whether the peer said that it had thrown away data which it had received.
-    pub peer_discarded: u32,
-    /// 0.
-    pub reserved: u32,
-}
+/// The answer to trunk_channel_request: detail.opened; channel, if there is one.
+pub const TRUNK_ITEM_OPENED: trunk_item_type = 16;
+/// The state of an association changed: detail.association; channel, while it has one.
+pub const TRUNK_ITEM_ASSOCIATION: trunk_item_type = 17;
+/// The peer has acknowledged a message of an association: token, detail.delivery.
+pub const TRUNK_ITEM_DELIVERED: trunk_item_type = 18;
+/// A message of an association was not delivered: token, detail.delivery. Each message is told one
+/// of the two.
+pub const TRUNK_ITEM_UNDELIVERED: trunk_item_type = 19;
+/// A connection was begun for a channel request or an association. It is freed by itself when it
+/// ends; trunk_connect to the same peer makes it the caller's.
+pub const TRUNK_ITEM_BEGUN: trunk_item_type = 20;
+/// Something happened to a pairing: detail.pairing. conn is 0.
+pub const TRUNK_ITEM_PAIRING: trunk_item_type = 21;
+/// A packet of the partner came by way of the event source: detail.relayed. conn is 0.
+pub const TRUNK_ITEM_RELAYED: trunk_item_type = 22;
+/// There is a connection with the partner of a pairing: conn, detail.peer. It is freed by itself
+/// when it ends.
+pub const TRUNK_ITEM_PEER: trunk_item_type = 23;
+/// A connection that was made over the relay of an event source goes another way: detail.path.
+pub const TRUNK_ITEM_PATH: trunk_item_type = 24;
 
 /// What an item has beyond its own fields; type says which member, if any, is valid.
 #[repr(C)]
@@ -180,6 +93,20 @@ pub union trunk_item_detail {
     pub dead: *const trunk_dead,
     /// TRUNK_ITEM_SEND_FAILED, TRUNK_ITEM_SHARD_FAILED.
     pub text: *const c_char,
+    /// TRUNK_ITEM_OPENED.
+    pub opened: *const trunk_opened,
+    /// TRUNK_ITEM_ASSOCIATION.
+    pub association: *const trunk_association_change,
+    /// TRUNK_ITEM_DELIVERED, TRUNK_ITEM_UNDELIVERED.
+    pub delivery: *const trunk_delivery,
+    /// TRUNK_ITEM_PAIRING.
+    pub pairing: *const trunk_pairing_notice,
+    /// TRUNK_ITEM_RELAYED.
+    pub relayed: *const trunk_relayed,
+    /// TRUNK_ITEM_PEER.
+    pub peer: *const trunk_peer,
+    /// TRUNK_ITEM_PATH.
+    pub path: *const trunk_path,
 }
 
 /// One message or event. Everything it points to belongs to the engine and stays valid until the
@@ -203,7 +130,8 @@ pub struct trunk_item {
     pub data: *const u8,
     /// TRUNK_ITEM_DATA: number of bytes; a message may have none.
     pub size: usize,
-    /// TRUNK_ITEM_RECEIPT: the token given with the message.
+    /// TRUNK_ITEM_RECEIPT, TRUNK_ITEM_DELIVERED, TRUNK_ITEM_UNDELIVERED: the token given with the
+    /// message.
     pub token: u64,
     /// TRUNK_ITEM_RESET, TRUNK_ITEM_STOPPED: the peer's code.
     pub code: u32,
@@ -225,98 +153,6 @@ const _: () = assert!(size_of::<Box<Detail>>() <= KEEPS);
 const OWNS_NOTHING: u64 = 0;
 const OWNS_DATA: u64 = 1;
 const OWNS_DETAIL: u64 = 2;
-
-/// A detail with the texts that it points to.
-enum Detail {
-    Status(trunk_status_change, #[expect(dead_code, reason = "pointed to")] CString),
-    Incoming(
-        trunk_incoming,
-        #[expect(dead_code, reason = "pointed to")] (CString, Option<CString>, Vec<u8>),
-    ),
-    Request(trunk_request, #[expect(dead_code, reason = "pointed to")] Box<[u8]>),
-    Closed(trunk_closed, #[expect(dead_code, reason = "pointed to")] CString),
-    Dead(trunk_dead, #[expect(dead_code, reason = "pointed to")] CString),
-    Text(CString),
-}
-
-/// A text with a final NUL; inner ones are taken out.
-fn c_text(text: &str) -> CString {
-    CString::new(text.replace('\0', "")).unwrap_or_default()
-}
-
-impl Detail {
-    fn status(old: engine::Status, new: engine::Status, reason: Option<&CloseReason>) -> Self {
-        let text = c_text(reason.map_or("", |r| r.text.as_str()));
-        let change = trunk_status_change {
-            struct_size: size_of::<trunk_status_change>() as u32,
-            old_status: old as trunk_status,
-            new_status: new as trunk_status,
-            reason: reason.map_or(TRUNK_REASON_NONE, |r| r.reason.0),
-            reason_text: text.as_ptr(),
-        };
-        Self::Status(change, text)
-    }
-
-    fn closed(end: &ChannelEnd) -> Self {
-        let (end, code, by_peer, reason, text) = match end {
-            ChannelEnd::Finished => (TRUNK_END_FINISHED, 0, false, 0, String::new()),
-            ChannelEnd::Declined { code, text } => {
-                (TRUNK_END_DECLINED, *code, true, 0, text.clone())
-            }
-            ChannelEnd::Reset { code, by_peer } => {
-                (TRUNK_END_RESET, *code, *by_peer, 0, String::new())
-            }
-            ChannelEnd::TimedOut => {
-                (TRUNK_END_TIMED_OUT, 0, false, 0, "no answer in time".to_owned())
-            }
-            ChannelEnd::Connection(reason) => {
-                (TRUNK_END_CONNECTION, 0, false, reason.reason.0, reason.text.clone())
-            }
-            other => (TRUNK_END_OTHER, 0, false, 0, format!("{other:?}")),
-        };
-        let text = c_text(&text);
-        let closed = trunk_closed {
-            struct_size: size_of::<trunk_closed>() as u32,
-            end,
-            code,
-            by_peer: by_peer.into(),
-            reason,
-            reserved: 0,
-            text: text.as_ptr(),
-        };
-        Self::Closed(closed, text)
-    }
-
-    fn dead(report: &CloseReport) -> Self {
-        let text = c_text(&report.reason.text);
-        let dead = trunk_dead {
-            struct_size: size_of::<trunk_dead>() as u32,
-            peer_knows: report.peer_knows.into(),
-            acknowledged_bytes: report.acknowledged_bytes,
-            undelivered_bytes: report.undelivered_bytes,
-            undelivered_channels: report.undelivered_channels,
-            reason: report.reason.reason.0,
-            reason_text: text.as_ptr(),
-            peer_discarded: report.peer_discarded.into(),
-            reserved: 0,
-        };
-        Self::Dead(dead, text)
-    }
-
-    fn request(id: u16, name: &str, options: &engine::ChannelOptions) -> Self {
-        let mut text = name.as_bytes().to_vec();
-        text.push(0);
-        let text = text.into_boxed_slice();
-        let request = trunk_request {
-            struct_size: size_of::<trunk_request>() as u32,
-            wire_id: id.into(),
-            name: text.as_ptr().cast(),
-            name_size: name.len(),
-            options: options.into(),
-        };
-        Self::Request(request, text)
-    }
-}
 
 impl trunk_item {
     pub(crate) const NONE: Self = Self {
@@ -399,46 +235,52 @@ impl trunk_item {
             Detail::Closed(closed, _) => trunk_item_detail { closed },
             Detail::Dead(dead, _) => trunk_item_detail { dead },
             Detail::Text(text) => trunk_item_detail { text: text.as_ptr() },
+            Detail::Path(path, _) => trunk_item_detail { path },
+            Detail::Opened(opened, _) => trunk_item_detail { opened },
+            Detail::Association(association, _) => trunk_item_detail { association },
+            Detail::Delivery(delivery, _) => trunk_item_detail { delivery },
+            Detail::Pairing(pairing, _) => trunk_item_detail { pairing },
+            Detail::Relayed(relayed, _) => trunk_item_detail { relayed },
+            Detail::Peer(peer) => trunk_item_detail { peer },
         };
         self.own(OWNS_DETAIL, detail);
     }
 
-    fn name_channel(&mut self, live: &Live, channel: engine::Channel) {
-        self.conn = live.masks.conn(channel.conn());
-        self.channel = live.masks.channel(channel);
-        (self.conn_user, self.channel_user) = live.users.channel(channel);
+    fn name_channel(&mut self, names: &Names, channel: engine::Channel) {
+        self.conn = names.masks.conn(channel.conn());
+        self.channel = names.masks.channel(channel);
+        (self.conn_user, self.channel_user) = names.users.channel(channel);
     }
 
-    fn name_conn(&mut self, live: &Live, conn: engine::Conn) {
-        self.conn = live.masks.conn(conn);
-        self.conn_user = live.users.conn(conn);
+    fn name_conn(&mut self, names: &Names, conn: engine::Conn) {
+        (self.conn, self.conn_user) = names.conn(conn);
     }
 
     /// The item of something received.
-    pub(crate) fn of(live: &Live, received: Received) -> Self {
+    pub(crate) fn of(names: &Names, received: Received) -> Self {
         let mut item = Self::NONE;
         match received {
             Received::Message(message) => {
-                item.name_channel(live, message.channel);
+                item.name_channel(names, message.channel);
                 item.set_data(message.data, message.kind);
             }
-            Received::Event(event) => item.set_event(live, event),
+            Received::Event(event) => item.set_event(names, event),
         }
         item
     }
 
-    fn set_event(&mut self, live: &Live, event: Event) {
+    fn set_event(&mut self, names: &Names, event: Event) {
         match event {
             Event::Data { channel, data } => {
-                self.name_channel(live, channel);
+                self.name_channel(names, channel);
                 self.set_data(data, engine::ChannelKind::Bytes);
             }
             Event::Status { conn, old, new, reason } => {
-                self.name_conn(live, conn);
+                self.name_conn(names, conn);
                 self.set_detail(TRUNK_ITEM_STATUS, Detail::status(old, new, reason.as_ref()));
             }
             Event::Incoming { conn, remote, peer, credential, server_name } => {
-                self.name_conn(live, conn);
+                self.name_conn(names, conn);
                 let remote = c_text(&remote.to_string());
                 let name = server_name.as_deref().map(c_text);
                 let incoming = trunk_incoming {
@@ -454,55 +296,116 @@ impl trunk_item {
                 self.set_detail(TRUNK_ITEM_INCOMING, detail);
             }
             Event::ChannelRequest { channel, id, name, options } => {
-                self.name_channel(live, channel);
+                self.name_channel(names, channel);
                 self.kind = kind_of(options.kind);
                 self.set_detail(TRUNK_ITEM_REQUEST, Detail::request(id, &name, &options));
             }
-            Event::ChannelReady { channel } => self.plain(live, TRUNK_ITEM_READY, channel),
+            Event::ChannelReady { channel } => self.plain(names, TRUNK_ITEM_READY, channel),
             Event::ChannelClosed { channel, end } => {
-                self.name_channel(live, channel);
-                live.users.end_channel(channel);
+                self.name_channel(names, channel);
+                names.users.end_channel(channel);
                 self.set_detail(TRUNK_ITEM_CLOSED, Detail::closed(&end));
             }
-            Event::Eof { channel } => self.plain(live, TRUNK_ITEM_EOF, channel),
+            Event::Eof { channel } => self.plain(names, TRUNK_ITEM_EOF, channel),
             Event::Reset { channel, code } => {
-                self.plain(live, TRUNK_ITEM_RESET, channel);
+                self.plain(names, TRUNK_ITEM_RESET, channel);
                 self.code = code;
             }
             Event::Stopped { channel, code } => {
-                self.plain(live, TRUNK_ITEM_STOPPED, channel);
+                self.plain(names, TRUNK_ITEM_STOPPED, channel);
                 self.code = code;
             }
-            Event::Writable { channel } => self.plain(live, TRUNK_ITEM_WRITABLE, channel),
+            Event::Writable { channel } => self.plain(names, TRUNK_ITEM_WRITABLE, channel),
             Event::Receipt { channel, token } => {
-                self.plain(live, TRUNK_ITEM_RECEIPT, channel);
+                self.plain(names, TRUNK_ITEM_RECEIPT, channel);
                 self.token = token;
             }
             Event::SendFailed { channel, error } => {
-                self.name_channel(live, channel);
+                self.name_channel(names, channel);
                 let text = c_text(&error.to_string());
                 self.set_detail(TRUNK_ITEM_SEND_FAILED, Detail::Text(text));
             }
             Event::CheckAnswered { conn } => {
-                self.name_conn(live, conn);
+                self.name_conn(names, conn);
                 self.r#type = TRUNK_ITEM_CHECK_ANSWERED;
             }
             Event::Dead { conn, report } => {
-                self.name_conn(live, conn);
-                live.users.end_conn(conn);
+                self.name_conn(names, conn);
+                names.users.end_conn(conn);
                 self.set_detail(TRUNK_ITEM_DEAD, Detail::dead(&report));
             }
             Event::ShardFailed { shard, message } => {
                 let text = c_text(&format!("shard {shard}: {message}"));
                 self.set_detail(TRUNK_ITEM_SHARD_FAILED, Detail::Text(text));
             }
+            Event::ConnectionBegun { conn } => {
+                self.name_conn(names, conn);
+                self.r#type = TRUNK_ITEM_BEGUN;
+            }
+            Event::RequestDone { request, outcome } => {
+                if let Ok(opened) = &outcome {
+                    self.name_channel(names, opened.channel);
+                }
+                let request = names.masks.number(request);
+                self.set_detail(TRUNK_ITEM_OPENED, Detail::opened(request, &outcome));
+            }
+            Event::Association { association, channel, event } => {
+                if let Some(channel) = channel {
+                    self.name_channel(names, channel);
+                }
+                self.set_association(names.masks.number(association), event);
+            }
+            Event::Pairing { pairing, notice } => {
+                if let Some(detail) = Detail::pairing(names.masks.number(pairing), notice) {
+                    self.set_detail(TRUNK_ITEM_PAIRING, detail);
+                }
+            }
+            Event::Relayed { pairing, data } => {
+                let detail = Detail::relayed(names.masks.number(pairing), data);
+                self.set_detail(TRUNK_ITEM_RELAYED, detail);
+            }
+            Event::Peer { pairing, conn } => {
+                self.name_conn(names, conn);
+                self.set_detail(TRUNK_ITEM_PEER, Detail::peer(names.masks.number(pairing)));
+            }
+            Event::Path { conn, remote, relayed } => {
+                self.name_conn(names, conn);
+                self.set_detail(TRUNK_ITEM_PATH, Detail::path(remote, relayed));
+            }
             // An event that this interface has no item for is dropped by the receiver.
             _ => {}
         }
     }
 
-    fn plain(&mut self, live: &Live, type_: trunk_item_type, channel: engine::Channel) {
-        self.name_channel(live, channel);
+    fn set_association(&mut self, association: u64, event: AssociationEvent) {
+        match event {
+            AssociationEvent::State { old, new, end, info } => {
+                let detail =
+                    Detail::association(association, (old, new), end.as_ref(), info.as_deref());
+                self.set_detail(TRUNK_ITEM_ASSOCIATION, detail);
+            }
+            AssociationEvent::Delivered { token } => {
+                self.token = token;
+                self.set_detail(TRUNK_ITEM_DELIVERED, Detail::delivery(association, None));
+            }
+            AssociationEvent::Undelivered { token, error } => {
+                self.token = token;
+                let detail = Detail::delivery(association, Some(&error));
+                self.set_detail(TRUNK_ITEM_UNDELIVERED, detail);
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes that a callback was given, or a part of them.
+    pub(crate) fn kept(data: Retained) -> Self {
+        let mut item = Self::NONE;
+        item.set_data(data, engine::ChannelKind::Messages);
+        item
+    }
+
+    fn plain(&mut self, names: &Names, type_: trunk_item_type, channel: engine::Channel) {
+        self.name_channel(names, channel);
         self.r#type = type_;
     }
 }
@@ -510,7 +413,8 @@ impl trunk_item {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{ChannelKind, ChannelOptions, Reason, Status};
+    use crate::detail::*;
+    use engine::{ChannelEnd, ChannelKind, ChannelOptions, CloseReason, Reason, Status};
     use std::ffi::CStr;
 
     #[test]

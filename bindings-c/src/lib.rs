@@ -9,14 +9,21 @@
 //! | `abi` | how structs, strings and arrays cross the boundary |
 //! | `handle` | handles of connections, channels, listeners and groups |
 //! | `fork`, `log`, `users` | fork detection, the log callback, user data |
-//! | `config`, `security` | settings, identities, trust |
+//! | `config`, `profile`, `security` | settings, hardware profiles, identities, trust |
+//! | `names` | what callbacks and calls need to turn names into handles |
 //! | `instance`, `drive` | an engine's life; engines without threads |
-//! | `status`, `conn`, `info` | connections |
-//! | `channel`, `send` | channels and sending |
-//! | `item`, `receive` | what is received |
+//! | `fault` | faults for tests |
+//! | `status`, `conn`, `info`, `sec_info` | connections |
+//! | `stats` | counters of engines, shards and groups |
+//! | `channel`, `channel_info`, `send` | channels and sending |
+//! | `manager`, `security_callback` | channels by name and peer, associations, security |
+//! | `pairing` | pairings over an event source |
+//! | `detail`, `item`, `receive`, `callbacks` | what is received |
+//! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
+//! | `credential`, `token` | credentials and access tokens: made and checked |
+//! | `source`, `event_source` | an event source as a server |
 //! | `presence`, `device`, `discovery` | finding devices of the local network |
 //! | `announcement`, `announcer` | being found there |
-//! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -38,6 +45,8 @@ mod log;
 
 mod config;
 
+mod profile;
+
 mod instance;
 
 mod drive;
@@ -50,13 +59,39 @@ mod conn;
 
 mod info;
 
+mod sec_info;
+
+mod stats;
+
+mod fault;
+
 mod channel;
 
+mod channel_info;
+
 mod send;
+
+mod detail;
 
 mod item;
 
 mod receive;
+
+mod callbacks;
+
+mod security_callback;
+
+mod manager;
+
+mod pairing;
+
+mod credential;
+
+mod token;
+
+mod source;
+
+mod event_source;
 
 mod presence;
 
@@ -71,6 +106,7 @@ mod announcer;
 mod abi;
 mod fork;
 mod handle;
+mod names;
 mod object;
 mod registry;
 mod users;

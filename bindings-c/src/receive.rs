@@ -20,7 +20,7 @@ const MOST: usize = 4096;
 
 /// The group of a handle.
 pub(crate) fn group_at(live: &Live, handle: trunk_group) -> Result<PollGroup> {
-    match live.masks.group_of(handle)? {
+    match live.names.masks.group_of(handle)? {
         0 => Ok(live.queued.poll_group().clone()),
         index => {
             let groups = live.groups.read().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn trunk_group_new(
         let mut groups = live.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.push(live.queued.new_poll_group()?);
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(group, "group", live.masks.group(groups.len())) }
+        unsafe { abi::put(group, "group", live.names.masks.group(groups.len())) }
     })
 }
 
@@ -110,6 +110,9 @@ pub unsafe extern "C" fn trunk_recv_many(
             further = group_at(live, group)?;
             &further
         };
+        if group.has_callbacks() {
+            return Err(Error::invalid("group", "has callbacks: nothing is received from it"));
+        }
         // Asked before: what a shutdown brings is there before it says that it is over.
         let stopped = live.stopped.load(Ordering::Acquire);
         let timeout = abi::limit(if stopped { TRUNK_WAIT_NOT } else { timeout_ns });
@@ -117,7 +120,7 @@ pub unsafe extern "C" fn trunk_recv_many(
         group.recv_many(&mut received, capacity.min(MOST), timeout);
         let mut stored = 0;
         for one in received.drain(..) {
-            let item = trunk_item::of(live, one);
+            let item = trunk_item::of(&live.names, one);
             if item.r#type != TRUNK_ITEM_NONE && stored < capacity {
                 // SAFETY: the caller's array has `capacity` places by contract.
                 unsafe { items.add(stored).write(item) };

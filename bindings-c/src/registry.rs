@@ -8,7 +8,7 @@
 use crate::fork;
 use crate::handle::mix;
 use crate::result::{Error, Result, TRUNK_ERR_FORKED};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +16,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 #[derive(Clone, Copy, Debug)]
 #[repr(u64)]
 pub(crate) enum Kind {
+    CredentialIssuer = 1,
+    CredentialVerifier = 2,
+    EventSource = 3,
     Discovery = 4,
     Announcer = 5,
 }
@@ -39,7 +42,8 @@ pub(crate) struct Registry<T> {
 /// What one process has.
 struct Shelf<T> {
     generation: u32,
-    things: RwLock<HashMap<u64, Arc<T>>>,
+    /// A tree: leak checkers find their way through it, which they do not through a hash table.
+    things: RwLock<BTreeMap<u64, Arc<T>>>,
     /// The parent's, kept known to leak checkers.
     #[expect(dead_code, reason = "only there to be seen")]
     parent: *const Shelf<T>,
@@ -93,19 +97,27 @@ impl<T: Send + Sync + 'static> Registry<T> {
         number ^ self.mask
     }
 
-    /// The shelf on which a handle's thing would be, and its number there.
-    fn place(&self, handle: u64) -> Result<(&Shelf<T>, u64)> {
+    /// The number of a handle, if it can have been made by the process of this fork generation.
+    fn number(&self, handle: u64, generation: u32) -> Result<u64> {
         let number = handle ^ self.mask;
         let count = (number & COUNTS) >> 1;
-        if number & 1 == 0 || count == 0 || count > self.made.load(Ordering::Relaxed) {
+        let (made_in, now) = (number >> GENERATION_AT, u64::from(generation) & GENERATIONS);
+        let known = number & 1 == 1 && count != 0 && count <= self.made.load(Ordering::Relaxed);
+        if !known || made_in > now {
             return Err(Error::handle(self.stale));
         }
-        if number >> GENERATION_AT != u64::from(fork::generation()) & GENERATIONS {
+        if made_in < now {
             return Err(Error::new(
                 TRUNK_ERR_FORKED,
                 "the process has forked: this belongs to the parent, make a new one",
             ));
         }
+        Ok(number)
+    }
+
+    /// The shelf on which a handle's thing would be, and its number there.
+    fn place(&self, handle: u64) -> Result<(&Shelf<T>, u64)> {
+        let number = self.number(handle, fork::generation())?;
         Ok((self.shelf().ok_or(Error::handle(self.stale))?, number))
     }
 
@@ -130,8 +142,8 @@ mod tests {
     use super::*;
     use crate::result::TRUNK_ERR_INVALID_HANDLE;
 
-    static WORDS: Registry<String> = Registry::new(Kind::Discovery, "no such word");
-    static NUMBERS: Registry<u64> = Registry::new(Kind::Announcer, "no such number");
+    static WORDS: Registry<String> = Registry::new(Kind::CredentialIssuer, "no such word");
+    static NUMBERS: Registry<u64> = Registry::new(Kind::EventSource, "no such number");
 
     #[test]
     fn a_handle_names_one_thing_until_it_is_taken() {
@@ -151,11 +163,14 @@ mod tests {
 
     #[test]
     fn handles_of_other_processes_are_known_without_their_shelf() {
-        static OTHERS: Registry<u64> = Registry::new(Kind::Discovery, "no such thing");
+        static OTHERS: Registry<u64> = Registry::new(Kind::CredentialVerifier, "no such thing");
         let own = OTHERS.insert(1);
-        let parents = own ^ (1 << GENERATION_AT);
-        assert_eq!(OTHERS.get(parents).unwrap_err().code, TRUNK_ERR_FORKED);
-        assert_eq!(OTHERS.take(parents).unwrap_err().code, TRUNK_ERR_FORKED);
+        let (now, later) = (fork::generation(), fork::generation() + 1);
+        assert!(OTHERS.number(own, now).is_ok());
+        assert_eq!(OTHERS.number(own, later).unwrap_err().code, TRUNK_ERR_FORKED);
+        let childs = own ^ (1 << GENERATION_AT);
+        assert!(OTHERS.number(childs, later).is_ok());
+        assert_eq!(OTHERS.number(childs, now).unwrap_err().code, TRUNK_ERR_INVALID_HANDLE);
         assert!(OTHERS.get(own).is_ok());
     }
 }

@@ -58,8 +58,11 @@ pub const TRUNK_ERR_IN_CALLBACK: trunk_result = -21;
 /// Not available on this system or with this driver.
 pub const TRUNK_ERR_UNSUPPORTED: trunk_result = -22;
 
+/// A credential or an access token is not accepted; the struct that was asked for says why.
+pub const TRUNK_ERR_CREDENTIAL: trunk_result = -23;
+
 /// Every code with its words; what `trunk_result_str` answers.
-pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
+pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 24] = [
     (TRUNK_OK, c"ok"),
     (TRUNK_ERR_NULL, c"a required pointer is NULL"),
     (TRUNK_ERR_INVALID_ARGUMENT, c"invalid argument"),
@@ -83,6 +86,7 @@ pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
     (TRUNK_ERR_BUFFER_TOO_SMALL, c"the buffer is too small"),
     (TRUNK_ERR_IN_CALLBACK, c"not allowed inside a callback"),
     (TRUNK_ERR_UNSUPPORTED, c"not available here"),
+    (TRUNK_ERR_CREDENTIAL, c"credential or token not accepted"),
 ];
 
 /// A code with the detail in words.
@@ -196,12 +200,15 @@ fn remember(error: &Error) {
 #[inline]
 pub(crate) fn guard(body: impl FnOnce() -> Result) -> trunk_result {
     // Whatever a panic leaves half done is behind locks and handles that say so.
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => TRUNK_OK,
-        Ok(Err(error)) => {
+    let code = catch_unwind(AssertUnwindSafe(|| match body() {
+        Ok(()) => TRUNK_OK,
+        Err(error) => {
             remember(&error);
             error.code
         }
+    }));
+    match code {
+        Ok(code) => code,
         Err(panic) => {
             let text = panic
                 .downcast_ref::<&str>()

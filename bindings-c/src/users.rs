@@ -99,6 +99,8 @@ impl Users {
         user: *mut c_void,
     ) -> bool {
         let name = QueuedEngine::channel_bits(channel);
+        // Callbacks read it there, without a lock.
+        let _ = engine.set_channel_user_data(channel, user.expose_provenance() as u64);
         let is_live = || engine.channel_user_data(channel).is_ok();
         self.change(channel.conn(), is_live, |entry| {
             entry.channels.insert(name, User(user));

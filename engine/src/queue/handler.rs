@@ -58,6 +58,8 @@ pub(super) struct ChannelSide {
     pub taken: u64,
     /// Bytes from which on it has to be told.
     pub step: u64,
+    /// A callback found no room, and hears when there is some.
+    pub blocked: bool,
 }
 
 /// See the module.
@@ -82,7 +84,7 @@ pub struct QueueHandler {
     /// Bytes that reached their connection, of one channel, not yet taken from its count.
     pub(super) done: (u32, u64),
     /// What a callback is being given.
-    pub(super) given: Option<Given>,
+    pub(super) given: Given,
 }
 
 impl std::fmt::Debug for QueueHandler {
@@ -120,7 +122,7 @@ impl QueueHandler {
             last: None,
             pairings: Pairings::default(),
             done: (NONE, 0),
-            given: None,
+            given: Given::default(),
         }
     }
 
@@ -131,6 +133,7 @@ impl QueueHandler {
         (cell != NONE && generation == real.handle().generation).then_some(cell)
     }
 
+    #[inline(always)]
     pub(super) fn conn_name(&self, cell: u32) -> Option<Conn> {
         let side = self.conns.get(cell as usize)?;
         Some(self.link.conn_name(cell, side.life))
@@ -159,8 +162,9 @@ impl QueueHandler {
             .ok_or(ApiError::InvalidHandle)
     }
 
-    /// The application's name of the endpoint's channel.
-    #[inline]
+    /// The application's name of the endpoint's channel. Always inlined: an `Option<Channel>` goes
+    /// through memory, and reading it back at once costs more than finding it.
+    #[inline(always)]
     pub(super) fn channel_name(&mut self, real: Channel) -> Option<Channel> {
         let cell = match self.last {
             Some((last, cell)) if last == real => cell,
@@ -175,6 +179,7 @@ impl QueueHandler {
         self.name_of(cell)
     }
 
+    #[inline(always)]
     pub(super) fn name_of(&self, cell: u32) -> Option<Channel> {
         let side = self.channels.get(cell as usize)?;
         let conn = self.conn_name(side.conn)?;
@@ -545,6 +550,7 @@ impl Handler for QueueHandler {
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
         if let Some(name) = self.channel_name(channel) {
             self.send_waiting(cx, name.key().slot, false);
+            self.tell_writable(name);
         } else {
             self.pairing_writable(cx, channel);
         }

@@ -24,8 +24,9 @@ use trunkline_proto::limits;
 use trunkline_proto::manager::{RequestError, ReuseKey};
 use trunkline_proto::status::Status;
 
-/// Bits of a number of a request or association that say which shard has it.
-const SHARD_SHIFT: u32 = 56;
+/// Where in a number of a request, an association or a pairing its shard stands: the highest bit is
+/// free.
+const SHARD_SHIFT: u32 = 55;
 
 /// The shard that gave a number.
 pub(super) const fn shard_of(number: u64) -> u8 {
@@ -174,7 +175,9 @@ impl QueuedEngine {
 
     pub(super) fn link_of(&self, number: u64) -> Result<&ShardLink, ApiError> {
         let link = self.inner.links.get(usize::from(shard_of(number)));
-        link.map(|link| &**link).ok_or(ApiError::InvalidHandle)
+        let count = number & ((1 << SHARD_SHIFT) - 1);
+        let was_given = count < self.inner.next_number.load(Ordering::Relaxed);
+        link.filter(|_| was_given).map(|link| &**link).ok_or(ApiError::InvalidHandle)
     }
 
     /// The shard of a connection to share, or of one that is begun now.
@@ -184,7 +187,7 @@ impl QueuedEngine {
             let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
             return Ok((next % self.inner.links.len()) as u8);
         }
-        Ok(self.share(chosen, group, true)?.0.shard())
+        Ok(self.share(chosen, group, true, |_| ())?.0.shard())
     }
 
     /// Asks the peer for a channel by name, over a connection that is there, one being made, or a new
