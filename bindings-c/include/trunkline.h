@@ -3280,7 +3280,8 @@ trunk_result trunk_engine_get_stats(struct trunk_engine *engine, struct trunk_en
 
 // Stores counters and gauges of one shard, from 0 to one less than the number of shards.
 //
-// As trunk_engine_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+// Threads as trunk_engine_get_stats. Errors: as trunk_engine_get_stats, and
+// TRUNK_ERR_INVALID_ARGUMENT; TRUNK_ERR_FAILED when the shard does not answer.
 trunk_result trunk_engine_get_shard_stats(struct trunk_engine *engine,
                                           uint32_t shard,
                                           struct trunk_shard_stats *stats);
@@ -3701,7 +3702,7 @@ trunk_result trunk_pairing_set_active(struct trunk_engine *engine,
 
 // Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
                                             trunk_pairing pairing,
                                             const char *client_id);
@@ -3709,14 +3710,14 @@ trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
 // Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
 // none.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_token(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const char *token);
 
 // Says with whom we pair: a client id; NULL = nobody.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
                                           trunk_pairing pairing,
                                           const char *partner);
@@ -3725,7 +3726,7 @@ trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
 // number of the application up to 65535. One that is buffered may wait for the partner, and
 // queued, which may be NULL, gets whether it does.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
 trunk_result trunk_pairing_send(struct trunk_engine *engine,
                                 trunk_pairing pairing,
                                 uint32_t subtype,
@@ -3737,7 +3738,7 @@ trunk_result trunk_pairing_send(struct trunk_engine *engine,
 // Sends a packet to the partner by way of the event source: for pairings with relay and without an
 // identity. Nobody says whether it arrives.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
 trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const void *data,
@@ -3745,7 +3746,7 @@ trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
 
 // Stores what a pairing is now.
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       struct trunk_pairing_status *status);
@@ -3754,7 +3755,7 @@ trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
 // first, and over a direct path as soon as one is found. TRUNK_ITEM_PEER names the connection.
 // Nothing happens while there is one. The partner calls trunk_pairing_accept.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
 // TRUNK_ERR_NO_CONNECTION without a partner.
 trunk_result trunk_pairing_connect(struct trunk_engine *engine,
                                    trunk_pairing pairing,
@@ -3762,7 +3763,7 @@ trunk_result trunk_pairing_connect(struct trunk_engine *engine,
 
 // Accepts a connection of the partner, which must prove that it has this fingerprint.
 //
-// As trunk_pairing_connect.
+// Threads as trunk_pairing_connect. Errors: as trunk_pairing_connect.
 trunk_result trunk_pairing_accept(struct trunk_engine *engine,
                                   trunk_pairing pairing,
                                   const uint8_t *fingerprint);
@@ -3770,12 +3771,12 @@ trunk_result trunk_pairing_accept(struct trunk_engine *engine,
 // Ends the connection with the partner at once, and accepts none. (trunk_close with linger delivers
 // first.)
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_leave(struct trunk_engine *engine, trunk_pairing pairing);
 
 // Ends a pairing: the partner is told, and the handle is stale.
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_close(struct trunk_engine *engine, trunk_pairing pairing);
 
 // A static word for a state of a pairing, such as "interacting"; never NULL, "unknown" for other
@@ -4028,14 +4029,14 @@ trunk_result trunk_event_source_get_stats(trunk_event_source event_source,
 
 // Stores counters of the engine of an event source.
 //
-// As trunk_event_source_get_stats.
+// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats.
 trunk_result trunk_event_source_get_engine_stats(trunk_event_source event_source,
                                                  struct trunk_engine_stats *stats);
 
 // Stores counters and gauges of one shard of the engine of an event source, from 0 to one less than
 // the number of shards.
 //
-// As trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
 trunk_result trunk_event_source_get_shard_stats(trunk_event_source event_source,
                                                 uint32_t shard,
                                                 struct trunk_shard_stats *stats);

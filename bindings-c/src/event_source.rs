@@ -245,7 +245,7 @@ pub unsafe extern "C" fn trunk_event_source_get_stats(
 
 /// Stores counters of the engine of an event source.
 ///
-/// As trunk_event_source_get_stats.
+/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_event_source_get_engine_stats(
     event_source: trunk_event_source,
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn trunk_event_source_get_engine_stats(
 /// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less than
 /// the number of shards.
 ///
-/// As trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_event_source_get_shard_stats(
     event_source: trunk_event_source,

@@ -213,7 +213,7 @@ mod tests {
         let seen = Seen::default();
         let user = (&raw const seen).cast_mut().cast();
         let log = dispatch(Some(collect), user, TRUNK_LOG_INFO).unwrap().unwrap();
-        within(Some(&log), || {
+        with(Some(&log), || {
             let span = tracing::info_span!("outer");
             let _inside = span.enter();
             tracing::info!(port = 7, name = "a\0b", "listening {}", "here");

