@@ -171,7 +171,7 @@ pub struct trunk_conn_stats {
     pub packet_size: u64,
     /// Unreliable messages dropped before they were sent.
     pub datagrams_dropped: u64,
-    /// How much round trips vary.
+    /// How much round trips vary; 0 over a stream.
     pub rtt_var_ns: u64,
     /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
     /// known.
