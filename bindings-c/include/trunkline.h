@@ -54,9 +54,10 @@
  * application sleeps in trunk_engine_poll, or in its own event loop on trunk_engine_fd and
  * trunk_engine_next_timeout_ns.
  *
- * Only trunk_engine_poll and trunk_recv_many (for as long as the caller says) and trunk_shutdown
- * block. A few others wait for a shard's answer, usually for microseconds, and say so. All queues
- * are bounded: a full one is TRUNK_ERR_WOULD_BLOCK, and nothing was taken.
+ * Only trunk_engine_poll and trunk_recv_many (for as long as the caller says), trunk_shutdown and
+ * trunk_event_source_shutdown block. A few others wait for a shard's answer, usually for
+ * microseconds, and say so. All queues are bounded: a full one is TRUNK_ERR_WOULD_BLOCK, and
+ * nothing was taken.
  *
  * CALLBACKS
  *
@@ -81,6 +82,22 @@
  * exchange small events there, and get a connection of their own, directly if the networks allow it
  * (trunk_pairing_connect, trunk_pairing_accept). See docs/pairing.md and docs/routes.md.
  *
+ * The event source is trunk_event_source_start, or the program "trunkline event-source". It lets in
+ * whoever has an access token that trunk_token_mint made with one of its keys.
+ *
+ * CREDENTIALS
+ *
+ * A client may present a credential when it connects, and the host's application decides what it
+ * accepts. Credentials that are made here are signed, hold for a time, and may be bound to one
+ * client:
+ *
+ *     login service                client               host
+ *     trunk_credential_issue
+ *                                  trunk_connect        TRUNK_ITEM_INCOMING
+ *                                    (.credential)        trunk_credential_verify
+ *                                                         trunk_accept, or trunk_reject with
+ *                                                         trunk_last_error() as its text
+ *
  * ERRORS
  *
  * Functions return 0 or a negative trunk_result, and store what they give at their last arguments;
@@ -94,11 +111,14 @@
  *
  * Connections, channels, listeners and poll groups are 64-bit values; 0 is none. A handle that is
  * stale, belongs to another engine or is of another kind gives TRUNK_ERR_INVALID_HANDLE, never
- * something that belongs to somebody else. Only the engine itself is a pointer.
+ * something that belongs to somebody else. Only the engine itself is a pointer. What belongs to no
+ * engine (issuers and verifiers of credentials, event sources) has handles too, which are good in
+ * the whole process.
  *
  * FUNCTIONS, in the order of this header
  *
  *     version, results    trunk_version, trunk_result_str, trunk_last_error
+ *     settings            trunk_engine_config_load_profile
  *     engine              trunk_engine_new, _driver, _set_deny, _network_changed, _get_stats,
  *                         _get_shard_stats, _set_faults, trunk_shutdown, trunk_engine_destroy
  *     without threads     trunk_engine_poll, _fd, _next_timeout_ns, _wake
@@ -121,6 +141,12 @@
  *     pairing             trunk_pairing_new, _set_active, _assign_client_id, _assign_token,
  *                         _assign_partner, _send, _send_relayed, _get_status, _connect, _accept,
  *                         _leave, _close, _state_str
+ *     credentials         trunk_credential_issuer_with_secret, _with_ed25519, _public_key, _close,
+ *                         trunk_credential_issue, trunk_credential_verifier_new, _add_secret,
+ *                         _add_public_key, _remove_key, _close, trunk_credential_verify
+ *     access tokens       trunk_token_mint, trunk_token_verify, trunk_token_dangerous_inspect
+ *     event sources       trunk_event_source_start, _listen, _address, _unlisten, _set_keys,
+ *                         _get_stats, _get_engine_stats, _get_shard_stats, _shutdown, _close
  *
  * STRUCTS
  *
@@ -132,12 +158,14 @@
  *
  * What the application passes in is copied before the function returns. What it gets is either
  * stored in its own memory, or belongs to an item (until trunk_message_release) or a trunk_buf
- * (until trunk_send_buf or trunk_buf_free).
+ * (until trunk_send_buf or trunk_buf_free). trunk_credential.claims points into what was given to
+ * trunk_credential_verify.
  *
  * FORK
  *
- * An engine belongs to the process that made it. In a child made by fork(), every call with it
- * gives TRUNK_ERR_FORKED and leaves it alone; the child may make a new engine.
+ * An engine, an issuer, a verifier and an event source belong to the process that made them. In a
+ * child made by fork(), every call with one gives TRUNK_ERR_FORKED and leaves it alone; the child
+ * may make new ones.
  */
 
 #ifndef TRUNKLINE_H
@@ -185,6 +213,27 @@
 
 // For trunk_recv_many and trunk_engine_poll: do not wait.
 #define TRUNK_WAIT_NOT 0
+
+// Most bytes of a credential.
+#define TRUNK_CREDENTIAL_BYTES 8192
+
+// Most bytes of what a credential says of its holder.
+#define TRUNK_CREDENTIAL_CLAIMS_BYTES 8064
+
+// Fewest bytes of a secret with which credentials or access tokens are signed.
+#define TRUNK_SECRET_BYTES 32
+
+// Bytes of an Ed25519 public key.
+#define TRUNK_PUBLIC_KEY_BYTES 32
+
+// Most bytes of an access token, final NUL included.
+#define TRUNK_TOKEN_TEXT_BYTES 513
+
+// Most bytes of an application's name, or of a client id or pattern, final NUL included.
+#define TRUNK_NAME_TEXT_BYTES 65
+
+// Most bytes of the name of a key, final NUL included.
+#define TRUNK_TOKEN_KEY_ID_TEXT_BYTES 33
 
 // An engine. Made by trunk_engine_new, and named by this pointer until trunk_engine_destroy; a
 // call after that gives TRUNK_ERR_INVALID_HANDLE.
@@ -302,7 +351,8 @@ typedef uint32_t trunk_log_level;
 //
 // Called on the engine's threads, and on threads of the application inside calls of this engine,
 // by several at once. It must not block for long and must not throw C++ exceptions or longjmp. It
-// may call anything but trunk_shutdown and trunk_engine_destroy; what such calls log is dropped.
+// may call anything; what waits for an engine gives TRUNK_ERR_IN_CALLBACK. What such calls log is
+// dropped, and an engine that is made there has no log of its threads.
 typedef void (*trunk_log_fn)(void *user, trunk_log_level level, const char *target, const char *text);
 
 // A channel of a connection. 0 is none.
@@ -983,8 +1033,9 @@ typedef struct trunk_engine_config {
     uint32_t stun_per_s;
     // The same for one source. 50.
     uint32_t stun_per_source_per_s;
-    // Must be 0.
-    uint32_t reserved;
+    // Not 0: each shard on a processor of its own, in the order of the system, unless cores names
+    // them. 0.
+    uint32_t pin;
 } trunk_engine_config;
 
 // What became of one connection. Of fixed size: it does not grow.
@@ -1486,6 +1537,269 @@ typedef struct trunk_pairing_status {
     char partner[256];
 } trunk_pairing_status;
 
+// What a credential is to say. trunk_credential_grant_init fills in the defaults.
+typedef struct trunk_credential_grant {
+    // Size of this struct; set by trunk_credential_grant_init.
+    uint32_t struct_size;
+    // Not 0: only the client whose fingerprint peer is may use it, so that it is of no use to
+    // whoever steals it. 0.
+    uint32_t has_peer;
+    // From when it holds, in seconds of Unix time. 0 = now.
+    uint64_t issued_s;
+    // Until when it holds, in seconds of Unix time. Required.
+    uint64_t expires_s;
+    // The client's fingerprint.
+    uint8_t peer[TRUNK_FINGERPRINT_BYTES];
+    // Whatever the application wants to know of its holder, at most TRUNK_CREDENTIAL_CLAIMS_BYTES.
+    // Signed, not encrypted: its holder can read it. NULL = nothing.
+    const void *claims;
+    // Bytes of it.
+    size_t claims_size;
+} trunk_credential_grant;
+
+// Why a credential is not accepted.
+typedef uint32_t trunk_credential_error;
+
+// What a credential says. New fields come at the end.
+typedef struct trunk_credential {
+    // Size of this struct; set by trunk_credential_init.
+    uint32_t struct_size;
+    // Why it is not accepted; the fields below are 0 then, unless stated at the error.
+    trunk_credential_error error;
+    // Which of the verifier's keys it was signed with.
+    uint32_t key_id;
+    // Whether it is bound to a client, and peer is valid.
+    uint32_t has_peer;
+    // From when it holds, in seconds of Unix time.
+    uint64_t issued_s;
+    // Until when it holds, in seconds of Unix time, which is not part of its time. What happens
+    // then to a connection that lives is the application's choice.
+    uint64_t expires_s;
+    // TRUNK_CREDENTIAL_EXPIRED: since how many seconds its time is over.
+    uint64_t expired_by_s;
+    // Fingerprint of the client that it is bound to, which is the one that presented it.
+    uint8_t peer[TRUNK_FINGERPRINT_BYTES];
+    // What the issuer said of its holder: points into the credential that was given to
+    // trunk_credential_verify, and is valid as long as that.
+    const uint8_t *claims;
+    // Bytes of it.
+    size_t claims_size;
+} trunk_credential;
+
+// What makes credentials: a login service, a matchmaker. 0 is none.
+typedef uint64_t trunk_credential_issuer;
+
+// What checks credentials, with the keys of any number of issuers. 0 is none.
+typedef uint64_t trunk_credential_verifier;
+
+// Roles that a token allows: any of them together.
+typedef uint32_t trunk_token_roles;
+
+// What an access token is to allow. trunk_token_grant_init fills in the defaults.
+typedef struct trunk_token_grant {
+    // Size of this struct; set by trunk_token_grant_init.
+    uint32_t struct_size;
+    // With which roles. TRUNK_TOKEN_ANY_ROLE.
+    trunk_token_roles roles;
+    // In which application: 1 to 64 characters of A-Z a-z 0-9 - . _ ~ : @ +. Required.
+    const char *app;
+    // As which client: one client id, of the same characters, or a pattern with at most four *,
+    // each for any number of characters. Required.
+    const char *client;
+    // Until when, in seconds of Unix time. Required.
+    uint64_t expires_s;
+} trunk_token_grant;
+
+// Why an access token is not good.
+typedef uint32_t trunk_token_error;
+
+// What an access token says. New fields come at the end.
+typedef struct trunk_token {
+    // Size of this struct; set by trunk_token_init.
+    uint32_t struct_size;
+    // Why it is not good; the fields below are 0 then, unless stated at the error.
+    trunk_token_error error;
+    // Until when it holds, in seconds of Unix time, which is not part of its time.
+    uint64_t expires_s;
+    // TRUNK_TOKEN_EXPIRED: since how many seconds its time is over.
+    uint64_t expired_by_s;
+    // Roles that it allows.
+    trunk_token_roles roles;
+    // Application for which it is good.
+    char app[68];
+    // Client id, or pattern of client ids, for which it is good.
+    char client[68];
+    // Name of the key with which it is signed.
+    char key_id[36];
+} trunk_token;
+
+// A key with which access tokens are signed, shared by whoever mints them and the event source. Of
+// fixed size: it does not grow.
+typedef struct trunk_token_key {
+    // Its name, 1 to 32 characters of A-Z a-z 0-9 - _, which tokens state so that keys can be
+    // replaced one after the other.
+    const char *id;
+    // At least TRUNK_SECRET_BYTES random bytes.
+    const void *secret;
+    // Bytes of it.
+    size_t secret_size;
+} trunk_token_key;
+
+// Settings of an event source. trunk_source_config_init fills in the defaults, which are stated
+// with each field. Everything that it points to is copied.
+typedef struct trunk_source_config {
+    // Size of this struct; set by trunk_source_config_init.
+    uint32_t struct_size;
+    // Clients of one shard at once; more are sent away as busy, for which
+    // trunk_engine_config.max_connections must leave room. 65536.
+    uint32_t max_clients;
+    // Applications that are served. NULL = every one that a token names.
+    const char *const *apps;
+    // Number of them; 0 = every one that a token names.
+    size_t app_count;
+    // Events a second that a client may send; more are dropped. 50.
+    uint32_t events_per_s;
+    // Events that it may send at once. 100.
+    uint32_t events_burst;
+    // Bytes of events a second that a client may send. 128 KiB.
+    uint64_t bytes_per_s;
+    // Bytes that it may send at once. 512 KiB.
+    uint64_t bytes_burst;
+    // Events a second that are dropped for what they are (malformed, forged, too many) before the
+    // client is. 20.
+    uint32_t faults_per_s;
+    // Such events that may come at once. 500.
+    uint32_t faults_burst;
+    // Events that wait for one client to take them. 64.
+    uint32_t queue_events;
+    // Not 0: packets of connections between clients are relayed. 1.
+    uint32_t relay;
+    // Bytes that wait for one client to take them. 128 KiB.
+    uint64_t queue_bytes;
+    // Packets a second that a client may have relayed; more are dropped. 1000.
+    uint32_t relay_packets_per_s;
+    // Packets that it may have relayed at once. 1000.
+    uint32_t relay_packets_burst;
+    // Bytes a second that a client may have relayed. 512 KiB.
+    uint64_t relay_bytes_per_s;
+    // Bytes that it may have relayed at once. 512 KiB.
+    uint64_t relay_bytes_burst;
+    // A client that takes nothing for this long while something waits is not alive. 10 s.
+    uint64_t stall_limit_ns;
+    // A client that does not open its channel for this long is not alive. 10 s.
+    uint64_t open_limit_ns;
+    // Not 0: a token that expires also ends the connection that was made with it. 0.
+    uint32_t end_expired;
+    // Must be 0.
+    uint32_t reserved;
+} trunk_source_config;
+
+// What an event source has to say about itself, over all its shards: gauges, and counters since
+// its start. docs/pairing.md says what each means to a client. New fields come at the end.
+typedef struct trunk_source_stats {
+    // Size of this struct; set by trunk_source_stats_init.
+    uint32_t struct_size;
+    // Shards.
+    uint32_t shards;
+    // Those of them that have failed: a mistake of this library, please report it.
+    uint32_t failed_shards;
+    // 0.
+    uint32_t reserved;
+    // Clients that are connected.
+    uint64_t clients;
+    // Events that wait for clients to take them.
+    uint64_t waiting_events;
+    // Bytes of them.
+    uint64_t waiting_bytes;
+    // Clients that were let in.
+    uint64_t attached;
+    // Clients that were sent away because too many were there.
+    uint64_t busy;
+    // Clients that were not let in because their token does not allow their role.
+    uint64_t refused_invalid_role;
+    // The same, because their client id is malformed, or their token does not allow it.
+    uint64_t refused_invalid_client_id;
+    // The same, because their token is malformed, forged or expired, or its key unknown.
+    uint64_t refused_invalid_access_token;
+    // The same, because their application is not served here.
+    uint64_t refused_not_authorized;
+    // The same, because a newer connection has the client id.
+    uint64_t refused_released_by_other;
+    // The same, because they are not alive.
+    uint64_t refused_client_not_alive;
+    // Clients that were let in and aborted later, because their token does not allow their role.
+    uint64_t aborted_invalid_role;
+    // The same, because their token does not allow their client id.
+    uint64_t aborted_invalid_client_id;
+    // The same, because their token has expired.
+    uint64_t aborted_invalid_access_token;
+    // The same, because they sent too many events that are no good.
+    uint64_t aborted_not_authorized;
+    // The same, because a newer connection has the client id.
+    uint64_t aborted_released_by_other;
+    // The same, because they took nothing for too long, or opened no channel.
+    uint64_t aborted_client_not_alive;
+    // Events of clients that carry something of their application.
+    uint64_t received_application;
+    // Pings.
+    uint64_t received_ping;
+    // Events of clients that went passive.
+    uint64_t received_inactive;
+    // Events of controllers that took another partner, or none.
+    uint64_t received_unassign;
+    // Events that answer a ping which led nowhere.
+    uint64_t received_reject;
+    // Events of partners that look for a route.
+    uint64_t received_route;
+    // Events handed to clients, also those that waited.
+    uint64_t delivered;
+    // Events handed to other shards.
+    uint64_t forwarded;
+    // Events that had to wait for their recipient.
+    uint64_t queued;
+    // Events dropped: their recipient is not there.
+    uint64_t absent;
+    // Pings between applications, each answered with a reject.
+    uint64_t rejected_app;
+    // Pings between clients of one role, each answered with a reject.
+    uint64_t rejected_role;
+    // Events dropped: they may not pass between their sender and their recipient.
+    uint64_t blocked;
+    // Events dropped: they gave a false sender.
+    uint64_t forged;
+    // Events dropped: they could not be read.
+    uint64_t malformed;
+    // Events dropped: longer than an event can be.
+    uint64_t oversize;
+    // Events dropped: their type is not known.
+    uint64_t unknown_type;
+    // Events dropped: beyond what a client may send.
+    uint64_t limited;
+    // Events dropped: the queue of their recipient was full, or the way to it.
+    uint64_t overflowed;
+    // Packets between clients that were handed to their recipients.
+    uint64_t relay_delivered;
+    // Bytes of them.
+    uint64_t relay_delivered_bytes;
+    // Packets handed to other shards.
+    uint64_t relay_forwarded;
+    // Packets dropped: their recipient is not there, or takes none.
+    uint64_t relay_absent;
+    // Packets dropped: they may not pass between their sender and their recipient.
+    uint64_t relay_blocked;
+    // Packets dropped: they could not be read.
+    uint64_t relay_malformed;
+    // Packets dropped: longer than one can be.
+    uint64_t relay_oversize;
+    // Packets dropped: beyond what a client may have relayed.
+    uint64_t relay_limited;
+    // Packets dropped: the channel of their recipient was full, or the way to it.
+    uint64_t relay_overflowed;
+} trunk_source_stats;
+
+// A running event source. 0 is none.
+typedef uint64_t trunk_event_source;
+
 // Done.
 #define TRUNK_OK 0
 
@@ -1555,6 +1869,9 @@ typedef struct trunk_pairing_status {
 
 // Not available on this system or with this driver.
 #define TRUNK_ERR_UNSUPPORTED -22
+
+// A credential or an access token is not accepted; the struct that was asked for says why.
+#define TRUNK_ERR_CREDENTIAL -23
 
 // Nothing.
 #define TRUNK_LOG_OFF 0
@@ -2043,6 +2360,60 @@ typedef struct trunk_pairing_status {
 // Events that waited were for a partner that is none any more: code of them are gone.
 #define TRUNK_NOTICE_DISCARDED 6
 
+// It is accepted.
+#define TRUNK_CREDENTIAL_GOOD 0
+
+// The client presented none.
+#define TRUNK_CREDENTIAL_MISSING 1
+
+// Not a credential, or one that was cut.
+#define TRUNK_CREDENTIAL_MALFORMED 2
+
+// Signed with a key that the verifier does not have: key_id.
+#define TRUNK_CREDENTIAL_UNKNOWN_KEY 3
+
+// The signature is not that of the key, or it was made for another audience.
+#define TRUNK_CREDENTIAL_WRONG_SIGNATURE 4
+
+// It holds from a later time on.
+#define TRUNK_CREDENTIAL_NOT_YET_VALID 5
+
+// Its time is over: expired_by_s.
+#define TRUNK_CREDENTIAL_EXPIRED 6
+
+// It is bound to another client, or this one has shown no certificate.
+#define TRUNK_CREDENTIAL_WRONG_PEER 7
+
+// For a reason that this version has no name for.
+#define TRUNK_CREDENTIAL_OTHER 8
+
+// TRUNK_PAIRING_CONTROLLER.
+#define TRUNK_TOKEN_CONTROLLER 1
+
+// TRUNK_PAIRING_RESPONDER.
+#define TRUNK_TOKEN_RESPONDER 2
+
+// Both.
+#define TRUNK_TOKEN_ANY_ROLE 3
+
+// It is good.
+#define TRUNK_TOKEN_GOOD 0
+
+// It does not have the form of a token.
+#define TRUNK_TOKEN_MALFORMED 1
+
+// It is signed with a key that is not among those given.
+#define TRUNK_TOKEN_UNKNOWN_KEY 2
+
+// Its signature does not fit.
+#define TRUNK_TOKEN_WRONG_SIGNATURE 3
+
+// Its time is over: expired_by_s.
+#define TRUNK_TOKEN_EXPIRED 4
+
+// For a reason that this version has no name for.
+#define TRUNK_TOKEN_OTHER 5
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -2081,6 +2452,24 @@ trunk_result trunk_engine_config_init_sized(struct trunk_engine_config *config, 
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_connection_config_init_sized(struct trunk_connection_config *config,
                                                 size_t struct_size);
+
+// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
+// prepared: "auto" (for the network interface with the default route), the name of one that is part
+// of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything with a
+// slash or a dot). Change single settings afterwards. The shards of a thread-less engine stay 1.
+//
+// What was set is stored as text in the capacity bytes at report, one line for each setting with its
+// reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be NULL when
+// capacity is 0: then nothing is stored there.
+//
+// Any thread; reads files, does not block otherwise. Errors: TRUNK_ERR_NULL,
+// TRUNK_ERR_INVALID_ARGUMENT (no such profile, or a mistake in it), TRUNK_ERR_FILE,
+// TRUNK_ERR_BUFFER_TOO_SMALL (config was changed).
+trunk_result trunk_engine_config_load_profile(struct trunk_engine_config *config,
+                                              const char *which,
+                                              char *report,
+                                              size_t capacity,
+                                              size_t *size);
 
 // Makes an engine and stores it. config may be NULL: one shard with a thread of its own, and the
 // defaults of trunk_engine_config. Everything that config points to is copied. The caller owns the
@@ -2148,17 +2537,16 @@ trunk_result trunk_engine_network_changed(struct trunk_engine *engine);
 
 // Drives a thread-less engine: receives, sends, and does what is due, then returns. If there is
 // nothing to do, and no item waits in a poll group, waits for something for at most budget_ns
-// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
-// application is told about is then taken with trunk_recv_many. To be called again soon while
-// trunk_engine_next_timeout_ns says 0.
+// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how
+// many things happened; what the application is told about is then taken with trunk_recv_many. To
+// be called again soon while trunk_engine_next_timeout_ns says 0.
 //
 // The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 // TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
-// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED; TRUNK_ERR_DRIVER and
-// TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver fails.
-trunk_result trunk_engine_poll(struct trunk_engine *engine,
-                               int64_t budget_ns,
-                               uint64_t *happened);
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
+// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
+// fails.
+trunk_result trunk_engine_poll(struct trunk_engine *engine, int64_t budget_ns, uint64_t *happened);
 
 // Stores a file descriptor that is readable when trunk_engine_poll has work, for an event loop of
 // the application: wait until it is readable or trunk_engine_next_timeout_ns has passed, poll,
@@ -2197,8 +2585,8 @@ trunk_result trunk_trust_init_sized(struct trunk_trust *trust, size_t struct_siz
 // holds the private key. size, which may be NULL, gets the bytes needed, final NUL included; 2048
 // bytes are always enough for a name of up to 255 bytes. Each call makes another key.
 //
-// Any thread, never blocks. Errors: TRUNK_ERR_BUFFER_TOO_SMALL, TRUNK_ERR_INVALID_ARGUMENT,
-// TRUNK_ERR_SECURITY.
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_BUFFER_TOO_SMALL,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SECURITY.
 trunk_result trunk_identity_generate(const char *name, char *pem, size_t capacity, size_t *size);
 
 // Loads an identity and stores its fingerprint, TRUNK_FINGERPRINT_BYTES bytes: the SHA-256 of its
@@ -2240,7 +2628,7 @@ trunk_result trunk_connect_config_init_sized(struct trunk_connect_config *config
 // Any thread. Waits for the shards to take their sockets, for microseconds; reads the files that
 // config names. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 // TRUNK_ERR_SYSTEM (the address is taken or not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY,
-// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+// TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_listen(struct trunk_engine *engine,
                           const struct trunk_listen_config *config,
                           trunk_listener *listener);
@@ -2260,7 +2648,8 @@ trunk_result trunk_listener_address(struct trunk_engine *engine,
 // Accepts no more connections there; the handle is stale afterwards. Connections that exist live
 // on, unless close_connections is not 0.
 //
-// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+// Any thread. Waits for the shards to give their sockets back, for microseconds. Errors:
+// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_listener_close(struct trunk_engine *engine,
                                   trunk_listener listener,
                                   uint32_t close_connections);
@@ -2299,8 +2688,9 @@ trunk_result trunk_reject(struct trunk_engine *engine,
 // what was sent reliably is delivered first, for at most that long, and the peer sees no sign of
 // the close before the last byte; TRUNK_LINGER_DEFAULT takes the engine's limit,
 // TRUNK_LINGER_NONE drops what is not delivered. Nothing more is told about its channels;
-// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason and text as in trunk_reject
-// (0 = TRUNK_REASON_APP). A connection that has ended by itself must be closed too.
+// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason (0 = TRUNK_REASON_APP) and
+// text (NULL = none) are as in trunk_reject. A connection that has ended by itself must be closed
+// too.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE (a second close),
 // TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
@@ -2355,7 +2745,7 @@ trunk_result trunk_conn_stats_init_sized(struct trunk_conn_stats *stats, size_t 
 // Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 // microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 // TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_conn_get_info(struct trunk_engine *engine,
                                  trunk_conn conn,
                                  struct trunk_conn_info *info);
@@ -2433,7 +2823,8 @@ trunk_result trunk_engine_get_stats(struct trunk_engine *engine, struct trunk_en
 
 // Stores counters and gauges of one shard, from 0 to one less than the number of shards.
 //
-// As trunk_engine_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+// Threads as trunk_engine_get_stats. Errors: as trunk_engine_get_stats, and
+// TRUNK_ERR_INVALID_ARGUMENT; TRUNK_ERR_FAILED when the shard does not answer.
 trunk_result trunk_engine_get_shard_stats(struct trunk_engine *engine,
                                           uint32_t shard,
                                           struct trunk_shard_stats *stats);
@@ -2854,7 +3245,7 @@ trunk_result trunk_pairing_set_active(struct trunk_engine *engine,
 
 // Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
                                             trunk_pairing pairing,
                                             const char *client_id);
@@ -2862,14 +3253,14 @@ trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
 // Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
 // none.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_token(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const char *token);
 
 // Says with whom we pair: a client id; NULL = nobody.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
                                           trunk_pairing pairing,
                                           const char *partner);
@@ -2878,7 +3269,7 @@ trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
 // number of the application up to 65535. One that is buffered may wait for the partner, and
 // queued, which may be NULL, gets whether it does.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
 trunk_result trunk_pairing_send(struct trunk_engine *engine,
                                 trunk_pairing pairing,
                                 uint32_t subtype,
@@ -2890,7 +3281,7 @@ trunk_result trunk_pairing_send(struct trunk_engine *engine,
 // Sends a packet to the partner by way of the event source: for pairings with relay and without an
 // identity. Nobody says whether it arrives.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
 trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const void *data,
@@ -2898,7 +3289,7 @@ trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
 
 // Stores what a pairing is now.
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       struct trunk_pairing_status *status);
@@ -2907,7 +3298,7 @@ trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
 // first, and over a direct path as soon as one is found. TRUNK_ITEM_PEER names the connection.
 // Nothing happens while there is one. The partner calls trunk_pairing_accept.
 //
-// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
 // TRUNK_ERR_NO_CONNECTION without a partner.
 trunk_result trunk_pairing_connect(struct trunk_engine *engine,
                                    trunk_pairing pairing,
@@ -2915,7 +3306,7 @@ trunk_result trunk_pairing_connect(struct trunk_engine *engine,
 
 // Accepts a connection of the partner, which must prove that it has this fingerprint.
 //
-// As trunk_pairing_connect.
+// Threads as trunk_pairing_connect. Errors: as trunk_pairing_connect.
 trunk_result trunk_pairing_accept(struct trunk_engine *engine,
                                   trunk_pairing pairing,
                                   const uint8_t *fingerprint);
@@ -2923,12 +3314,12 @@ trunk_result trunk_pairing_accept(struct trunk_engine *engine,
 // Ends the connection with the partner at once, and accepts none. (trunk_close with linger delivers
 // first.)
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_leave(struct trunk_engine *engine, trunk_pairing pairing);
 
 // Ends a pairing: the partner is told, and the handle is stale.
 //
-// As trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_close(struct trunk_engine *engine, trunk_pairing pairing);
 
 // A static word for a state of a pairing, such as "interacting"; never NULL, "unknown" for other
@@ -2936,6 +3327,283 @@ trunk_result trunk_pairing_close(struct trunk_engine *engine, trunk_pairing pair
 //
 // Any thread, never blocks.
 const char *trunk_pairing_state_str(trunk_pairing_state state);
+
+// Fills struct_size bytes at grant with the defaults. Call it as
+// trunk_credential_grant_init(&grant).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_credential_grant_init_sized(struct trunk_credential_grant *grant,
+                                               size_t struct_size);
+
+// Fills struct_size bytes at credential with zeros and its size. Call it as
+// trunk_credential_init(&credential).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_credential_init_sized(struct trunk_credential *credential, size_t struct_size);
+
+// Makes an issuer that signs with a secret which the verifiers share (HMAC-SHA256), and stores its
+// handle, which is valid until trunk_credential_issuer_close. audience is what its credentials are
+// for, a game or a fleet: UTF-8, at most 255 bytes, the same at the verifiers, and not sent.
+// key_id is the number under which the verifiers have the secret, of at least TRUNK_SECRET_BYTES
+// random bytes, which are copied.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_credential_issuer_with_secret(const char *audience,
+                                                 uint32_t key_id,
+                                                 const void *secret,
+                                                 size_t secret_size,
+                                                 trunk_credential_issuer *issuer);
+
+// The same with an Ed25519 key, of which the verifiers have the public half only: PKCS#8, as PEM
+// or DER, such as "openssl genpkey -algorithm ed25519" makes it; of a text of
+// trunk_identity_generate it takes the key. It is copied.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SECURITY
+// (no such key).
+trunk_result trunk_credential_issuer_with_ed25519(const char *audience,
+                                                  uint32_t key_id,
+                                                  const void *private_key,
+                                                  size_t private_key_size,
+                                                  trunk_credential_issuer *issuer);
+
+// Stores the public half of an issuer's Ed25519 key, TRUNK_PUBLIC_KEY_BYTES bytes, for verifiers.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT (the issuer signs with a secret), TRUNK_ERR_FORKED.
+trunk_result trunk_credential_issuer_public_key(trunk_credential_issuer issuer,
+                                                uint8_t *public_key);
+
+// Makes a credential in the capacity bytes at credential, and stores its size at size also when
+// they are too few. TRUNK_CREDENTIAL_BYTES are always enough, and 119 bytes more than the claims.
+// The client gives it to trunk_connect_config.credential.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_BUFFER_TOO_SMALL, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_issue(trunk_credential_issuer issuer,
+                                    const struct trunk_credential_grant *grant,
+                                    uint8_t *credential,
+                                    size_t capacity,
+                                    size_t *size);
+
+// Ends an issuer; its handle is stale afterwards.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_issuer_close(trunk_credential_issuer issuer);
+
+// Makes a verifier without keys, which accepts nothing, and stores its handle, which is valid
+// until trunk_credential_verifier_close. audience is that of the issuers.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_credential_verifier_new(const char *audience,
+                                           trunk_credential_verifier *verifier);
+
+// Has a verifier accept what is signed with a secret of at least TRUNK_SECRET_BYTES, which is
+// copied, in place of what had the number before. To change keys, give verifiers the new one, then
+// let issuers use it, and remove the old one when its last credential has expired.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_verifier_add_secret(trunk_credential_verifier verifier,
+                                                  uint32_t key_id,
+                                                  const void *secret,
+                                                  size_t secret_size);
+
+// The same with the public half of an Ed25519 key, TRUNK_PUBLIC_KEY_BYTES bytes, as
+// trunk_credential_issuer_public_key gives it.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_verifier_add_public_key(trunk_credential_verifier verifier,
+                                                      uint32_t key_id,
+                                                      const uint8_t *public_key);
+
+// Has a verifier accept nothing any more that is signed with this key. A key that it does not have
+// is no error.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_verifier_remove_key(trunk_credential_verifier verifier,
+                                                  uint32_t key_id);
+
+// Checks the size bytes at credential, as trunk_incoming has them, at now_s, in seconds of Unix
+// time (0 = now), and stores what it says at found. peer is the fingerprint that the client has
+// proved with its certificate (trunk_incoming.peer), or NULL if it has shown none. Nothing of a
+// credential is believed before its signature is good.
+//
+// What is not accepted gives TRUNK_ERR_CREDENTIAL; found->error says why, and trunk_last_error in
+// words that are fit to be told to the client, as the text of trunk_reject.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_CREDENTIAL, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_verify(trunk_credential_verifier verifier,
+                                     const void *credential,
+                                     size_t size,
+                                     uint64_t now_s,
+                                     const uint8_t *peer,
+                                     struct trunk_credential *found);
+
+// Ends a verifier; its handle is stale afterwards.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_credential_verifier_close(trunk_credential_verifier verifier);
+
+// Fills struct_size bytes at grant with the defaults. Call it as trunk_token_grant_init(&grant).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_token_grant_init_sized(struct trunk_token_grant *grant, size_t struct_size);
+
+// Fills struct_size bytes at token with zeros and its size. Call it as trunk_token_init(&token).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_token_init_sized(struct trunk_token *token, size_t struct_size);
+
+// Signs an access token with key, and stores it as a text with a final NUL in the capacity bytes
+// at token. TRUNK_TOKEN_TEXT_BYTES are always enough. size, which may be NULL, gets the bytes
+// needed, final NUL included. A token is as good as a password for as long as it holds.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT,
+// TRUNK_ERR_BUFFER_TOO_SMALL.
+trunk_result trunk_token_mint(const struct trunk_token_key *key,
+                              const struct trunk_token_grant *grant,
+                              char *token,
+                              size_t capacity,
+                              size_t *size);
+
+// Checks an access token as an event source with these keys does, at now_s in seconds of Unix time
+// (0 = now), and stores what it says at found. Whether its client id and role fit is for the event
+// source to say.
+//
+// What is not good gives TRUNK_ERR_CREDENTIAL; found->error says why, and trunk_last_error in
+// words.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT,
+// TRUNK_ERR_CREDENTIAL.
+trunk_result trunk_token_verify(const struct trunk_token_key *keys,
+                                size_t key_count,
+                                const char *token,
+                                uint64_t now_s,
+                                struct trunk_token *found);
+
+// Stores at found what an access token says of itself, without any key: whether it is true, or
+// still holds, is not known. For showing it to people, never for deciding anything.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT,
+// TRUNK_ERR_CREDENTIAL (TRUNK_TOKEN_MALFORMED).
+trunk_result trunk_token_dangerous_inspect(const char *token, struct trunk_token *found);
+
+// Fills struct_size bytes at config with the defaults. Call it as
+// trunk_source_config_init(&config).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_source_config_init_sized(struct trunk_source_config *config, size_t struct_size);
+
+// Fills struct_size bytes at stats with zeros and its size. Call it as
+// trunk_source_stats_init(&stats).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_source_stats_init_sized(struct trunk_source_stats *stats, size_t struct_size);
+
+// Starts an event source and stores its handle, which is valid until trunk_event_source_close. It
+// has an engine of its own, with threads: engine says how it is set up, without callbacks, and
+// source what the event source does; either may be NULL. Without engine->connection, connections have settings that suit
+// many clients with little traffic, not those of trunk_connection_config_init. With
+// engine->identity, the clients of an event source that was killed learn at once that it was
+// started again. Clients are let in with tokens that are signed with one of key_count keys;
+// without any, nobody is before trunk_event_source_set_keys. Everything is copied.
+//
+// Any thread; several event sources in one process are fine. Waits for the threads of the shards
+// to start and reads the files that engine names, does not block otherwise. Errors:
+// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_DRIVER, TRUNK_ERR_SYSTEM, TRUNK_ERR_FILE,
+// TRUNK_ERR_SECURITY.
+trunk_result trunk_event_source_start(const struct trunk_engine_config *engine,
+                                      const struct trunk_source_config *source,
+                                      const struct trunk_token_key *keys,
+                                      size_t key_count,
+                                      trunk_event_source *event_source);
+
+// Has an event source accept clients at an address, and stores the listener, which is valid until
+// trunk_event_source_unlisten. Can be called for several addresses. client_trust is usually NULL:
+// clients are known by their tokens. Everything that config points to is copied.
+//
+// Any thread, but not inside a callback. Waits for the shards to take their sockets, for
+// microseconds; reads the files that config names. Errors: TRUNK_ERR_NULL,
+// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM (the address is taken or
+// not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_STOPPED,
+// TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_listen(trunk_event_source event_source,
+                                       const struct trunk_listen_config *config,
+                                       trunk_listener *listener);
+
+// Stores the address of a listener of an event source, with the port that the system chose, as a
+// text with a final NUL in the capacity bytes at address. 64 bytes are always enough. size, which
+// may be NULL, gets the bytes needed.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_BUFFER_TOO_SMALL, TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_address(trunk_event_source event_source,
+                                        trunk_listener listener,
+                                        char *address,
+                                        size_t capacity,
+                                        size_t *size);
+
+// Has an event source accept no more clients there; those that are connected stay. The listener is
+// stale afterwards.
+//
+// Any thread, but not inside a callback. Waits for the shards, for microseconds. Errors:
+// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_unlisten(trunk_event_source event_source, trunk_listener listener);
+
+// Gives an event source other keys for the tokens of clients to come, in place of all it had.
+// Clients that are connected stay. To change a key, add the new one beside the old one, mint with
+// the new one, and take the old one away when its tokens have expired.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK (not every shard has them: call it again),
+// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_set_keys(trunk_event_source event_source,
+                                         const struct trunk_token_key *keys,
+                                         size_t key_count);
+
+// Stores gauges and counters of an event source.
+//
+// Any thread, but not inside a callback. Waits for the shards, usually for microseconds. Errors:
+// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_IN_CALLBACK,
+// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_get_stats(trunk_event_source event_source,
+                                          struct trunk_source_stats *stats);
+
+// Stores counters of the engine of an event source.
+//
+// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats.
+trunk_result trunk_event_source_get_engine_stats(trunk_event_source event_source,
+                                                 struct trunk_engine_stats *stats);
+
+// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less than
+// the number of shards.
+//
+// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+trunk_result trunk_event_source_get_shard_stats(trunk_event_source event_source,
+                                                uint32_t shard,
+                                                struct trunk_shard_stats *stats);
+
+// Ends an event source: nobody is let in any more, and every client is told that it may come back
+// (to this event source when it is started again, or to another) and gets at most linger_ns to
+// take what it was sent (0 = nothing, TRUNK_LINGER_DEFAULT = the configured limit). report, which
+// may be NULL, says how that went; its connections must be NULL, as those of an event source have
+// no handles. trunk_event_source_close is still due.
+//
+// Any thread. BLOCKS until every connection is gone, at most for the linger and the fin-wait
+// limits together. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
+// TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_STOPPED (a second shutdown), TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_shutdown(trunk_event_source event_source,
+                                         int64_t linger_ns,
+                                         struct trunk_shutdown_report *report);
+
+// Ends an event source, if trunk_event_source_shutdown has not, and frees what it has: clients are
+// not told and come back by themselves. Its handle and those of its listeners are stale at once.
+//
+// Any thread. Waits for the threads of the shards, for milliseconds; a call with this event source
+// that another thread is inside of ends first, and waits for them instead. Errors:
+// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
+trunk_result trunk_event_source_close(trunk_event_source event_source);
 
 #ifdef __cplusplus
 }  // extern "C"
@@ -2974,5 +3642,11 @@ TRUNK_DEFINE_INIT(trunk_association_config)
 TRUNK_DEFINE_INIT(trunk_send_security)
 TRUNK_DEFINE_INIT(trunk_pairing_config)
 TRUNK_DEFINE_INIT(trunk_pairing_status)
+TRUNK_DEFINE_INIT(trunk_credential_grant)
+TRUNK_DEFINE_INIT(trunk_credential)
+TRUNK_DEFINE_INIT(trunk_token_grant)
+TRUNK_DEFINE_INIT(trunk_token)
+TRUNK_DEFINE_INIT(trunk_source_config)
+TRUNK_DEFINE_INIT(trunk_source_stats)
 
 #undef TRUNK_DEFINE_INIT

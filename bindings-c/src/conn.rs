@@ -4,6 +4,7 @@ use crate::abi::{self, Struct};
 use crate::config::trunk_connection_config;
 use crate::handle::{trunk_conn, trunk_group, trunk_listener};
 use crate::instance::{Live, live, lock, trunk_engine};
+use crate::log;
 use crate::receive::group_at;
 use crate::result::{Error, Result, guard, trunk_result};
 use crate::security::{trunk_identity, trunk_trust};
@@ -210,7 +211,7 @@ pub(crate) fn code(code: trunk_reason, default: trunk_reason) -> Result<u32> {
 /// Any thread. Waits for the shards to take their sockets, for microseconds; reads the files that
 /// config names. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_SYSTEM (the address is taken or not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY,
-/// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listen(
     engine: *mut trunk_engine,
@@ -220,6 +221,7 @@ pub unsafe extern "C" fn trunk_listen(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         abi::expect(listener, "listener")?;
         // SAFETY: a config by contract.
         let settings = unsafe { trunk_listen_config::required(config) }?;
@@ -258,7 +260,8 @@ pub unsafe extern "C" fn trunk_listener_address(
 /// Accepts no more connections there; the handle is stale afterwards. Connections that exist live
 /// on, unless close_connections is not 0.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+/// Any thread. Waits for the shards to give their sockets back, for microseconds. Errors:
+/// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listener_close(
     engine: *mut trunk_engine,
@@ -268,6 +271,7 @@ pub unsafe extern "C" fn trunk_listener_close(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         let id = live.names.masks.listener_of(listener)?;
         let mut listeners = lock(&live.listeners);
         let at = listeners
@@ -456,8 +460,9 @@ pub unsafe extern "C" fn trunk_reject(
 /// what was sent reliably is delivered first, for at most that long, and the peer sees no sign of
 /// the close before the last byte; TRUNK_LINGER_DEFAULT takes the engine's limit,
 /// TRUNK_LINGER_NONE drops what is not delivered. Nothing more is told about its channels;
-/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason and text as in trunk_reject
-/// (0 = TRUNK_REASON_APP). A connection that has ended by itself must be closed too.
+/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason (0 = TRUNK_REASON_APP) and
+/// text (NULL = none) are as in trunk_reject. A connection that has ended by itself must be closed
+/// too.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE (a second close),
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.

@@ -245,7 +245,7 @@ pub unsafe extern "C" fn trunk_conn_stats_init_sized(
 /// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 /// microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_conn_get_info(
     engine: *mut trunk_engine,

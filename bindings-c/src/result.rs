@@ -57,8 +57,11 @@ pub const TRUNK_ERR_IN_CALLBACK: trunk_result = -21;
 /// Not available on this system or with this driver.
 pub const TRUNK_ERR_UNSUPPORTED: trunk_result = -22;
 
+/// A credential or an access token is not accepted; the struct that was asked for says why.
+pub const TRUNK_ERR_CREDENTIAL: trunk_result = -23;
+
 /// Every code with its words; what `trunk_result_str` answers.
-pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
+pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 24] = [
     (TRUNK_OK, c"ok"),
     (TRUNK_ERR_NULL, c"a required pointer is NULL"),
     (TRUNK_ERR_INVALID_ARGUMENT, c"invalid argument"),
@@ -82,6 +85,7 @@ pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
     (TRUNK_ERR_BUFFER_TOO_SMALL, c"the buffer is too small"),
     (TRUNK_ERR_IN_CALLBACK, c"not allowed inside a callback"),
     (TRUNK_ERR_UNSUPPORTED, c"not available here"),
+    (TRUNK_ERR_CREDENTIAL, c"credential or token not accepted"),
 ];
 
 /// A code with the detail in words.

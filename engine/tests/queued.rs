@@ -194,6 +194,27 @@ fn messages_go_there_and_back() {
     }
 }
 
+/// Whoever receives again after a shutdown, or because of it, does not wait for what never comes.
+#[test]
+fn nobody_waits_after_a_shutdown() {
+    for driver in drivers() {
+        let engine = QueuedEngine::start(config(driver)).unwrap();
+        let further = engine.new_poll_group().unwrap();
+        let groups = [engine.poll_group().clone(), further];
+        let waiting = groups[0].clone();
+        let waits = std::thread::spawn(move || {
+            while waiting.recv_many(&mut Vec::new(), 1, Some(Duration::from_secs(20))) > 0 {}
+        });
+        engine.shutdown(Duration::ZERO).unwrap();
+        let start = Instant::now();
+        waits.join().unwrap();
+        for group in &groups {
+            assert_eq!(group.recv_many(&mut Vec::new(), 1, Some(Duration::from_secs(20))), 0);
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{driver}");
+    }
+}
+
 /// Once a connection is gone on both sides, a shutdown has nothing to wait for.
 #[test]
 fn a_shutdown_after_a_close_does_not_wait() {

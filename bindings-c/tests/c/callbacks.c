@@ -91,11 +91,11 @@ static void echo_with(int threadless) {
     OK(trunk_channel_options_init(&options));
     options.kind = TRUNK_KIND_MESSAGES;
     OK(trunk_channel_open(client, conn, "echo", &options, &channel));
-    static unsigned char bytes[30000];
+    static unsigned char bytes[3000];
     for (size_t i = 0; i < 100; i++) {
         memset(bytes, (int)i, sizeof bytes);
         trunk_result sent;
-        while ((sent = trunk_send(client, channel, bytes, i * 300)) == TRUNK_ERR_WOULD_BLOCK) {
+        while ((sent = trunk_send(client, channel, bytes, i * 30)) == TRUNK_ERR_WOULD_BLOCK) {
             drive();
         }
         OK(sent);
@@ -103,7 +103,7 @@ static void echo_with(int threadless) {
     for (size_t i = 0; i < 100;) {
         trunk_item item = next(client);
         if (item.type == TRUNK_ITEM_DATA) {
-            CHECK(item.size == i * 300 && (i == 0 || item.data[i * 300 - 1] == i));
+            CHECK(item.size == i * 30 && (i == 0 || item.data[i * 30 - 1] == i));
             i++;
         }
         release(&item);

@@ -130,6 +130,8 @@ struct Inner {
     sleepers: AtomicUsize,
     /// Calls of [`PollGroup::wake`].
     wakes: AtomicU64,
+    /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
+    ended: AtomicBool,
     sleep: Mutex<()>,
     awake: Condvar,
     dropped: AtomicU64,
@@ -167,6 +169,7 @@ impl PollGroup {
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             sleep: Mutex::new(()),
             awake: Condvar::new(),
             dropped: AtomicU64::new(0),
@@ -181,7 +184,8 @@ impl PollGroup {
 
     /// Appends at most `max` messages and events to `out`, and returns how many. If there are
     /// none, waits for some for at most `timeout` (`None` = as long as it takes). In an engine
-    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first.
+    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first. After
+    /// [`shutdown`](super::QueuedEngine::shutdown) nobody waits either.
     pub fn recv_many(
         &self,
         out: &mut Vec<Received>,
@@ -228,11 +232,20 @@ impl PollGroup {
         self.inner.awake.notify_all();
     }
 
-    /// `false` when the deadline has passed, or the group was woken since there were `wakes`.
+    /// The engine has ended: every wait is over, and none begins.
+    pub(super) fn end(&self) {
+        let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.ended.store(true, Ordering::SeqCst);
+        self.inner.awake.notify_all();
+    }
+
+    /// `false` when the deadline has passed, or the group has ended or was woken since there were
+    /// `wakes`.
     fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.wakes.load(Ordering::SeqCst) != wakes {
+        let ended = inner.ended.load(Ordering::SeqCst);
+        if ended || inner.wakes.load(Ordering::SeqCst) != wakes {
             return false;
         }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -722,6 +735,24 @@ mod tests {
         }
         group.wake();
         assert_eq!(receiver.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn nobody_waits_after_the_end() {
+        let (group, _writer, _link, _links) = rig(1000);
+        let receiver = {
+            let group = group.clone();
+            std::thread::spawn(move || {
+                for _ in 0..100 {
+                    assert_eq!(group.recv_many(&mut Vec::new(), 10, None), 0);
+                }
+            })
+        };
+        while group.inner.sleepers.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        group.end();
+        receiver.join().unwrap();
     }
 
     #[test]

@@ -521,7 +521,7 @@ impl QueuedEngine {
             }
         };
         for group in self.inner.groups.from(0) {
-            group.wake();
+            group.end();
         }
         Ok(report)
     }
