@@ -10,9 +10,9 @@
 /// here throws but the standard library for want of memory. An exception that leaves a function of
 /// the application which the library calls (trunk::handler) ends the program with std::terminate.
 ///
-/// What is one call of trunkline.h is that function: threads, waits and errors stand there. The rest
-/// is for any thread and does not block, unless it says so. What is passed in is copied. Handles and
-/// engines may be used by several threads at once, other objects as long as none changes them.
+/// What is one call of trunkline.h is that function: threads, waits and errors stand there. Other
+/// functions are for any thread and do not block, unless they say so. What is passed in is copied.
+/// Handles and engines may be used by several threads at once, the rest as long as none changes it.
 #ifndef TRUNKLINE_HPP
 #define TRUNKLINE_HPP
 
@@ -120,18 +120,17 @@ public:
 /// @cond
 namespace detail {
 template <class T> void init(T &) noexcept {} // not a struct that grows
-#define TRUNK_HPP_INIT(name)                                                                       \
-    inline void init(name &value) noexcept { name##_init_sized(&value, sizeof value); }
-TRUNK_HPP_INIT(trunk_engine_config) TRUNK_HPP_INIT(trunk_connection_config)
-TRUNK_HPP_INIT(trunk_identity) TRUNK_HPP_INIT(trunk_trust) TRUNK_HPP_INIT(trunk_listen_config)
-TRUNK_HPP_INIT(trunk_connect_config) TRUNK_HPP_INIT(trunk_channel_options)
-TRUNK_HPP_INIT(trunk_conn_info) TRUNK_HPP_INIT(trunk_conn_stats) TRUNK_HPP_INIT(trunk_engine_stats)
-TRUNK_HPP_INIT(trunk_shutdown_report) TRUNK_HPP_INIT(trunk_callbacks)
-TRUNK_HPP_INIT(trunk_channel_info) TRUNK_HPP_INIT(trunk_sec_info) TRUNK_HPP_INIT(trunk_shard_stats)
-TRUNK_HPP_INIT(trunk_group_stats) TRUNK_HPP_INIT(trunk_faults) TRUNK_HPP_INIT(trunk_fault_config)
-TRUNK_HPP_INIT(trunk_association_config) TRUNK_HPP_INIT(trunk_send_security)
-TRUNK_HPP_INIT(trunk_pairing_config) TRUNK_HPP_INIT(trunk_pairing_status)
-#undef TRUNK_HPP_INIT
+#define TRUNK_INIT_(name)                                                                          \
+    inline void init(trunk_##name &to) noexcept { trunk_##name##_init_sized(&to, sizeof to); }
+TRUNK_INIT_(engine_config) TRUNK_INIT_(connection_config) TRUNK_INIT_(identity) TRUNK_INIT_(trust)
+TRUNK_INIT_(listen_config) TRUNK_INIT_(connect_config) TRUNK_INIT_(channel_options)
+TRUNK_INIT_(conn_info) TRUNK_INIT_(conn_stats) TRUNK_INIT_(engine_stats)
+TRUNK_INIT_(shutdown_report) TRUNK_INIT_(callbacks) TRUNK_INIT_(channel_info) TRUNK_INIT_(sec_info)
+TRUNK_INIT_(shard_stats) TRUNK_INIT_(group_stats) TRUNK_INIT_(faults) TRUNK_INIT_(fault_config)
+TRUNK_INIT_(association_config) TRUNK_INIT_(send_security) TRUNK_INIT_(pairing_config)
+TRUNK_INIT_(pairing_status) TRUNK_INIT_(credential_grant) TRUNK_INIT_(credential)
+TRUNK_INIT_(token_grant) TRUNK_INIT_(token) TRUNK_INIT_(source_config) TRUNK_INIT_(source_stats)
+#undef TRUNK_INIT_
 
 // What a call with this code has stored.
 template <class T> result<T> stored(trunk_result code, T &value) {
@@ -173,8 +172,7 @@ template <class T> T init() noexcept {
 /// Options of a channel of this kind, otherwise with the defaults.
 inline trunk_channel_options options(trunk_kind kind) noexcept {
     auto value = init<trunk_channel_options>();
-    value.kind = kind;
-    return value;
+    return value.kind = kind, value;
 }
 
 /// SHA-256 of a public key, which peers pin.
@@ -265,9 +263,8 @@ struct peer {
         auto c = more;
         c.addresses = list.data(), c.address_count = list.size();
         c.trust = &who, c.identity = identity ? &own : nullptr;
-        c.server_name = detail::text(server_name);
         c.credential = detail::text(credential), c.credential_size = credential.size();
-        c.connection = settings ? &*settings : nullptr;
+        c.server_name = detail::text(server_name), c.connection = settings ? &*settings : nullptr;
         return f(c);
     }
 };
@@ -568,7 +565,8 @@ class handler {
     std::function<void(item)> on_item_;
     std::atomic<trunk_engine *> engine_{nullptr};
     friend class engine;
-    trunk_callbacks raw() noexcept {
+    trunk_callbacks raw(trunk_engine *engine) noexcept {
+        engine_ = engine;
         auto c = init<trunk_callbacks>();
         c.user = this;
         c.on_data = [](void *user, trunk_channel channel, void *channel_user, trunk_kind kind,
@@ -610,7 +608,7 @@ public:
     static result<engine> create(const config &with = {}) {
         auto c = with.raw;
         auto own = with.identity ? with.identity->raw() : init<trunk_identity>();
-        auto calls = with.handler ? with.handler->raw() : init<trunk_callbacks>();
+        auto calls = with.handler ? with.handler->raw(nullptr) : init<trunk_callbacks>();
         c.identity = with.identity ? &own : c.identity;
         c.connection = with.settings ? &*with.settings : c.connection;
         c.callbacks = with.handler ? &calls : c.callbacks;
@@ -644,8 +642,7 @@ public:
     result<group> new_group() const { return detail::made<group>(raw_, trunk_group_new); }
     /// One that calls.
     result<group> new_group(handler &to) const {
-        auto c = to.raw();
-        to.engine_ = raw_;
+        auto c = to.raw(raw_);
         return detail::made<group>(raw_, trunk_group_new_callbacks, &c);
     }
     /// Receives from the engine's own group: trunk::group::receive. BLOCKS for at most timeout.
