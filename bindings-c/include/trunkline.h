@@ -54,7 +54,8 @@
  * application sleeps in trunk_engine_poll, or in its own event loop on trunk_engine_fd and
  * trunk_engine_next_timeout_ns.
  *
- * Only trunk_engine_poll and trunk_recv_many (for as long as the caller says), trunk_shutdown and
+ * Only trunk_engine_poll, trunk_recv_many, trunk_discovery_poll, trunk_discovery_find and
+ * trunk_announcer_poll (for as long as the caller says), trunk_shutdown and
  * trunk_event_source_shutdown block. A few others wait for a shard's answer, usually for
  * microseconds, and say so. All queues are bounded: a full one is TRUNK_ERR_WOULD_BLOCK, and
  * nothing was taken.
@@ -98,6 +99,25 @@
  *                                                         trunk_accept, or trunk_reject with
  *                                                         trunk_last_error() as its text
  *
+ * DISCOVERY
+ *
+ * Devices of a local network find each other by multicast, or asked at their addresses. The one
+ * that listens announces itself, the one that wants to connect looks for it; neither needs an
+ * engine for that, and neither has a thread:
+ *
+ *     host                                        client
+ *     trunk_announcer_start_for_listener          trunk_discovery_start
+ *     trunk_announcer_poll ...                    trunk_discovery_poll ...
+ *                                                 TRUNK_DISCOVERY_FOUND  (name, addresses, peer)
+ *                                                 trunk_connect          (pinned to peer)
+ *     trunk_announcer_close                       TRUNK_DISCOVERY_LOST
+ *                                                 trunk_discovery_close
+ *
+ * or, when a list is all that is wanted, trunk_discovery_find in one call. Both are driven by a
+ * poll that waits, on a thread of the application, or in its event loop on ..._fd and
+ * ..._next_timeout_ns. A device's word for its name and address proves nothing: the connection
+ * does, when it is pinned to the fingerprint that was announced. See docs/presence.md.
+ *
  * ERRORS
  *
  * Functions return 0 or a negative trunk_result, and store what they give at their last arguments;
@@ -112,8 +132,8 @@
  * Connections, channels, listeners and poll groups are 64-bit values; 0 is none. A handle that is
  * stale, belongs to another engine or is of another kind gives TRUNK_ERR_INVALID_HANDLE, never
  * something that belongs to somebody else. Only the engine itself is a pointer. What belongs to no
- * engine (issuers and verifiers of credentials, event sources) has handles too, which are good in
- * the whole process.
+ * engine (issuers and verifiers of credentials, event sources, discoveries, announcers) has handles
+ * too, which are good in the whole process.
  *
  * FUNCTIONS, in the order of this header
  *
@@ -147,6 +167,12 @@
  *     access tokens       trunk_token_mint, trunk_token_verify, trunk_token_dangerous_inspect
  *     event sources       trunk_event_source_start, _listen, _address, _unlisten, _set_keys,
  *                         _get_stats, _get_engine_stats, _get_shard_stats, _shutdown, _close
+ *     finding devices     trunk_discovery_start, _close, _poll, _fd, _next_timeout_ns, _wake,
+ *                         _devices, _find, _state, _session, _get_counts, _problems,
+ *                         _network_changed, trunk_device_type_str, trunk_device_mode_str
+ *     being found         trunk_announcer_start, _start_for_listener, _close, _poll, _fd,
+ *                         _next_timeout_ns, _wake, _announce, _withdraw, _state, _get_info,
+ *                         _get_counts, _addresses, _problems, _network_changed
  *
  * STRUCTS
  *
@@ -163,9 +189,9 @@
  *
  * FORK
  *
- * An engine, an issuer, a verifier and an event source belong to the process that made them. In a
- * child made by fork(), every call with one gives TRUNK_ERR_FORKED and leaves it alone; the child
- * may make new ones.
+ * An engine, an issuer, a verifier, an event source, a discovery and an announcer belong to the
+ * process that made them. In a child made by fork(), every call with one gives TRUNK_ERR_FORKED and
+ * leaves it alone; the child may make new ones.
  */
 
 #ifndef TRUNKLINE_H
@@ -234,6 +260,19 @@
 
 // Most bytes of the name of a key, final NUL included.
 #define TRUNK_TOKEN_KEY_ID_TEXT_BYTES 33
+
+// UDP port on which announcers hear questions. They come by multicast to 239.255.84.75 and
+// ff12::d452:4b50, or to the announcer's own addresses.
+#define TRUNK_PRESENCE_PORT 7477
+
+// Bytes of the name of a device or a service, final NUL included.
+#define TRUNK_DEVICE_NAME_BYTES 64
+
+// Addresses of one device.
+#define TRUNK_DEVICE_PATHS 8
+
+// Devices that one discovery knows at once; others are counted and not shown.
+#define TRUNK_MAX_DEVICES 1024
 
 // An engine. Made by trunk_engine_new, and named by this pointer until trunk_engine_destroy; a
 // call after that gives TRUNK_ERR_INVALID_HANDLE.
@@ -1800,6 +1839,318 @@ typedef struct trunk_source_stats {
 // A running event source. 0 is none.
 typedef uint64_t trunk_event_source;
 
+// What kind of device it is: one of these, or another number up to 255.
+typedef uint32_t trunk_device_type;
+
+// Whom a device lets in: one of these, or another number up to 255.
+typedef uint32_t trunk_device_mode;
+
+// Which network interfaces take part. trunk_interfaces_init fills in the defaults, which are
+// stated with each field.
+typedef struct trunk_interfaces {
+    // Size of this struct; set by trunk_interfaces_init.
+    uint32_t struct_size;
+    // The loopback interface too, so that programs of this machine find each other without any
+    // network. Not looked at for interfaces that are named. 1.
+    uint32_t loopback;
+    // Names of interfaces, such as "eth0". NULL = all that are up.
+    const char *const *names;
+    // Number of them.
+    size_t name_count;
+    // Over IPv4. 1.
+    uint32_t ipv4;
+    // Over IPv6. 1.
+    uint32_t ipv6;
+    // How often interfaces are looked for that have come or gone; at least 100 ms. 5 s.
+    uint64_t rescan_ns;
+} trunk_interfaces;
+
+// Whom to look for, and where. trunk_discovery_config_init fills in the defaults, which are stated
+// with each field. Times are nanoseconds.
+typedef struct trunk_discovery_config {
+    // Size of this struct; set by trunk_discovery_config_init.
+    uint32_t struct_size;
+    // Whether all devices of the local network are asked, by multicast. 1.
+    uint32_t group;
+    // Find only devices of this service. NULL = of all.
+    const char *service;
+    // Find only the device that has this id, 1 to 64 bytes, and have it prove that. NULL.
+    const void *id;
+    // Bytes of it.
+    size_t id_size;
+    // Fingerprints of devices to overlook, such as our own, TRUNK_FINGERPRINT_BYTES each, back to
+    // back; at most 16. NULL.
+    const uint8_t *ignore;
+    // Number of them.
+    size_t ignore_count;
+    // Single hosts to ask too, whether or not multicast reaches them: addresses with their ports,
+    // such as "192.0.2.7:7477"; at most 64. NULL.
+    const char *const *targets;
+    // Number of them.
+    size_t target_count;
+    // On which interfaces devices are asked by multicast. NULL = the defaults.
+    const struct trunk_interfaces *interfaces;
+    // Between two questions once the first ones are asked; 500 ms to 10 min. 10 s.
+    uint64_t interval_ns;
+    // A device from which nothing is heard for so long is lost; at least twice interval_ns and a
+    // second, at most 2 h. 35 s.
+    uint64_t heartbeat_ns;
+    // UDP port of those who are asked by multicast. TRUNK_PRESENCE_PORT.
+    uint32_t port;
+    // Must be 0.
+    uint32_t reserved;
+} trunk_discovery_config;
+
+// What a discovery has done with what it received. New fields come at the end.
+typedef struct trunk_discovery_counts {
+    // Size of this struct; set by trunk_discovery_counts_init.
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // Questions asked.
+    uint64_t asked;
+    // Valid answers.
+    uint64_t answers;
+    // No presence message, or a malformed one.
+    uint64_t malformed;
+    // Questions of others.
+    uint64_t not_answers;
+    // Answers to nothing that was asked there, or that was asked too long ago.
+    uint64_t unasked;
+    // Answers of another service, of a device that does not know the id, or of one to overlook.
+    uint64_t unwanted;
+    // Answers for which there was no room.
+    uint64_t full;
+} trunk_discovery_counts;
+
+// A discovery. 0 is none. Discoveries and announcers belong to no engine.
+typedef uint64_t trunk_discovery;
+
+// What a discovery has to tell.
+typedef uint32_t trunk_discovery_event_type;
+
+// Which links a device listens on, all at one port number: one of these, or both, added up.
+typedef uint32_t trunk_device_links;
+
+// What a session is between one who asks and one who answers.
+typedef uint32_t trunk_presence_state;
+
+// A way to a device.
+typedef struct trunk_device_path {
+    // Where it listens, with the port, as trunk_connect takes it.
+    char address[64];
+    // Between question and answer. A device can make it shorter by lying.
+    uint64_t rtt_ns;
+    // For how long nothing has been heard from there.
+    uint64_t heard_ns;
+} trunk_device_path;
+
+// A device as it describes itself: believe nothing of it that no connection has proved. Connect to
+// the addresses of its paths, all of them at once, and pin peer (TRUNK_TRUST_PINS). One device is
+// told from another by peer, port and service. Of fixed size: it does not grow.
+typedef struct trunk_device {
+    // Its fingerprint.
+    uint8_t peer[TRUNK_FINGERPRINT_BYTES];
+    // For people: UTF-8 without control characters.
+    char name[TRUNK_DEVICE_NAME_BYTES];
+    // Which application it is.
+    char service[TRUNK_DEVICE_NAME_BYTES];
+    // What kind of device it is.
+    trunk_device_type device_type;
+    // Whom it lets in.
+    trunk_device_mode mode;
+    // Which links it listens on.
+    trunk_device_links links;
+    // The port that it listens on.
+    uint32_t port;
+    // Version of the connection protocol that it speaks.
+    uint32_t protocol;
+    // Whether it has shown that it knows the id that was asked for.
+    uint32_t id_proven;
+    // TRUNK_PRESENCE_READY, or TRUNK_PRESENCE_ENDED for one that is lost.
+    trunk_presence_state state;
+    // Paths that are valid, 1 to TRUNK_DEVICE_PATHS.
+    uint32_t path_count;
+    // For how long it has been known.
+    uint64_t found_ns;
+    // For how long nothing has been heard from it.
+    uint64_t heard_ns;
+    // It is lost after so long unless something is heard; 0 for one that is lost.
+    uint64_t ttl_ns;
+    // Where it listens, the shortest way first.
+    struct trunk_device_path paths[TRUNK_DEVICE_PATHS];
+    // 0.
+    uint64_t reserved[8];
+} trunk_device;
+
+// One event of a discovery. It points to nothing and belongs to the caller. Of fixed size: it does
+// not grow.
+typedef struct trunk_discovery_event {
+    // What it is.
+    trunk_discovery_event_type type;
+    // 0.
+    uint32_t reserved;
+    // TRUNK_DISCOVERY_SILENT: the single host that was asked; empty for all by multicast.
+    char address[64];
+    // The device; all 0 with TRUNK_DISCOVERY_SILENT.
+    struct trunk_device device;
+} trunk_discovery_event;
+
+// What is wrong on an interface.
+typedef uint32_t trunk_problem_kind;
+
+// Something that goes wrong on one interface. Nothing else suffers from it, and it is tried again
+// and again. Of fixed size: it does not grow. Texts are cut to their fields and end with a NUL.
+typedef struct trunk_presence_problem {
+    // What is wrong.
+    trunk_problem_kind kind;
+    // 0.
+    uint32_t reserved;
+    // The interface's name.
+    char interface_name[64];
+    // Its address that was to be used, without a port.
+    char address[64];
+    // What was being done.
+    char doing[128];
+    // The system's words for what is wrong.
+    char error[128];
+} trunk_presence_problem;
+
+// What is told to those who ask. trunk_announcement_init fills in the defaults, which are stated
+// with each field.
+typedef struct trunk_announcement {
+    // Size of this struct; set by trunk_announcement_init.
+    uint32_t struct_size;
+    // What kind of device it is. TRUNK_DEVICE_TYPE_UNSPECIFIED.
+    trunk_device_type device_type;
+    // For people: 1 to 63 bytes of UTF-8 without control characters. Required.
+    const char *name;
+    // Which application it is: 1 to 63 letters, digits, ".", "-" or "_". Required.
+    const char *service;
+    // An id of 1 to 64 bytes that the application chooses and hands out, such as a random number of
+    // 128 bits: lets those who know it find this device among all others. It is never sent. NULL.
+    const void *id;
+    // Bytes of it.
+    size_t id_size;
+    // Our fingerprint, which connections will prove; see trunk_identity_fingerprint. Required.
+    uint8_t peer[TRUNK_FINGERPRINT_BYTES];
+    // Whom it lets in. TRUNK_DEVICE_MODE_OPEN.
+    trunk_device_mode mode;
+    // Which links it listens on. TRUNK_DEVICE_LINK_UDP.
+    trunk_device_links links;
+    // The port that it listens on. Required, but see trunk_announcer_start_for_listener.
+    uint32_t port;
+    // Must be 0.
+    uint32_t reserved;
+} trunk_announcement;
+
+// Which questions are answered.
+typedef uint32_t trunk_answers;
+
+// From how far away a question to one of our own addresses may come. Questions by multicast are
+// answered only on the link, whatever this says.
+typedef uint32_t trunk_reach;
+
+// What to announce, and where. trunk_announcer_config_init fills in the defaults, which are stated
+// with each field. Times are nanoseconds.
+typedef struct trunk_announcer_config {
+    // Size of this struct; set by trunk_announcer_config_init.
+    uint32_t struct_size;
+    // UDP port on which questions are heard. TRUNK_PRESENCE_PORT.
+    uint32_t port;
+    // What is told to those who ask. Required.
+    const struct trunk_announcement *announcement;
+    // Addresses, without ports, that listeners are bound to: only over these is anything answered,
+    // so that whoever finds us can also connect. "0.0.0.0" and "::" stand for all of their family.
+    // Required, but see trunk_announcer_start_for_listener.
+    const char *const *listen;
+    // Number of them.
+    size_t listen_count;
+    // On which interfaces. NULL = the defaults.
+    const struct trunk_interfaces *interfaces;
+    // A session ends when nothing is heard for so long; 1 s to 1 h. 35 s.
+    uint64_t heartbeat_ns;
+    // Answers to questions by multicast are held back by up to so much, at random, so that those of
+    // many devices do not collide; at most 1 s. 100 ms.
+    uint64_t spread_ns;
+    // Which questions are answered. TRUNK_ANSWERS_EVERYBODY.
+    trunk_answers answers;
+    // From how far away. TRUNK_REACH_SITE.
+    trunk_reach reach;
+    // Answers a second in all, 1 to 10000, and twice as many at once. 50.
+    uint32_t answers_per_second;
+    // Answers a second to one source address, at most answers_per_second, and twice as many at
+    // once. 5.
+    uint32_t answers_per_source;
+} trunk_announcer_config;
+
+// What an announcer tells those who ask, and whether there are any. New fields come at the end.
+typedef struct trunk_announcer_info {
+    // Size of this struct; set by trunk_announcer_info_init.
+    uint32_t struct_size;
+    // The state.
+    trunk_presence_state state;
+    // Devices that asked within the heartbeat.
+    uint64_t sessions;
+    // Our fingerprint.
+    uint8_t peer[TRUNK_FINGERPRINT_BYTES];
+    // The name.
+    char name[TRUNK_DEVICE_NAME_BYTES];
+    // The service.
+    char service[TRUNK_DEVICE_NAME_BYTES];
+    // What kind of device it is.
+    trunk_device_type device_type;
+    // Whom it lets in.
+    trunk_device_mode mode;
+    // Which links it listens on.
+    trunk_device_links links;
+    // The port that it listens on.
+    uint32_t port;
+    // Whether it has an id.
+    uint32_t has_id;
+    // Whether its listeners can be reached from this machine only.
+    uint32_t local_only;
+} trunk_announcer_info;
+
+// What an announcer has done with what it received. New fields come at the end.
+typedef struct trunk_announcer_counts {
+    // Size of this struct; set by trunk_announcer_counts_init.
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // Answers given, farewells included.
+    uint64_t answered;
+    // No presence message, or a malformed one.
+    uint64_t malformed;
+    // Answers of others.
+    uint64_t not_questions;
+    // From an address that could not have asked, or from too far away.
+    uint64_t wrong_source;
+    // For another service or another device.
+    uint64_t not_for_us;
+    // Above a rate.
+    uint64_t rate_limited;
+    // The answer to the same question was waiting already.
+    uint64_t repeated;
+    // Too many answers were waiting.
+    uint64_t full;
+    // Sessions begun.
+    uint64_t sessions;
+    // Sessions that ended because their heartbeat expired.
+    uint64_t expired;
+} trunk_announcer_counts;
+
+// An announcer. 0 is none. Discoveries and announcers belong to no engine.
+typedef uint64_t trunk_announcer;
+
+// An address at which an announcer hears. Of fixed size: it does not grow.
+typedef struct trunk_presence_address {
+    // The interface's name.
+    char interface_name[64];
+    // Its address, without a port.
+    char address[64];
+} trunk_presence_address;
+
 // Done.
 #define TRUNK_OK 0
 
@@ -1816,7 +2167,7 @@ typedef uint64_t trunk_event_source;
 #define TRUNK_ERR_NO_CONNECTION -4
 
 // A bounded queue is full: nothing was taken. TRUNK_ITEM_WRITABLE follows where the call was a
-// send; otherwise try again later.
+// send; otherwise try again later. Discoveries and announcers: another thread is inside.
 #define TRUNK_ERR_WOULD_BLOCK -5
 
 // The message is larger than the channel or the peer takes.
@@ -1849,7 +2200,8 @@ typedef uint64_t trunk_event_source;
 // The call is for thread-less engines, and this one has threads.
 #define TRUNK_ERR_NOT_THREADLESS -15
 
-// The process has forked since the engine was made; the engine belongs to the parent.
+// The process has forked since the engine, discovery or announcer was made, which belongs to the
+// parent.
 #define TRUNK_ERR_FORKED -16
 
 // A shard of the engine has failed: a mistake of this library, please report it.
@@ -2413,6 +2765,111 @@ typedef uint64_t trunk_event_source;
 
 // For a reason that this version has no name for.
 #define TRUNK_TOKEN_OTHER 5
+
+// Not said.
+#define TRUNK_DEVICE_TYPE_UNSPECIFIED 0
+
+// Desktop computer.
+#define TRUNK_DEVICE_TYPE_DESKTOP 1
+
+// Laptop.
+#define TRUNK_DEVICE_TYPE_LAPTOP 2
+
+// Server.
+#define TRUNK_DEVICE_TYPE_SERVER 3
+
+// Phone.
+#define TRUNK_DEVICE_TYPE_PHONE 4
+
+// Tablet.
+#define TRUNK_DEVICE_TYPE_TABLET 5
+
+// Game console.
+#define TRUNK_DEVICE_TYPE_CONSOLE 6
+
+// Television or set-top box.
+#define TRUNK_DEVICE_TYPE_TELEVISION 7
+
+// Headset for virtual or augmented reality.
+#define TRUNK_DEVICE_TYPE_HEADSET 8
+
+// Built into something: camera, speaker, instrument.
+#define TRUNK_DEVICE_TYPE_EMBEDDED 9
+
+// Anybody may connect.
+#define TRUNK_DEVICE_MODE_OPEN 0
+
+// Only those whom it knows: by key, credential or list.
+#define TRUNK_DEVICE_MODE_KNOWN 1
+
+// It is ready to be paired with a new peer.
+#define TRUNK_DEVICE_MODE_PAIRING 2
+
+// It takes nobody at the moment.
+#define TRUNK_DEVICE_MODE_BUSY 3
+
+// UDP.
+#define TRUNK_DEVICE_LINK_UDP 1
+
+// TLS over TCP.
+#define TRUNK_DEVICE_LINK_TLS 2
+
+// There is none.
+#define TRUNK_PRESENCE_NONE 0
+
+// Asking: a question was published, and no answer has come.
+#define TRUNK_PRESENCE_WAITING_FOR_RESPONSE 1
+
+// Announcing: nobody has asked.
+#define TRUNK_PRESENCE_WAITING_FOR_REQUEST 2
+
+// The other side was heard within the heartbeat.
+#define TRUNK_PRESENCE_READY 3
+
+// Over: the heartbeat has expired, or the device has left.
+#define TRUNK_PRESENCE_ENDED 4
+
+// Something else than the following.
+#define TRUNK_PROBLEM_OTHER 0
+
+// Another program has the port and does not share it.
+#define TRUNK_PROBLEM_ADDRESS_IN_USE 1
+
+// The address cannot be used, or not yet.
+#define TRUNK_PROBLEM_ADDRESS_NOT_AVAILABLE 2
+
+// The system does not allow it, such as by a firewall.
+#define TRUNK_PROBLEM_PERMISSION_DENIED 3
+
+// The network is down, or what is sent reaches nobody.
+#define TRUNK_PROBLEM_UNREACHABLE 4
+
+// A device that was not known answered: device.
+#define TRUNK_DISCOVERY_FOUND 1
+
+// A device says something else of itself, or has one more address: device.
+#define TRUNK_DISCOVERY_CHANGED 2
+
+// A device left, or its heartbeat expired: device.
+#define TRUNK_DISCOVERY_LOST 3
+
+// Nobody there has answered for the heartbeat; asking goes on: address.
+#define TRUNK_DISCOVERY_SILENT 4
+
+// From the link.
+#define TRUNK_REACH_LINK 0
+
+// From the link and from private addresses.
+#define TRUNK_REACH_SITE 1
+
+// From everywhere.
+#define TRUNK_REACH_ANYWHERE 2
+
+// All that are meant for us.
+#define TRUNK_ANSWERS_EVERYBODY 0
+
+// Only those that show that they know our id: the device shows itself to nobody else.
+#define TRUNK_ANSWERS_THOSE_WHO_KNOW_THE_ID 1
 
 #ifdef __cplusplus
 extern "C" {
@@ -3605,6 +4062,307 @@ trunk_result trunk_event_source_shutdown(trunk_event_source event_source,
 // TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_event_source_close(trunk_event_source event_source);
 
+// The name of a device type in small letters: a static string, never NULL, "other" for numbers
+// without a name.
+//
+// Any thread, never blocks.
+const char *trunk_device_type_str(trunk_device_type device_type);
+
+// The name of a mode in small letters: a static string, never NULL, "other" for numbers without a
+// name.
+//
+// Any thread, never blocks.
+const char *trunk_device_mode_str(trunk_device_mode mode);
+
+// Fills struct_size bytes at interfaces with the defaults. Call it as
+// trunk_interfaces_init(&interfaces).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_interfaces_init_sized(struct trunk_interfaces *interfaces, size_t struct_size);
+
+// Fills struct_size bytes at config with the defaults. Call it as
+// trunk_discovery_config_init(&config).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_discovery_config_init_sized(struct trunk_discovery_config *config,
+                                               size_t struct_size);
+
+// Fills struct_size bytes at counts with zeros and its size. Call it as
+// trunk_discovery_counts_init(&counts).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_discovery_counts_init_sized(struct trunk_discovery_counts *counts,
+                                               size_t struct_size);
+
+// Starts to look for devices and stores the discovery, which is valid until trunk_discovery_close.
+// The first question leaves with the first trunk_discovery_poll. config may be NULL: all devices
+// of all services on all interfaces. Everything that config points to is copied.
+//
+// A discovery stands beside an engine, has no thread, and works only inside trunk_discovery_poll:
+// between two polls of more than heartbeat_ns all devices are lost. One thread at a time is inside
+// a discovery; while one polls, other calls with it give TRUNK_ERR_WOULD_BLOCK, except for
+// trunk_discovery_wake and trunk_discovery_close.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM
+// (no interface can be used; trunk_last_error has the reason for each).
+trunk_result trunk_discovery_start(const struct trunk_discovery_config *config,
+                                   trunk_discovery *discovery);
+
+// Ends a discovery; the handle is stale afterwards. 0 is allowed. A thread that is inside
+// trunk_discovery_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
+trunk_result trunk_discovery_close(trunk_discovery discovery);
+
+// Asks, hears, forgets; stores at most capacity events at events and their number at count. If
+// there is nothing to tell, waits for something for at most timeout_ns (TRUNK_WAIT_NOT,
+// TRUNK_WAIT_FOREVER, or nanoseconds) and may then store none. Events for which there is no room
+// wait: the next calls give them first, without waiting, asking or hearing. With NULL for events
+// and 0 for capacity, events are dropped and only counted: for applications that look at
+// trunk_discovery_devices.
+//
+// Any thread, one at a time. BLOCKS for at most timeout_ns; trunk_discovery_wake and
+// trunk_discovery_close end it. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK (another thread is inside), TRUNK_ERR_SYSTEM
+// (nothing that has to do with a single interface), TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_poll(trunk_discovery discovery,
+                                  struct trunk_discovery_event *events,
+                                  size_t capacity,
+                                  int64_t timeout_ns,
+                                  size_t *count);
+
+// Stores a file descriptor that is readable when trunk_discovery_poll has something to hear, for
+// an event loop of the application: wait until it is readable or trunk_discovery_next_timeout_ns
+// has passed, poll, and ask for the next timeout again. It belongs to the discovery: do not read or
+// close it.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_UNSUPPORTED (Windows), TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_fd(trunk_discovery discovery, int32_t *fd);
+
+// Stores how many nanoseconds may pass until trunk_discovery_poll has work even if nothing
+// arrives: 0 = now, also while events wait for which there was no room. Ask again after every poll.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_next_timeout_ns(trunk_discovery discovery, int64_t *timeout_ns);
+
+// Ends the wait of the thread that is inside trunk_discovery_poll, or of the next one, or makes the
+// descriptor readable.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_wake(trunk_discovery discovery);
+
+// Stores the devices that are there, in the order of their fingerprints: at most capacity of them
+// at devices (NULL with a capacity of 0), and at count how many there are, which may be more.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_devices(trunk_discovery discovery,
+                                     struct trunk_device *devices,
+                                     size_t capacity,
+                                     size_t *count);
+
+// Looks for devices for duration_ns, from start to end in one call, and stores those that are there
+// then as trunk_discovery_devices does. config may be NULL, as with trunk_discovery_start.
+//
+// Any thread. BLOCKS for duration_ns, and nothing ends it before. Errors: TRUNK_ERR_NULL,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM.
+trunk_result trunk_discovery_find(const struct trunk_discovery_config *config,
+                                  int64_t duration_ns,
+                                  struct trunk_device *devices,
+                                  size_t capacity,
+                                  size_t *count);
+
+// Stores the state of a discovery: TRUNK_PRESENCE_READY while a device is there, otherwise
+// TRUNK_PRESENCE_WAITING_FOR_RESPONSE.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_state(trunk_discovery discovery, trunk_presence_state *state);
+
+// Stores the state of the session that is sought at one destination: at a single host, named by its
+// address as in targets, or by multicast (NULL). One that ends is followed by another at once.
+// TRUNK_PRESENCE_NONE when nobody is asked there.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_session(trunk_discovery discovery,
+                                     const char *address,
+                                     trunk_presence_state *state);
+
+// Stores what a discovery has done with what it received.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_get_counts(trunk_discovery discovery,
+                                        struct trunk_discovery_counts *counts);
+
+// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
+// a capacity of 0), and at count how many there are, which may be more.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_problems(trunk_discovery discovery,
+                                      struct trunk_presence_problem *problems,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Tells a discovery that the network has changed: with the next poll it looks at the interfaces and
+// asks as at the beginning. Not needed, but faster than waiting.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WOULD_BLOCK,
+// TRUNK_ERR_FORKED.
+trunk_result trunk_discovery_network_changed(trunk_discovery discovery);
+
+// Fills struct_size bytes at announcement with the defaults. Call it as
+// trunk_announcement_init(&announcement).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_announcement_init_sized(struct trunk_announcement *announcement,
+                                           size_t struct_size);
+
+// Fills struct_size bytes at config with the defaults. Call it as
+// trunk_announcer_config_init(&config).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_announcer_config_init_sized(struct trunk_announcer_config *config,
+                                               size_t struct_size);
+
+// Fills struct_size bytes at info with zeros and its size. Call it as
+// trunk_announcer_info_init(&info).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_announcer_info_init_sized(struct trunk_announcer_info *info, size_t struct_size);
+
+// Fills struct_size bytes at counts with zeros and its size. Call it as
+// trunk_announcer_counts_init(&counts).
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_announcer_counts_init_sized(struct trunk_announcer_counts *counts,
+                                               size_t struct_size);
+
+// Lets this device be found from now on and stores the announcer, which is valid until
+// trunk_announcer_close. Everything that config points to is copied.
+//
+// An announcer stands beside an engine, has no thread, and answers only inside
+// trunk_announcer_poll. One thread at a time is inside an announcer; while one polls, other calls
+// with it give TRUNK_ERR_WOULD_BLOCK, except for trunk_announcer_wake and trunk_announcer_close.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM
+// (no interface can be used; trunk_last_error has the reason for each).
+trunk_result trunk_announcer_start(const struct trunk_announcer_config *config,
+                                   trunk_announcer *announcer);
+
+// The same for a listener of an engine: its address and port are taken where config->listen and
+// config->announcement->port state none. The announcer does not end with the listener.
+//
+// Any thread, never blocks. Errors: as trunk_announcer_start, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_start_for_listener(struct trunk_engine *engine,
+                                                trunk_listener listener,
+                                                const struct trunk_announcer_config *config,
+                                                trunk_announcer *announcer);
+
+// Ends an announcer and tells those who asked; the handle is stale afterwards. 0 is allowed. A
+// thread that is inside trunk_announcer_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
+trunk_result trunk_announcer_close(trunk_announcer announcer);
+
+// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT, those
+// that are waiting.
+//
+// Any thread, one at a time. BLOCKS for timeout_ns; trunk_announcer_wake and trunk_announcer_close
+// end it. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK
+// (another thread is inside), TRUNK_ERR_SYSTEM (nothing that has to do with a single interface),
+// TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_poll(trunk_announcer announcer, int64_t timeout_ns);
+
+// Stores a file descriptor that is readable when trunk_announcer_poll has something to hear, for an
+// event loop of the application: wait until it is readable or trunk_announcer_next_timeout_ns has
+// passed, poll with TRUNK_WAIT_NOT, and ask for the next timeout again. It belongs to the
+// announcer: do not read or close it.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_UNSUPPORTED (Windows), TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_fd(trunk_announcer announcer, int32_t *fd);
+
+// Stores how many nanoseconds may pass until trunk_announcer_poll has work even if nothing arrives;
+// 0 = now. Ask again after every poll.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_next_timeout_ns(trunk_announcer announcer, int64_t *timeout_ns);
+
+// Ends the wait of the thread that is inside trunk_announcer_poll, or of the next one, or makes the
+// descriptor readable.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_wake(trunk_announcer announcer);
+
+// Tells something else from now on; those who ask learn of it with their next question. After
+// TRUNK_ERR_INVALID_ARGUMENT it is as before.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_announce(trunk_announcer announcer,
+                                      const struct trunk_announcement *announcement);
+
+// Ends the announcement: those who asked are told, nothing is answered any more, and the state is
+// TRUNK_PRESENCE_ENDED for good. trunk_announcer_close is still due, and does the same by itself.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WOULD_BLOCK,
+// TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_withdraw(trunk_announcer announcer);
+
+// Stores the state of an announcer: TRUNK_PRESENCE_READY while somebody has asked within the
+// heartbeat, TRUNK_PRESENCE_ENDED once withdrawn, otherwise TRUNK_PRESENCE_WAITING_FOR_REQUEST.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_state(trunk_announcer announcer, trunk_presence_state *state);
+
+// Stores what an announcer tells those who ask, and how many have asked.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_get_info(trunk_announcer announcer, struct trunk_announcer_info *info);
+
+// Stores what an announcer has done with what it received.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_get_counts(trunk_announcer announcer,
+                                        struct trunk_announcer_counts *counts);
+
+// Stores where questions are heard: at most capacity addresses at addresses (NULL with a capacity
+// of 0), and at count how many there are, which may be more.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_addresses(trunk_announcer announcer,
+                                       struct trunk_presence_address *addresses,
+                                       size_t capacity,
+                                       size_t *count);
+
+// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
+// a capacity of 0), and at count how many there are, which may be more.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_problems(trunk_announcer announcer,
+                                      struct trunk_presence_problem *problems,
+                                      size_t capacity,
+                                      size_t *count);
+
+// Tells an announcer that the network has changed: with the next poll it looks at the interfaces.
+// Not needed, but faster than waiting.
+//
+// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WOULD_BLOCK,
+// TRUNK_ERR_FORKED.
+trunk_result trunk_announcer_network_changed(trunk_announcer announcer);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -3648,5 +4406,12 @@ TRUNK_DEFINE_INIT(trunk_token_grant)
 TRUNK_DEFINE_INIT(trunk_token)
 TRUNK_DEFINE_INIT(trunk_source_config)
 TRUNK_DEFINE_INIT(trunk_source_stats)
+TRUNK_DEFINE_INIT(trunk_interfaces)
+TRUNK_DEFINE_INIT(trunk_discovery_config)
+TRUNK_DEFINE_INIT(trunk_discovery_counts)
+TRUNK_DEFINE_INIT(trunk_announcement)
+TRUNK_DEFINE_INIT(trunk_announcer_config)
+TRUNK_DEFINE_INIT(trunk_announcer_info)
+TRUNK_DEFINE_INIT(trunk_announcer_counts)
 
 #undef TRUNK_DEFINE_INIT

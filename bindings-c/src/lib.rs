@@ -19,9 +19,11 @@
 //! | `manager`, `security_callback` | channels by name and peer, associations, security |
 //! | `pairing` | pairings over an event source |
 //! | `detail`, `item`, `receive`, `callbacks` | what is received |
-//! | `registry` | handles of what belongs to no engine |
+//! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
 //! | `credential`, `token` | credentials and access tokens: made and checked |
 //! | `source`, `event_source` | an event source as a server |
+//! | `presence`, `device`, `discovery` | finding devices of the local network |
+//! | `announcement`, `announcer` | being found there |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -91,9 +93,20 @@ mod source;
 
 mod event_source;
 
+mod presence;
+
+mod device;
+
+mod discovery;
+
+mod announcement;
+
+mod announcer;
+
 mod abi;
 mod fork;
 mod handle;
 mod names;
+mod object;
 mod registry;
 mod users;

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     CredentialIssuer = 1,
     CredentialVerifier = 2,
     EventSource = 3,
+    Discovery = 4,
+    Announcer = 5,
 }
 
 /// Bits of a number below its fork generation: a counter, and a lowest one that is always set.

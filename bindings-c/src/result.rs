@@ -20,7 +20,7 @@ pub const TRUNK_ERR_INVALID_HANDLE: trunk_result = -3;
 /// The connection has ended or is not in a state that allows the call.
 pub const TRUNK_ERR_NO_CONNECTION: trunk_result = -4;
 /// A bounded queue is full: nothing was taken. TRUNK_ITEM_WRITABLE follows where the call was a
-/// send; otherwise try again later.
+/// send; otherwise try again later. Discoveries and announcers: another thread is inside.
 pub const TRUNK_ERR_WOULD_BLOCK: trunk_result = -5;
 /// The message is larger than the channel or the peer takes.
 pub const TRUNK_ERR_TOO_LARGE: trunk_result = -6;
@@ -42,7 +42,8 @@ pub const TRUNK_ERR_STOPPED: trunk_result = -13;
 pub const TRUNK_ERR_WRONG_THREAD: trunk_result = -14;
 /// The call is for thread-less engines, and this one has threads.
 pub const TRUNK_ERR_NOT_THREADLESS: trunk_result = -15;
-/// The process has forked since the engine was made; the engine belongs to the parent.
+/// The process has forked since the engine, discovery or announcer was made, which belongs to the
+/// parent.
 pub const TRUNK_ERR_FORKED: trunk_result = -16;
 /// A shard of the engine has failed: a mistake of this library, please report it.
 pub const TRUNK_ERR_FAILED: trunk_result = -17;
@@ -67,7 +68,7 @@ pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 24] = [
     (TRUNK_ERR_INVALID_ARGUMENT, c"invalid argument"),
     (TRUNK_ERR_INVALID_HANDLE, c"invalid or already closed handle"),
     (TRUNK_ERR_NO_CONNECTION, c"no connection"),
-    (TRUNK_ERR_WOULD_BLOCK, c"would block: a queue is full"),
+    (TRUNK_ERR_WOULD_BLOCK, c"would block: a queue is full, or another thread is inside"),
     (TRUNK_ERR_TOO_LARGE, c"message too large"),
     (TRUNK_ERR_WRONG_CHANNEL, c"not possible on this channel"),
     (TRUNK_ERR_LIMIT, c"limit reached"),
@@ -78,7 +79,7 @@ pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 24] = [
     (TRUNK_ERR_STOPPED, c"the engine is shut down"),
     (TRUNK_ERR_WRONG_THREAD, c"the engine is driven by another thread"),
     (TRUNK_ERR_NOT_THREADLESS, c"the engine runs on its own threads"),
-    (TRUNK_ERR_FORKED, c"the engine belongs to the parent process"),
+    (TRUNK_ERR_FORKED, c"it belongs to the parent process"),
     (TRUNK_ERR_FAILED, c"a shard of the engine has failed"),
     (TRUNK_ERR_INTERNAL, c"internal error"),
     (TRUNK_ERR_FILE, c"file not readable or writable"),

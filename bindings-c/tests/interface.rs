@@ -107,3 +107,13 @@ fn event_source() {
 fn event_source_with_mio() {
     run_all_with_mio("tests/c/event_source.c");
 }
+
+#[test]
+fn discovery() {
+    run_all("tests/c/discovery.c");
+}
+
+#[test]
+fn discovery_use() {
+    run_all("tests/c/discovery_use.c");
+}

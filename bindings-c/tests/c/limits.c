@@ -531,7 +531,7 @@ static void *call_everything(void *at) {
     *own = shared;
     memset(&own->buf, 0, sizeof own->buf);
     OK(trunk_group_new(own->p.host.engine, &own->group));
-    int calls = is_checked() ? 500 : 10000;
+    int calls = is_checked() ? 500 : 2000;
     for (int i = 0; i < calls; i++) {
         const function *f = &functions[next_random(&state) % COUNT(functions)];
         uint64_t a[MOST_PARAMS];
