@@ -23,7 +23,7 @@ trunk::handler echo(
     [](trunk::item item) {
         trunk::visit(item, trunk::overloaded{
                                [](on<TRUNK_ITEM_INCOMING> i) { i.conn().accept().must("accept"); },
-                               [](on<TRUNK_ITEM_REQUEST> i) { i.channel().accept().must("accept"); },
+                               [](on<TRUNK_ITEM_REQUEST> i) { i.channel().accept().must("take"); },
                                [](on<TRUNK_ITEM_EOF> i) { (void)i.channel().close(); },
                                [](on<TRUNK_ITEM_STATUS> i) {
                                    if (i->new_status >= TRUNK_STATUS_CLOSED_BY_PEER) {
@@ -34,7 +34,7 @@ trunk::handler echo(
     });
 
 // Connects, sends all texts on a channel, and prints what comes back. Returns whether all did.
-bool ask(const trunk::engine &client, const trunk::peer &host, const std::vector<std::string> &texts) {
+bool ask(trunk::engine &client, trunk::peer host, const std::vector<std::string> &texts) {
     auto conn = client.connect(host).must("connect"); // nothing of this waits
     auto channel = conn.open("echo", trunk::options(TRUNK_KIND_MESSAGES)).must("open a channel");
     for (const auto &text : texts) {

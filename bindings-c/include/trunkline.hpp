@@ -130,8 +130,10 @@ TRUNK_INIT_(shard_stats) TRUNK_INIT_(group_stats) TRUNK_INIT_(faults) TRUNK_INIT
 TRUNK_INIT_(association_config) TRUNK_INIT_(send_security) TRUNK_INIT_(pairing_config)
 TRUNK_INIT_(pairing_status) TRUNK_INIT_(credential_grant) TRUNK_INIT_(credential)
 TRUNK_INIT_(token_grant) TRUNK_INIT_(token) TRUNK_INIT_(source_config) TRUNK_INIT_(source_stats)
+TRUNK_INIT_(interfaces) TRUNK_INIT_(discovery_config) TRUNK_INIT_(discovery_counts)
+TRUNK_INIT_(announcement) TRUNK_INIT_(announcer_config) TRUNK_INIT_(announcer_info)
+TRUNK_INIT_(announcer_counts)
 #undef TRUNK_INIT_
-
 // What a call with this code has stored.
 template <class T> result<T> stored(trunk_result code, T &value) {
     return code == TRUNK_OK ? result<T>(std::move(value)) : result<T>(status(code));
@@ -302,8 +304,8 @@ public:
 
 /// A batch of items: room to receive into again and again. Outlives its engine.
 class items {
-    std::vector<trunk_item> all_;
-    std::size_t count_ = 0;
+    std::vector<trunk_item> raw_;
+    std::size_t n_ = 0;
     trunk_engine *engine_ = nullptr;
     friend struct group;
 public:
@@ -315,17 +317,17 @@ public:
         iterator &operator++() noexcept { return ++at, *this; }           ///< To the next one.
         bool operator!=(iterator b) const noexcept { return at != b.at; } ///< Whether elsewhere.
     };
-    explicit items(std::size_t capacity = 64) : all_(capacity) {} ///< Of this size.
+    explicit items(std::size_t capacity = 64) : raw_(capacity) {} ///< Of this size.
     items(const items &) = delete;                                ///< It stays where it is.
     ~items() { clear(); }                                         ///< Gives all back.
     /// Gives all back: trunk_message_release.
-    void clear() noexcept { trunk_message_release(all_.data(), std::exchange(count_, 0)); }
-    std::size_t size() const noexcept { return count_; }                      ///< How many.
-    item operator[](std::size_t i) const { return {all_[i], engine_}; }       ///< One of them.
-    iterator begin() const noexcept { return {all_.data(), engine_}; }        ///< The first one.
-    iterator end() const noexcept { return {all_.data() + count_, engine_}; } ///< After the last.
+    void clear() noexcept { trunk_message_release(raw_.data(), std::exchange(n_, 0)); }
+    std::size_t size() const noexcept { return n_; }                      ///< How many.
+    item operator[](std::size_t i) const { return {raw_[i], engine_}; }       ///< One of them.
+    iterator begin() const noexcept { return {raw_.data(), engine_}; }        ///< The first one.
+    iterator end() const noexcept { return {raw_.data() + n_, engine_}; } ///< After the last.
     /// Takes one out, to own it longer than the batch does; TRUNK_ITEM_NONE is left in its place.
-    message take(std::size_t i) { return {std::exchange(all_[i], {}), engine_}; }
+    message take(std::size_t i) { return {std::exchange(raw_[i], {}), engine_}; }
 };
 
 /// Owns a send buffer, and frees it unless it is sent. Outlives its engine.
@@ -371,8 +373,7 @@ struct group : handle<group> {
     status receive(items &into, nanoseconds timeout = forever) const {
         into.clear();
         into.engine_ = engine();
-        auto &all = into.all_;
-        return call(trunk_recv_many, all.data(), all.size(), timeout.count(), &into.count_);
+        return call(trunk_recv_many, into.raw_.data(), into.raw_.size(), timeout.count(), &into.n_);
     }
     status wake() const { return call(trunk_group_wake); } ///< Ends the wait of receive().
     result<trunk_group_stats> stats() const { return get(trunk_group_get_stats); } ///< What waits.
@@ -491,11 +492,10 @@ struct pairing : handle<pairing> {
     }
     result<trunk_pairing_status> state() const { return get(trunk_pairing_get_status); }
     /// @}
-    /// Sends an event, and gives whether it waits for the partner: trunk_pairing_send.
-    result<bool> send(std::uint32_t subtype, bytes body, bool buffered = false) const {
-        std::uint32_t queued = 0;
-        auto s = call(trunk_pairing_send, subtype, body.data(), body.size(), buffered, &queued);
-        return s ? result<bool>(queued != 0) : s;
+    /// Sends an event to the partner. waits, which may be NULL, gets whether it has to wait for it.
+    status send(std::uint32_t subtype, bytes body, bool buffered = false,
+                std::uint32_t *waits = nullptr) const {
+        return call(trunk_pairing_send, subtype, body.data(), body.size(), buffered, waits);
     }
 };
 
