@@ -151,11 +151,13 @@ template <class H, class F, class... A> result<H> made(trunk_engine *engine, F f
 }
 // A C struct that can be moved, and that Free gives back: all zeros are nothing.
 template <class T, auto Free> struct owner {
-    T raw_{};
-    owner() noexcept = default;
-    explicit owner(const T &raw) noexcept : raw_(raw) {}
+    T raw_;
+    explicit owner(const T &raw = {}) noexcept : raw_(raw) {}
     owner(owner &&other) noexcept : raw_(std::exchange(other.raw_, T{})) {}
-    owner &operator=(owner &&other) noexcept { return std::swap(raw_, other.raw_), *this; }
+    owner &operator=(owner &&other) noexcept {
+        owner old(std::exchange(raw_, std::exchange(other.raw_, T{})));
+        return *this;
+    }
     ~owner() { Free(&raw_); }
 };
 inline void release(trunk_item *item) noexcept { trunk_message_release(item, 1); }
@@ -237,9 +239,8 @@ struct trust {
     /// For C, as long as this object stays as it is.
     trunk_trust raw() const noexcept {
         auto c = init<trunk_trust>();
-        c.kind = kind, c.optional = optional;
+        c.kind = kind, c.optional = optional, c.ca_file = detail::text(ca_file);
         c.pins = pins.empty() ? nullptr : pins.front().value.data(), c.pin_count = pins.size();
-        c.ca_file = detail::text(ca_file);
         c.ca_pem = detail::text(ca_pem), c.ca_pem_size = ca_pem.size();
         return c;
     }
@@ -274,7 +275,7 @@ struct peer {
 struct connection;
 struct channel;
 
-/// A look at a message or event, which trunk::items, trunk::message or a callback's caller owns.
+/// A look at a message or event, which trunk::items or trunk::message owns, or a callback's engine.
 class item {
     const trunk_item *raw_;
     trunk_engine *engine_;
@@ -323,8 +324,8 @@ public:
     /// Gives all back: trunk_message_release.
     void clear() noexcept { trunk_message_release(raw_.data(), std::exchange(n_, 0)); }
     std::size_t size() const noexcept { return n_; }                      ///< How many.
-    item operator[](std::size_t i) const { return {raw_[i], engine_}; }       ///< One of them.
-    iterator begin() const noexcept { return {raw_.data(), engine_}; }        ///< The first one.
+    item operator[](std::size_t i) const { return {raw_[i], engine_}; }   ///< One of them.
+    iterator begin() const noexcept { return {raw_.data(), engine_}; }    ///< The first one.
     iterator end() const noexcept { return {raw_.data() + n_, engine_}; } ///< After the last.
     /// Takes one out, to own it longer than the batch does; TRUNK_ITEM_NONE is left in its place.
     message take(std::size_t i) { return {std::exchange(raw_[i], {}), engine_}; }
@@ -371,8 +372,7 @@ struct group : handle<group> {
     using handle::handle;
     /// Clears a batch, then receives into it: trunk_recv_many. BLOCKS for at most timeout.
     status receive(items &into, nanoseconds timeout = forever) const {
-        into.clear();
-        into.engine_ = engine();
+        into.clear(), into.engine_ = engine();
         return call(trunk_recv_many, into.raw_.data(), into.raw_.size(), timeout.count(), &into.n_);
     }
     status wake() const { return call(trunk_group_wake); } ///< Ends the wait of receive().

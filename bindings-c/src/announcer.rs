@@ -34,6 +34,7 @@ fn named(announcer: trunk_announcer) -> Result<Arc<Object<Told>>> {
 
 impl Told {
     #[cfg(unix)]
+    #[allow(clippy::unnecessary_wraps, reason = "other systems have none")]
     fn fd(&self) -> Option<i32> {
         Some(self.announcer.as_raw_fd())
     }

@@ -212,6 +212,7 @@ impl Finder {
     }
 
     #[cfg(unix)]
+    #[allow(clippy::unnecessary_wraps, reason = "other systems have none")]
     fn fd(&self) -> Option<i32> {
         Some(self.discovery.as_raw_fd())
     }

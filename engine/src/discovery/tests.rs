@@ -248,7 +248,9 @@ fn a_wait_ends_when_another_thread_says_so() {
         scope.spawn(|| assert_eq!(discovery.poll(Duration::MAX).unwrap(), []));
         scope.spawn(|| host.poll(Duration::MAX).unwrap());
         std::thread::sleep(Duration::from_millis(50));
-        wakers.iter().for_each(|w| w.wake().unwrap());
+        for waker in &wakers {
+            waker.wake().unwrap();
+        }
     });
     assert!(begun.elapsed() < PATIENCE);
     // One that comes too early counts for the next wait, and for no other.
