@@ -125,15 +125,30 @@ pub fn compile(source: &str, link: Link) -> PathBuf {
 
 /// The same with a certain compiler and more options.
 pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cc, &[&["-std=c99"], options].concat(), source, link)
+}
+
+/// Compiles a C++ program of this crate with all warnings as errors.
+pub fn compile_cpp(options: &[&str], source: &str, link: Link) -> PathBuf {
+    let cxx = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    compile_cpp_with(&cxx, options, source, link)
+}
+
+/// The same with a certain compiler.
+pub fn compile_cpp_with(cxx: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cxx, &[&["-Wconversion", "-Wshadow"], options].concat(), source, link)
+}
+
+fn build(compiler: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let exe = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("{stem}-{}-{number}", std::process::id()));
     let dir = built();
-    let mut command = Command::new(cc);
+    let mut command = Command::new(compiler);
     command
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
         .args(options)
         .arg("-I")
         .arg(root().join("include"))
@@ -151,7 +166,8 @@ pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> P
             command.arg(dir.join("libtrunkline.a")).args(NATIVE);
         }
     }
-    let output = command.output().expect("a C compiler: cc, or what $CC names");
+    let output =
+        command.output().expect("a C or C++ compiler: cc or c++, or what $CC or $CXX names");
     assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
     exe
 }
