@@ -7,7 +7,7 @@ use crate::result::{Error, Result, TRUNK_ERR_BUFFER_TOO_SMALL};
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A struct of the interface that starts with `struct_size` and may grow at its end.
 ///
@@ -252,6 +252,34 @@ pub(crate) unsafe fn put_text(
     Ok(())
 }
 
+/// Copies bytes into the caller's buffer. `needed` gets their number in any case; without it nobody
+/// would know how many there are, so it is not optional as it is for texts.
+///
+/// # Safety
+/// As [`put_text`].
+pub(crate) unsafe fn put_bytes(
+    bytes: &[u8],
+    out: *mut u8,
+    capacity: usize,
+    needed: *mut usize,
+) -> Result {
+    let size = bytes.len();
+    // SAFETY: writable by contract.
+    unsafe { put(needed, "size", size) }?;
+    if capacity < size {
+        return Err(Error::text(
+            TRUNK_ERR_BUFFER_TOO_SMALL,
+            format!("the buffer has {capacity} bytes, {size} are needed"),
+        ));
+    }
+    if out.is_null() {
+        return Err(Error::null("the buffer"));
+    }
+    // SAFETY: `capacity` bytes are writable by contract, and `size` is not more.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), out, size) };
+    Ok(())
+}
+
 /// A text in a fixed array, cut at a character if need be, with a final NUL.
 pub(crate) fn fixed_text<const N: usize>(text: &str) -> [c_char; N] {
     let mut out = [0; N];
@@ -263,6 +291,14 @@ pub(crate) fn fixed_text<const N: usize>(text: &str) -> [c_char; N] {
         *o = b.cast_signed() as c_char;
     }
     out
+}
+
+/// A time in seconds of Unix time: 0 = now.
+pub(crate) fn unix_s(given: u64) -> u64 {
+    match given {
+        0 => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        given => given,
+    }
 }
 
 /// A limit in nanoseconds: negative = none.
@@ -374,6 +410,27 @@ mod tests {
         // SAFETY: as above.
         unsafe { put_text("abc", buffer.as_mut_ptr(), 4, null_mut()) }.unwrap();
         assert_eq!(buffer.map(|c| c as u8), *b"abc\0");
+    }
+
+    #[test]
+    fn bytes_are_stored_with_their_number_or_not_at_all() {
+        let mut buffer = [9; 4];
+        let (out, mut needed) = (buffer.as_mut_ptr(), 0);
+        // SAFETY: a buffer with its size, or NULL.
+        unsafe {
+            let short = put_bytes(b"abcd", out, 3, &raw mut needed);
+            assert_eq!((code(short), needed, buffer), (TRUNK_ERR_BUFFER_TOO_SMALL, 4, [9; 4]));
+            assert_eq!(code(put_bytes(b"abc", out, 4, null_mut())), TRUNK_ERR_NULL);
+            assert_eq!(code(put_bytes(b"abc", null_mut(), 4, &raw mut needed)), TRUNK_ERR_NULL);
+            put_bytes(b"abc", out, 4, &raw mut needed).unwrap();
+        }
+        assert_eq!((needed, buffer), (3, *b"abc\x09"));
+    }
+
+    #[test]
+    fn times_are_given_or_now() {
+        assert_eq!(unix_s(7), 7);
+        assert!(unix_s(0) > 1_700_000_000);
     }
 
     #[test]

@@ -124,7 +124,10 @@ pub(crate) unsafe fn optional(
 /// Refuses what a callback must not call.
 pub(crate) fn outside_of_callbacks() -> Result {
     if log::is_inside() || QueuedEngine::is_inside_callback() {
-        return Err(Error::new(TRUNK_ERR_IN_CALLBACK, "a callback must not do this to an engine"));
+        return Err(Error::new(
+            TRUNK_ERR_IN_CALLBACK,
+            "this waits for the engine, which may be waiting for the callback",
+        ));
     }
     Ok(())
 }

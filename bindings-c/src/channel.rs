@@ -42,8 +42,8 @@ pub struct trunk_channel_options {
     /// Datagrams: messages that could not be sent within this many milliseconds are dropped. 0 =
     /// never.
     pub expires_ms: u32,
-    /// Opener. Not 0: joins the channel of this name that we have open on the connection, if there is
-    /// one. trunk_channel_open then waits for the shard. 0.
+    /// Opener. Not 0: joins the channel of this name that the connection has, whoever opened it, if
+    /// there is one. trunk_channel_open then waits for the shard. 0.
     pub unique: u32,
     /// Must be 0.
     pub reserved: u32,

@@ -304,8 +304,9 @@ pub struct trunk_engine_config {
     pub stun_per_s: u32,
     /// The same for one source. 50.
     pub stun_per_source_per_s: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
+    /// them. 0.
+    pub pin: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -361,7 +362,7 @@ unsafe impl Struct for trunk_engine_config {
             forward_queue: config.forward_queue as u32,
             stun_per_s: config.stun.per_s,
             stun_per_source_per_s: config.stun.per_source_per_s,
-            reserved: 0,
+            pin: 0,
         }
     }
 }
@@ -394,6 +395,7 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let cores = unsafe { abi::array(self.cores, self.core_count, "cores") }?;
         let pin = match cores {
+            [] if self.pin != 0 => Pinning::Cores(engine::hw::cores()),
             [] => Pinning::None,
             cores => Pinning::Cores(cores.iter().map(|core| *core as usize).collect()),
         };

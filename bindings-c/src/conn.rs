@@ -4,6 +4,7 @@ use crate::abi::{self, Struct};
 use crate::config::trunk_connection_config;
 use crate::handle::{trunk_conn, trunk_group, trunk_listener};
 use crate::instance::{Live, live, lock, trunk_engine};
+use crate::log;
 use crate::receive::group_at;
 use crate::result::{Error, Result, guard, trunk_result};
 use crate::security::{trunk_identity, trunk_trust};
@@ -61,7 +62,8 @@ pub struct trunk_listen_config {
     /// What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
     /// TRUNK_LISTEN_DATAGRAM.
     pub links: u32,
-    /// Address and port, such as "127.0.0.1:7470" or "[::]:7470"; port 0 lets the system
+    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
+    /// (all of IPv6; for both, listen twice); port 0 lets the system
     /// choose. Required.
     pub address: *const c_char,
     /// Who we are. Required.
@@ -209,7 +211,7 @@ pub(crate) fn code(code: trunk_reason, default: trunk_reason) -> Result<u32> {
 /// Any thread. Waits for the shards to take their sockets, for microseconds; reads the files that
 /// config names. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_SYSTEM (the address is taken or not ours), TRUNK_ERR_FILE, TRUNK_ERR_SECURITY,
-/// TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listen(
     engine: *mut trunk_engine,
@@ -219,6 +221,7 @@ pub unsafe extern "C" fn trunk_listen(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         abi::expect(listener, "listener")?;
         // SAFETY: a config by contract.
         let settings = unsafe { trunk_listen_config::required(config) }?;
@@ -257,7 +260,8 @@ pub unsafe extern "C" fn trunk_listener_address(
 /// Accepts no more connections there; the handle is stale afterwards. Connections that exist live
 /// on, unless close_connections is not 0.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+/// Any thread. Waits for the shards to give their sockets back, for microseconds. Errors:
+/// TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_listener_close(
     engine: *mut trunk_engine,
@@ -267,6 +271,7 @@ pub unsafe extern "C" fn trunk_listener_close(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         let id = live.names.masks.listener_of(listener)?;
         let mut listeners = lock(&live.listeners);
         let at = listeners
@@ -301,11 +306,20 @@ pub unsafe extern "C" fn trunk_connect(
         // SAFETY: a config by contract.
         let (settings, config) = unsafe { trunk_connect_config::required(config) }?;
         let group = group_at(live, config.group)?;
-        let made = live.logged(|| live.queued.connect(&settings, Some(&group)))?;
-        let unset = live.names.users.conn(made).is_null();
-        if !config.user.is_null() && unset {
-            live.names.users.set_conn(&live.queued, made, config.user);
-        }
+        // Before anything is told about the connection.
+        let mut begun = None;
+        let prepare = |new| {
+            if !config.user.is_null() {
+                live.names.users.set_conn(&live.queued, new, config.user);
+                begun = Some(new);
+            }
+        };
+        let made = live.logged(|| live.queued.connect_with(&settings, Some(&group), prepare));
+        let made = made.inspect_err(|_| {
+            if let Some(conn) = begun {
+                live.names.users.end_conn(conn);
+            }
+        })?;
         // SAFETY: checked, and writable by contract.
         unsafe { abi::put(conn, "conn", live.names.masks.conn(made)) }
     })
@@ -446,8 +460,9 @@ pub unsafe extern "C" fn trunk_reject(
 /// what was sent reliably is delivered first, for at most that long, and the peer sees no sign of
 /// the close before the last byte; TRUNK_LINGER_DEFAULT takes the engine's limit,
 /// TRUNK_LINGER_NONE drops what is not delivered. Nothing more is told about its channels;
-/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason and text as in trunk_reject
-/// (0 = TRUNK_REASON_APP). A connection that has ended by itself must be closed too.
+/// TRUNK_ITEM_DEAD is its last item and says what was delivered. reason (0 = TRUNK_REASON_APP) and
+/// text (NULL = none) are as in trunk_reject. A connection that has ended by itself must be closed
+/// too.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE (a second close),
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.

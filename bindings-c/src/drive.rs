@@ -1,6 +1,7 @@
 //! Engines without threads: the application drives.
 
 use crate::abi;
+use crate::callbacks::outside_of_callbacks;
 use crate::instance::{Live, live, trunk_engine};
 use crate::result::{
     Error, Result, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_UNSUPPORTED, guard, trunk_result,
@@ -18,6 +19,7 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
         return Err(Error::new(TRUNK_ERR_NOT_THREADLESS, "the engine runs on its own threads"));
     }
     live.drive()?;
+    outside_of_callbacks()?;
     if live.stopped.load(Ordering::Acquire) {
         return Err(Error::new(crate::result::TRUNK_ERR_STOPPED, "the engine is shut down"));
     }
@@ -25,15 +27,16 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
 }
 
 /// Drives a thread-less engine: receives, sends, and does what is due, then returns. If there is
-/// nothing to do, waits for something for at most budget_ns (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or
-/// nanoseconds). Stores at happened, which may be NULL, how many things happened; what the
-/// application is told about is then taken with trunk_recv_many. To be called again soon while
-/// trunk_engine_next_timeout_ns says 0.
+/// nothing to do, and no item waits in a poll group, waits for something for at most budget_ns
+/// (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds). Stores at happened, which may be NULL, how
+/// many things happened; what the application is told about is then taken with trunk_recv_many. To
+/// be called again soon while trunk_engine_next_timeout_ns says 0.
 ///
 /// The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_FORKED; TRUNK_ERR_DRIVER and
-/// TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver fails.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
+/// fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_poll(
     engine: *mut trunk_engine,
@@ -77,7 +80,7 @@ pub unsafe extern "C" fn trunk_engine_fd(engine: *mut trunk_engine, fd: *mut i32
 }
 
 /// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
-/// 0 = now, TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
+/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
 ///
 /// The thread that polls first. Never blocks. Errors: as trunk_engine_poll.
 #[unsafe(no_mangle)]

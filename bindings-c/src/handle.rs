@@ -35,7 +35,7 @@ pub(crate) struct Masks {
 }
 
 /// A step of splitmix64: every input has its own output.
-const fn mix(n: u64) -> u64 {
+pub(crate) const fn mix(n: u64) -> u64 {
     let z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -71,6 +71,12 @@ impl Masks {
 
     pub(crate) const fn channel(&self, channel: Channel) -> trunk_channel {
         QueuedEngine::channel_bits(channel) ^ self.channel
+    }
+
+    /// The number of the engine that a handle stands for, whatever it may name.
+    #[inline]
+    pub(crate) const fn channel_bits(&self, handle: trunk_channel) -> u64 {
+        handle ^ self.channel
     }
 
     #[inline]

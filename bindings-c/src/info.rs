@@ -78,8 +78,8 @@ pub struct trunk_conn_info {
     pub plain: u32,
     /// Whether packets go over the relay of an event source; remote only stands for the peer then.
     pub relayed: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The shard that it belongs to, from 0 on; its callbacks come on one thread.
+    pub shard: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -104,7 +104,7 @@ unsafe impl Struct for trunk_conn_info {
             link: TRUNK_LINK_DATAGRAM,
             plain: 0,
             relayed: 0,
-            reserved: 0,
+            shard: 0,
         }
     }
 }
@@ -130,7 +130,7 @@ impl From<&ConnInfo> for trunk_conn_info {
             link: link(info.link),
             plain: info.plain.into(),
             relayed: info.relayed.into(),
-            reserved: 0,
+            shard: 0,
         }
     }
 }
@@ -171,7 +171,7 @@ pub struct trunk_conn_stats {
     pub packet_size: u64,
     /// Unreliable messages dropped before they were sent.
     pub datagrams_dropped: u64,
-    /// How much round trips vary.
+    /// How much round trips vary; 0 over a stream.
     pub rtt_var_ns: u64,
     /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
     /// known.
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn trunk_conn_stats_init_sized(
 /// Any thread; without threads the one that polls. Waits for the connection's shard, usually for
 /// microseconds. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT,
 /// TRUNK_ERR_NO_CONNECTION (the shard does not answer), TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_conn_get_info(
     engine: *mut trunk_engine,
@@ -257,9 +257,12 @@ pub unsafe extern "C" fn trunk_conn_get_info(
         let live = unsafe { live(engine) }?;
         abi::expect(info, trunk_conn_info::NAME)?;
         live.drive()?;
-        let found = live.logged(|| live.queued.info(live.names.masks.conn_of(conn)))?;
+        let conn = live.names.masks.conn_of(conn);
+        let found = live.logged(|| live.queued.info(conn))?;
+        let answer =
+            trunk_conn_info { shard: conn.shard().into(), ..trunk_conn_info::from(&found) };
         // SAFETY: a struct by contract.
-        unsafe { abi::write(info, &trunk_conn_info::from(&found)) }
+        unsafe { abi::write(info, &answer) }
     })
 }
 

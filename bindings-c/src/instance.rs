@@ -75,14 +75,13 @@ pub(crate) unsafe fn live<'a>(engine: *const trunk_engine) -> Result<&'a Live> {
 impl Live {
     /// Runs `f` with this engine's log.
     pub(crate) fn logged<R>(&self, f: impl FnOnce() -> R) -> R {
-        match &self.log {
-            Some(log) => tracing::dispatcher::with_default(log, f),
-            None => f(),
-        }
+        log::with(self.log.as_ref(), f)
     }
 
-    /// Without threads: whether the calling thread is the one that drives. The first that asks is.
+    /// Whether the calling thread may wait for a shard: not inside a log callback, and without threads
+    /// only the one that drives. The first that asks is.
     pub(crate) fn drive(&self) -> Result {
+        log::outside_of_log()?;
         if !self.queued.is_threadless() {
             return Ok(());
         }
@@ -148,10 +147,7 @@ pub unsafe extern "C" fn trunk_engine_new(
             (false, None) => QueuedEngine::start(settings),
             (false, Some(callbacks)) => QueuedEngine::start_with(settings, callbacks),
         };
-        let queued = match &log {
-            Some(log) => tracing::dispatcher::with_default(log, start),
-            None => start(),
-        }?;
+        let queued = log::with(log.as_ref(), start)?;
         let driver = if queued.is_threadless() { "" } else { queued.driver_name() };
         let live = Live {
             queued,
@@ -196,10 +192,7 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         // SAFETY: made by `Box::into_raw`, and the swap gives it to one caller only.
         let live = unsafe { Box::from_raw(taken) };
         let log = live.log.clone();
-        match &log {
-            Some(log) => tracing::dispatcher::with_default(log, || drop(live)),
-            None => drop(live),
-        }
+        log::with(log.as_ref(), || drop(live));
         Ok(())
     })
 }

@@ -9,7 +9,7 @@
 //! | `abi` | how structs, strings and arrays cross the boundary |
 //! | `handle` | handles of connections, channels, listeners and groups |
 //! | `fork`, `log`, `users` | fork detection, the log callback, user data |
-//! | `config`, `security` | settings, identities, trust |
+//! | `config`, `profile`, `security` | settings, hardware profiles, identities, trust |
 //! | `names` | what callbacks and calls need to turn names into handles |
 //! | `instance`, `drive` | an engine's life; engines without threads |
 //! | `fault` | faults for tests |
@@ -19,6 +19,11 @@
 //! | `manager`, `security_callback` | channels by name and peer, associations, security |
 //! | `pairing` | pairings over an event source |
 //! | `detail`, `item`, `receive`, `callbacks` | what is received |
+//! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
+//! | `credential`, `token` | credentials and access tokens: made and checked |
+//! | `source`, `event_source` | an event source as a server |
+//! | `presence`, `device`, `discovery` | finding devices of the local network |
+//! | `announcement`, `announcer` | being found there |
 //!
 //! The documentation of exported items is written for the header, in terms of C.
 //!
@@ -39,6 +44,8 @@ mod result;
 mod log;
 
 mod config;
+
+mod profile;
 
 mod instance;
 
@@ -78,8 +85,28 @@ mod manager;
 
 mod pairing;
 
+mod credential;
+
+mod token;
+
+mod source;
+
+mod event_source;
+
+mod presence;
+
+mod device;
+
+mod discovery;
+
+mod announcement;
+
+mod announcer;
+
 mod abi;
 mod fork;
 mod handle;
 mod names;
+mod object;
+mod registry;
 mod users;

@@ -34,7 +34,8 @@ pub const TRUNK_LOG_TRACE: trunk_log_level = 5;
 ///
 /// Called on the engine's threads, and on threads of the application inside calls of this engine,
 /// by several at once. It must not block for long and must not throw C++ exceptions or longjmp. It
-/// may call anything but trunk_shutdown and trunk_engine_destroy; what such calls log is dropped.
+/// may call anything; what waits for an engine gives TRUNK_ERR_IN_CALLBACK. What such calls log is
+/// dropped, and an engine that is made there has no log of its threads.
 pub type trunk_log_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -52,6 +53,26 @@ thread_local! {
 /// Whether the calling thread is inside a log callback.
 pub(crate) fn is_inside() -> bool {
     INSIDE.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Runs `f` with the log of an engine. Inside a log callback, where lines are dropped, without: a
+/// subscriber cannot be exchanged while it takes a line.
+pub(crate) fn with<R>(log: Option<&Dispatch>, f: impl FnOnce() -> R) -> R {
+    match log {
+        Some(log) if !is_inside() => tracing::dispatcher::with_default(log, f),
+        _ => f(),
+    }
+}
+
+/// Refuses what waits for an engine, which may be waiting for the log callback.
+pub(crate) fn outside_of_log() -> Result {
+    if is_inside() {
+        return Err(Error::new(
+            crate::result::TRUNK_ERR_IN_CALLBACK,
+            "this waits for the engine, which may be waiting for the log callback",
+        ));
+    }
+    Ok(())
 }
 
 /// The application's callback with its context.
@@ -182,6 +203,8 @@ mod tests {
             unsafe { (&*user.cast::<Seen>(), CStr::from_ptr(target), CStr::from_ptr(text)) };
         assert!(target.to_str().unwrap().contains("log::tests"));
         tracing::error!("from inside: dropped");
+        let log = dispatch(Some(collect), user, TRUNK_LOG_TRACE).unwrap();
+        with(log.as_ref(), || tracing::error!("from a call inside: dropped"));
         seen.lock().unwrap().push((level, text.to_str().unwrap().to_owned()));
     }
 
@@ -190,7 +213,7 @@ mod tests {
         let seen = Seen::default();
         let user = (&raw const seen).cast_mut().cast();
         let log = dispatch(Some(collect), user, TRUNK_LOG_INFO).unwrap().unwrap();
-        tracing::dispatcher::with_default(&log, || {
+        with(Some(&log), || {
             let span = tracing::info_span!("outer");
             let _inside = span.enter();
             tracing::info!(port = 7, name = "a\0b", "listening {}", "here");

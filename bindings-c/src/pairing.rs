@@ -510,7 +510,7 @@ pub unsafe extern "C" fn trunk_pairing_set_active(
 
 /// Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_client_id(
     engine: *mut trunk_engine,
@@ -528,7 +528,7 @@ pub unsafe extern "C" fn trunk_pairing_assign_client_id(
 /// Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
 /// none.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_token(
     engine: *mut trunk_engine,
@@ -552,7 +552,7 @@ pub unsafe extern "C" fn trunk_pairing_assign_token(
 
 /// Says with whom we pair: a client id; NULL = nobody.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_partner(
     engine: *mut trunk_engine,
@@ -571,7 +571,7 @@ pub unsafe extern "C" fn trunk_pairing_assign_partner(
 /// number of the application up to 65535. One that is buffered may wait for the partner, and
 /// queued, which may be NULL, gets whether it does.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_send(
     engine: *mut trunk_engine,
@@ -600,7 +600,7 @@ pub unsafe extern "C" fn trunk_pairing_send(
 /// Sends a packet to the partner by way of the event source: for pairings with relay and without an
 /// identity. Nobody says whether it arrives.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_send_relayed(
     engine: *mut trunk_engine,
@@ -618,7 +618,7 @@ pub unsafe extern "C" fn trunk_pairing_send_relayed(
 
 /// Stores what a pairing is now.
 ///
-/// As trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_get_status(
     engine: *mut trunk_engine,
@@ -656,7 +656,7 @@ unsafe fn peer(fingerprint: *const u8) -> Result<PeerId> {
 /// first, and over a direct path as soon as one is found. TRUNK_ITEM_PEER names the connection.
 /// Nothing happens while there is one. The partner calls trunk_pairing_accept.
 ///
-/// As trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
 /// TRUNK_ERR_NO_CONNECTION without a partner.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_connect(
@@ -673,7 +673,7 @@ pub unsafe extern "C" fn trunk_pairing_connect(
 
 /// Accepts a connection of the partner, which must prove that it has this fingerprint.
 ///
-/// As trunk_pairing_connect.
+/// Threads as trunk_pairing_connect. Errors: as trunk_pairing_connect.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_accept(
     engine: *mut trunk_engine,
@@ -690,7 +690,7 @@ pub unsafe extern "C" fn trunk_pairing_accept(
 /// Ends the connection with the partner at once, and accepts none. (trunk_close with linger delivers
 /// first.)
 ///
-/// As trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_leave(
     engine: *mut trunk_engine,
@@ -705,7 +705,7 @@ pub unsafe extern "C" fn trunk_pairing_leave(
 
 /// Ends a pairing: the partner is told, and the handle is stale.
 ///
-/// As trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_close(
     engine: *mut trunk_engine,

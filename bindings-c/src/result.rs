@@ -20,7 +20,7 @@ pub const TRUNK_ERR_INVALID_HANDLE: trunk_result = -3;
 /// The connection has ended or is not in a state that allows the call.
 pub const TRUNK_ERR_NO_CONNECTION: trunk_result = -4;
 /// A bounded queue is full: nothing was taken. TRUNK_ITEM_WRITABLE follows where the call was a
-/// send; otherwise try again later.
+/// send; otherwise try again later. Discoveries and announcers: another thread is inside.
 pub const TRUNK_ERR_WOULD_BLOCK: trunk_result = -5;
 /// The message is larger than the channel or the peer takes.
 pub const TRUNK_ERR_TOO_LARGE: trunk_result = -6;
@@ -42,7 +42,8 @@ pub const TRUNK_ERR_STOPPED: trunk_result = -13;
 pub const TRUNK_ERR_WRONG_THREAD: trunk_result = -14;
 /// The call is for thread-less engines, and this one has threads.
 pub const TRUNK_ERR_NOT_THREADLESS: trunk_result = -15;
-/// The process has forked since the engine was made; the engine belongs to the parent.
+/// The process has forked since the engine, discovery or announcer was made, which belongs to the
+/// parent.
 pub const TRUNK_ERR_FORKED: trunk_result = -16;
 /// A shard of the engine has failed: a mistake of this library, please report it.
 pub const TRUNK_ERR_FAILED: trunk_result = -17;
@@ -57,14 +58,17 @@ pub const TRUNK_ERR_IN_CALLBACK: trunk_result = -21;
 /// Not available on this system or with this driver.
 pub const TRUNK_ERR_UNSUPPORTED: trunk_result = -22;
 
+/// A credential or an access token is not accepted; the struct that was asked for says why.
+pub const TRUNK_ERR_CREDENTIAL: trunk_result = -23;
+
 /// Every code with its words; what `trunk_result_str` answers.
-pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
+pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 24] = [
     (TRUNK_OK, c"ok"),
     (TRUNK_ERR_NULL, c"a required pointer is NULL"),
     (TRUNK_ERR_INVALID_ARGUMENT, c"invalid argument"),
     (TRUNK_ERR_INVALID_HANDLE, c"invalid or already closed handle"),
     (TRUNK_ERR_NO_CONNECTION, c"no connection"),
-    (TRUNK_ERR_WOULD_BLOCK, c"would block: a queue is full"),
+    (TRUNK_ERR_WOULD_BLOCK, c"would block: a queue is full, or another thread is inside"),
     (TRUNK_ERR_TOO_LARGE, c"message too large"),
     (TRUNK_ERR_WRONG_CHANNEL, c"not possible on this channel"),
     (TRUNK_ERR_LIMIT, c"limit reached"),
@@ -75,13 +79,14 @@ pub(crate) const RESULTS: [(trunk_result, &std::ffi::CStr); 23] = [
     (TRUNK_ERR_STOPPED, c"the engine is shut down"),
     (TRUNK_ERR_WRONG_THREAD, c"the engine is driven by another thread"),
     (TRUNK_ERR_NOT_THREADLESS, c"the engine runs on its own threads"),
-    (TRUNK_ERR_FORKED, c"the engine belongs to the parent process"),
+    (TRUNK_ERR_FORKED, c"it belongs to the parent process"),
     (TRUNK_ERR_FAILED, c"a shard of the engine has failed"),
     (TRUNK_ERR_INTERNAL, c"internal error"),
     (TRUNK_ERR_FILE, c"file not readable or writable"),
     (TRUNK_ERR_BUFFER_TOO_SMALL, c"the buffer is too small"),
     (TRUNK_ERR_IN_CALLBACK, c"not allowed inside a callback"),
     (TRUNK_ERR_UNSUPPORTED, c"not available here"),
+    (TRUNK_ERR_CREDENTIAL, c"credential or token not accepted"),
 ];
 
 /// A code with the detail in words.
@@ -195,12 +200,15 @@ fn remember(error: &Error) {
 #[inline]
 pub(crate) fn guard(body: impl FnOnce() -> Result) -> trunk_result {
     // Whatever a panic leaves half done is behind locks and handles that say so.
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => TRUNK_OK,
-        Ok(Err(error)) => {
+    let code = catch_unwind(AssertUnwindSafe(|| match body() {
+        Ok(()) => TRUNK_OK,
+        Err(error) => {
             remember(&error);
             error.code
         }
+    }));
+    match code {
+        Ok(code) => code,
         Err(panic) => {
             let text = panic
                 .downcast_ref::<&str>()

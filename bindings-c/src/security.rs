@@ -278,8 +278,8 @@ pub unsafe extern "C" fn trunk_trust_init_sized(
 /// holds the private key. size, which may be NULL, gets the bytes needed, final NUL included; 2048
 /// bytes are always enough for a name of up to 255 bytes. Each call makes another key.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_BUFFER_TOO_SMALL, TRUNK_ERR_INVALID_ARGUMENT,
-/// TRUNK_ERR_SECURITY.
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_BUFFER_TOO_SMALL,
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SECURITY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_identity_generate(
     name: *const c_char,

@@ -4,12 +4,12 @@ use crate::abi;
 use crate::channel::named;
 use crate::fork;
 use crate::handle::trunk_channel;
-use crate::instance::{live, trunk_engine};
+use crate::instance::{Live, live, trunk_engine};
 use crate::item::trunk_item;
 use crate::result::{
-    Error, TRUNK_ERR_FORKED, TRUNK_ERR_WOULD_BLOCK, TRUNK_OK, guard, trunk_result,
+    Error, Result, TRUNK_ERR_FORKED, TRUNK_ERR_WOULD_BLOCK, TRUNK_OK, guard, trunk_result,
 };
-use engine::{ApiError, Payload, SendBuf};
+use engine::{ApiError, Payload, QueuedEngine, SendBuf, SentInside};
 use std::ffi::c_void;
 
 /// Sends a copy of size bytes at data: the next bytes of a stream, or one message. Sending nothing
@@ -28,11 +28,25 @@ pub unsafe extern "C" fn trunk_send(
 ) -> trunk_result {
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
-        let (live, channel) = unsafe { named(engine, channel) }?;
+        let live = unsafe { live(engine) }?;
         // SAFETY: that many bytes by contract.
         let data = unsafe { abi::bytes(data, size, "data") }?;
-        Ok(live.queued.send(channel, data)?)
+        send(live, channel, data)
     })
+}
+
+#[inline]
+fn send(live: &Live, channel: trunk_channel, data: &[u8]) -> Result {
+    let mut error = None;
+    let bits = live.names.masks.channel_bits(channel);
+    match live.queued.send_inside(bits, data, &mut error) {
+        SentInside::Taken => Ok(()),
+        SentInside::Refused => Err(error.unwrap_or(ApiError::InvalidHandle).into()),
+        SentInside::Elsewhere => {
+            let channel = live.names.masks.channel_of(&live.queued, channel)?;
+            Ok(live.queued.send(channel, data)?)
+        }
+    }
 }
 
 /// The same, and TRUNK_ITEM_RECEIPT with token when the peer has acknowledged all of it. For
@@ -86,6 +100,16 @@ pub unsafe extern "C" fn trunk_send_many(
         let live = unsafe { live(engine) }?;
         // SAFETY: an array by contract.
         let messages = unsafe { abi::array(messages, count, "messages") }?;
+        if QueuedEngine::is_inside_callback() {
+            // No queue is between: nothing is gained by handing them over together.
+            for message in messages {
+                // SAFETY: that many bytes by contract.
+                let data = unsafe { abi::bytes(message.data, message.size, "data") }?;
+                send(live, message.channel, data)?;
+                taken += 1;
+            }
+            return Ok(());
+        }
         let mut list = Vec::with_capacity(messages.len());
         let mut bad = None;
         for message in messages {

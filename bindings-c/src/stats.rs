@@ -1,11 +1,11 @@
 //! Counters of an engine, its shards and its poll groups.
 
 use crate::abi::{self, Struct};
+use crate::callbacks::outside_of_callbacks;
 use crate::handle::trunk_group;
 use crate::instance::{Live, live, trunk_engine};
 use crate::receive::group_at;
-use crate::result::{Error, Result, TRUNK_ERR_IN_CALLBACK, guard, trunk_result};
-use engine::QueuedEngine;
+use crate::result::{Error, Result, guard, trunk_result};
 use engine::stats::{EngineStats, ShardStats, Summary};
 
 /// Counters of an engine, over all its shards. New fields come at the end.
@@ -53,6 +53,25 @@ unsafe impl Struct for trunk_engine_stats {
             bytes_sent: 0,
             requests_denied: 0,
             requests_limited: 0,
+        }
+    }
+}
+
+impl From<&EngineStats> for trunk_engine_stats {
+    fn from(stats: &EngineStats) -> Self {
+        let total = stats.total();
+        Self {
+            struct_size: 0,
+            shards: stats.shards.len() as u32,
+            connections: stats.connections() as u64,
+            connections_opened: total.connections_opened,
+            connections_closed: total.connections_closed,
+            datagrams_received: total.datagrams_received,
+            datagrams_sent: total.datagrams_sent,
+            bytes_received: total.bytes_received,
+            bytes_sent: total.bytes_sent,
+            requests_denied: total.requests_denied,
+            requests_limited: total.requests_limited,
         }
     }
 }
@@ -282,9 +301,7 @@ pub unsafe extern "C" fn trunk_group_stats_init_sized(
 /// What the shards say; those that do not answer are missing.
 fn ask(live: &Live) -> Result<EngineStats> {
     live.drive()?;
-    if QueuedEngine::is_inside_callback() {
-        return Err(Error::new(TRUNK_ERR_IN_CALLBACK, "a shard cannot wait for its own answer"));
-    }
+    outside_of_callbacks()?;
     Ok(live.logged(|| live.queued.engine_stats()))
 }
 
@@ -303,28 +320,15 @@ pub unsafe extern "C" fn trunk_engine_get_stats(
         let live = unsafe { live(engine) }?;
         abi::expect(stats, trunk_engine_stats::NAME)?;
         let found = ask(live)?;
-        let total = found.total();
-        let answer = trunk_engine_stats {
-            struct_size: 0,
-            shards: found.shards.len() as u32,
-            connections: found.connections() as u64,
-            connections_opened: total.connections_opened,
-            connections_closed: total.connections_closed,
-            datagrams_received: total.datagrams_received,
-            datagrams_sent: total.datagrams_sent,
-            bytes_received: total.bytes_received,
-            bytes_sent: total.bytes_sent,
-            requests_denied: total.requests_denied,
-            requests_limited: total.requests_limited,
-        };
         // SAFETY: a struct by contract.
-        unsafe { abi::write(stats, &answer) }
+        unsafe { abi::write(stats, &trunk_engine_stats::from(&found)) }
     })
 }
 
 /// Stores counters and gauges of one shard, from 0 to one less than the number of shards.
 ///
-/// As trunk_engine_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+/// Threads as trunk_engine_get_stats. Errors: as trunk_engine_get_stats, and
+/// TRUNK_ERR_INVALID_ARGUMENT; TRUNK_ERR_FAILED when the shard does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_get_shard_stats(
     engine: *mut trunk_engine,

@@ -103,6 +103,8 @@ pub const TRUNK_REASON_APP_MAX: trunk_reason = 2999;
 pub const TRUNK_REASON_SHUTDOWN: trunk_reason = 3001;
 /// A local limit was reached.
 pub const TRUNK_REASON_LOCAL_LIMIT: trunk_reason = 3002;
+/// The peer and we connected to each other at once, and the other connection is kept.
+pub const TRUNK_REASON_SUPERSEDED: trunk_reason = 3004;
 /// The local system refused to send.
 pub const TRUNK_REASON_LOCAL_NETWORK: trunk_reason = 3003;
 /// Nothing was heard from the peer in time.
@@ -134,6 +136,7 @@ const _: () = {
     assert!(TRUNK_REASON_APP == Reason::APP_MIN && TRUNK_REASON_APP_MAX == Reason::APP_MAX);
     assert!(TRUNK_REASON_SHUTDOWN == Reason::SHUTDOWN.0);
     assert!(TRUNK_REASON_LOCAL_LIMIT == Reason::LOCAL_LIMIT.0);
+    assert!(TRUNK_REASON_SUPERSEDED == Reason::SUPERSEDED.0);
     assert!(TRUNK_REASON_LOCAL_NETWORK == Reason::LOCAL_NETWORK.0);
     assert!(TRUNK_REASON_TIMEOUT == Reason::TIMEOUT.0);
     assert!(TRUNK_REASON_BAD_CRYPTO == Reason::BAD_CRYPTO.0);

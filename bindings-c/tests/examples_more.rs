@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Folder, Link, Running, asked, built, compile, compile_with, field, root, run, serve, succeeded,
+    Folder, Link, Running, asked, built, cc, compile, compile_with, field, root, run, serve, succeeded,
     tool,
 };
 use std::path::{Path, PathBuf};
@@ -209,8 +209,8 @@ fn a_libuv_loop() {
     let mut command = Command::new("pkg-config");
     let command = command.args(["--cflags", "--libs", "libuv"]);
     if let Some(flags) = asked(command, "libuv, or pkg-config (Debian: libuv1-dev),") {
-        let flags: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
-        loops(&compile_with("examples/loop_uv.c", Link::Shared, &flags));
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        loops(&compile_with(&cc(), &flags, "examples/loop_uv.c", Link::Shared));
     }
 }
 

@@ -2,44 +2,36 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::process::Command;
-
-/// Names of functions in the header that are not initialisers defined there.
-fn declared() -> BTreeSet<String> {
-    let header = std::fs::read_to_string(common::root().join("include/trunkline.h")).unwrap();
-    let code: String = header
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let body = code.split("#include <stdint.h>").nth(1).expect("the part after the intro");
-    let body = body.split("/*").next().expect("the part before the initialisers");
-    body.match_indices("trunk_")
-        .filter(|(at, _)| {
-            let before = &body[..*at];
-            !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '(')
-        })
-        .filter_map(|(at, _)| {
-            let rest = &body[at..];
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;
-            rest[end..].starts_with('(').then(|| rest[..end].to_owned())
-        })
-        .collect()
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn only_the_declared_functions_are_exported() {
-    let library = common::built().join("libtrunkline.so");
-    let output = Command::new("nm")
-        .args(["-D", "--defined-only", "--format=posix"])
-        .arg(&library)
-        .output()
-        .expect("nm, which comes with the C compiler");
-    let text = common::succeeded(&output);
-    let exported: BTreeSet<String> =
-        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
-    assert_eq!(exported, declared());
+    let exported = common::exported();
+    assert_eq!(exported, common::declared());
     assert!(exported.len() > 50, "{}", exported.len());
+    assert!(exported.iter().all(|name| name.starts_with("trunk_")));
+}
+
+/// What the tests in C take from the comments of the header is in them.
+#[test]
+fn comments_are_understood() {
+    let header = common::header::Header::read();
+    let function = |name: &str| header.function(name).expect("it is declared");
+    let errors = |name: &str| header.errors(function(name));
+    let accept = errors("trunk_accept");
+    assert!(accept.contains("TRUNK_ERR_WOULD_BLOCK"), "{accept:?}");
+    let reject = errors("trunk_reject");
+    assert!(reject.is_superset(&accept) && reject.contains("TRUNK_ERR_INVALID_ARGUMENT"));
+    assert!(!accept.contains("TRUNK_ERR_INVALID_ARGUMENT"));
+    assert!(errors("trunk_version").is_empty());
+    let may_be_null = |name: &str, param: &str| {
+        let function = function(name);
+        let param = function.params.iter().find(|one| one.name == param);
+        common::header::Header::may_be_null(function, param.expect("a parameter"))
+    };
+    assert!(may_be_null("trunk_engine_new", "config"));
+    assert!(!may_be_null("trunk_engine_new", "engine"));
+    assert!(may_be_null("trunk_engine_destroy", "engine"));
+    assert!(may_be_null("trunk_reject", "text") && !may_be_null("trunk_reject", "engine"));
+    assert!(may_be_null("trunk_conn_set_user", "user"));
+    assert!(!may_be_null("trunk_conn_user", "user"));
 }

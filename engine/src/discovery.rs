@@ -3,8 +3,8 @@
 //! Both own their sockets and stand beside an engine, which they know nothing of: an announcer
 //! tells the port that an engine listens on, and what a discovery finds is what an engine connects
 //! to. Neither has a thread: the application calls [`Discovery::poll`] and [`Announcer::poll`],
-//! which wait for as long as it allows, or puts their `as_raw_fd()` into its own event loop. The
-//! protocol is [`trunkline_proto::rendezvous::presence`]; `docs/presence.md` is its text.
+//! which wait for as long as it allows or until another thread uses their [`Waker`], or puts their
+//! `as_raw_fd()` into its own event loop. The protocol is [`trunkline_proto::rendezvous::presence`]; `docs/presence.md` is its text.
 //!
 //! Interfaces that come and go are noticed within [`Interfaces::rescan`]. What goes wrong on one
 //! interface hurts no other and is told by `problems()`; only when no interface is left to begin
@@ -37,7 +37,7 @@ mod ports;
 pub use announcer::{Announcer, AnnouncerConfig};
 pub use finder::{Discovery, DiscoveryConfig};
 pub use interfaces::Interfaces;
-pub use ports::Problem;
+pub use ports::{Problem, Waker};
 pub use trunkline_proto::rendezvous::presence::{
     Announcement, Answers, ClientConfig, ClientCounts, ClientEvent, ClientState, Destination,
     Device, DeviceId, DeviceType, GROUP_V4, GROUP_V6, HostConfig, HostCounts, HostState, Links,

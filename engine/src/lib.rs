@@ -17,7 +17,7 @@
 //! | `shard` | one core's state and its event loop: the only place that knows both the protocol's endpoint and a driver |
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
 //! | [`buf`] | pools and leases |
-//! | [`stats`], [`hw`], [`sys`] | counters, processors, system calls |
+//! | [`stats`], [`hw`], [`sys`] | counters; processors and hardware profiles; system calls |
 //!
 //! The protocol itself is the crate `trunkline-proto`, which opens no socket and reads no clock.
 //!
@@ -54,7 +54,7 @@ pub use handler::{Context, Discontent, Handler, Opened, StunPacket};
 pub use io::{DriverChoice, DriverConfig, DriverError, FaultConfig, Faults};
 pub use queue::{
     Callbacks, Event, Message, PairingSettings, PairingStatus, PollGroup, QueuedEngine, Received,
-    SendSecurity, WeakEngine,
+    SendSecurity, SentInside, WeakEngine,
 };
 pub use retained::Retained;
 pub use security::{ClientAuth, Identity, Trust};

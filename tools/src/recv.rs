@@ -109,7 +109,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     );
     if let Some(announcing) = &announcing {
         let reach = if announcing.local_only {
-            "to this machine only; --listen 0.0.0.0:7470 or [::]:7470 opens it to the network"
+            "to this machine only; --listen 0.0.0.0:7470 (IPv4) or [::]:7470 (IPv6) opens it to the network"
         } else {
             "to the local network"
         };

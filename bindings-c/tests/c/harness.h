@@ -1,13 +1,14 @@
 /*
  * What the C tests share: checks, engines that find each other, and waiting for items.
  *
- * A test program runs the test that its first argument names. Everything is one file that includes
- * this header, as an application would include trunkline.h.
+ * A test program runs the tests that its arguments name. Everything is one file that includes this
+ * header, as an application would include trunkline.h.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
 
 #define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 
 #include "trunkline.h"
 
@@ -50,16 +51,42 @@ static inline int64_t now_ns(void) {
 
 /* ---- engines ---- */
 
+/* Under a memory checker everything is slow, and freed memory is kept for a while. */
+static inline int is_checked(void) { return getenv("TEST_MEMORY_CHECKED") != NULL; }
+
+/* Settings of connections for tests. */
+static inline void connection_init(trunk_connection_config *config) {
+    OK(trunk_connection_config_init(config));
+    if (is_checked()) {
+        config->initial_timeout_ns *= 10;
+        config->connected_timeout_ns *= 10;
+    }
+}
+
+/* With the driver that the test is for. */
+static inline void engine_init(trunk_engine_config *config) {
+    OK(trunk_engine_config_init(config));
+    if (getenv("TEST_WITH_MIO") != NULL) {
+        config->driver = TRUNK_DRIVER_MIO;
+    }
+}
+
+/* Changes the settings of the engines that are made from now on, unless NULL. */
+static void (*configure)(trunk_engine_config *);
+
 static inline trunk_engine *engine_with(int threadless) {
     trunk_engine *engine;
     trunk_engine_config config;
-    OK(trunk_engine_config_init(&config));
+    trunk_connection_config connection;
+    engine_init(&config);
+    connection_init(&connection);
+    config.connection = &connection;
     config.threadless = (uint32_t)threadless;
-    if (getenv("TEST_WITH_MIO") != NULL) {
-        config.driver = TRUNK_DRIVER_MIO;
-    }
     config.rx_buffers = 64; /* tests run side by side */
     config.tx_buffers = 16;
+    if (configure != NULL) {
+        configure(&config);
+    }
     OK(trunk_engine_new(&config, &engine));
     return engine;
 }
@@ -128,7 +155,7 @@ static inline void drive(void) {
 
 /* The next item of a group; the caller releases it. */
 static inline trunk_item next_of(trunk_engine *engine, trunk_group group) {
-    int64_t deadline = now_ns() + 20 * SECOND;
+    int64_t deadline = now_ns() + (is_checked() ? 100 : 20) * SECOND;
     for (;;) {
         trunk_item item;
         size_t count;
@@ -235,17 +262,25 @@ typedef struct test {
     void (*run)(void);
 } test;
 
+/* Runs the tests that the arguments name, or lists all. */
 static inline int run_named(const test *tests, size_t count, int argc, char **argv) {
-    for (size_t i = 0; i < count; i++) {
-        if (argc == 2 && strcmp(argv[1], tests[i].name) == 0) {
-            tests[i].run();
-            return 0;
-        }
-        if (argc == 1) {
-            puts(tests[i].name);
-        }
+    for (size_t i = 0; i < count && argc == 1; i++) {
+        puts(tests[i].name);
     }
-    return argc == 1 ? 0 : 2;
+    for (int k = 1; k < argc; k++) {
+        size_t i = 0;
+        while (i < count && strcmp(argv[k], tests[i].name) != 0) {
+            i++;
+        }
+        if (i == count) {
+            fprintf(stderr, "no test %s\n", argv[k]);
+            return 2;
+        }
+        configure = NULL;
+        driven[0] = driven[1] = NULL;
+        tests[i].run();
+    }
+    return 0;
 }
 
 #define MAIN(tests)                                                                                \

@@ -398,7 +398,7 @@ static void logs_of_engines(void) {
     lines two_ = {PTHREAD_MUTEX_INITIALIZER, 0, 0, NULL};
     trunk_engine_config config;
     trunk_engine *a, *b;
-    OK(trunk_engine_config_init(&config));
+    engine_init(&config);
     config.log = count_line;
     config.log_user = &one;
     config.log_level = TRUNK_LOG_DEBUG;
@@ -424,10 +424,24 @@ static void logs_of_engines(void) {
     CHECK(two_.count == 0);
 }
 
+static pthread_mutex_t woken_lock = PTHREAD_MUTEX_INITIALIZER;
+static int woken;
+
+static int was_woken(int now) {
+    pthread_mutex_lock(&woken_lock);
+    int before = woken;
+    woken = before || now;
+    pthread_mutex_unlock(&woken_lock);
+    return before;
+}
+
+/* Again and again: the first time may be before the other thread waits. */
 static void *wake_later(void *engine) {
     struct timespec wait = {0, 50 * 1000 * 1000};
-    nanosleep(&wait, NULL);
-    OK(trunk_group_wake(engine, 0));
+    while (!was_woken(0)) {
+        nanosleep(&wait, NULL);
+        OK(trunk_group_wake(engine, 0));
+    }
     return NULL;
 }
 
@@ -450,6 +464,7 @@ static void waits_end(void) {
     CHECK(pthread_create(&thread, NULL, wake_later, engine) == 0);
     OK(trunk_recv_many(engine, 0, &item, 1, TRUNK_WAIT_FOREVER, &count));
     CHECK(count == 0);
+    was_woken(1);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(pthread_create(&thread, NULL, shut_down_later, engine) == 0);
     trunk_result result;

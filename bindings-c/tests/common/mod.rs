@@ -2,7 +2,12 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::ffi::OsStr;
+pub mod header;
+pub mod suite;
+pub mod table;
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,40 +16,68 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a program may take before it counts as stuck.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// The same under something that makes it slow.
+pub const SLOW_LIMIT: Duration = Duration::from_secs(400);
 
 /// The folder of this crate.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A program without what cargo told this test about its own package: it would make build scripts
+/// run again.
+pub fn without_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let about = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+        if name.to_str().is_some_and(|name| about.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Cargo, in the folder of this crate.
+pub fn cargo() -> Command {
+    let mut command =
+        without_cargo(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where this test was built: target/PROFILE.
+fn profile_folder() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has a path");
+    // target/PROFILE/deps/test-HASH, or target/TRIPLE/PROFILE/deps/test-HASH
+    exe.ancestors().nth(2).expect("target/PROFILE").to_owned()
+}
+
+/// The folder that cargo builds in.
+pub fn target() -> PathBuf {
+    let profile = profile_folder();
+    let target = profile.parent().expect("target");
+    match std::env::var_os("CARGO_BUILD_TARGET") {
+        Some(triple) if target.ends_with(&triple) => target.parent().expect("target"),
+        _ => target,
+    }
+    .to_owned()
+}
+
 /// The folder with libtrunkline and the tool, both freshly built as this test was.
 pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let exe = std::env::current_exe().expect("a test has a path");
-        // target/PROFILE/deps/test-HASH
-        let dir = exe.ancestors().nth(2).expect("target/PROFILE").to_owned();
-        let target = dir.parent().expect("target");
+        let dir = profile_folder();
         let profile = match dir.file_name().and_then(OsStr::to_str) {
             Some("debug") => "dev",
             Some(other) => other,
             None => panic!("no profile in {}", dir.display()),
         };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-        let mut build = Command::new(cargo);
-        // What cargo told this test about its own package would make build scripts run again.
-        for (name, _) in std::env::vars_os() {
-            let about = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
-            if name.to_str().is_some_and(|name| about.iter().any(|start| name.starts_with(start))) {
-                build.env_remove(name);
-            }
-        }
-        let status = build
+        let status = cargo()
             .args(["build", "--quiet", "-p", "trunkline-c", "-p", "trunkline-tools"])
             .args(["--profile", profile, "--target-dir"])
-            .arg(target)
-            .current_dir(root())
+            .arg(target())
             .status()
             .expect("cargo runs");
         assert!(status.success(), "the library and the tool do not build");
@@ -55,6 +88,23 @@ pub fn built() -> &'static Path {
 /// The command-line tool.
 pub fn tool() -> PathBuf {
     built().join(format!("trunkline{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Names of functions in the header that are not initialisers defined there.
+pub fn declared() -> BTreeSet<String> {
+    header::Header::read().functions.into_iter().map(|function| function.name).collect()
+}
+
+/// Names of the functions that the shared library exports.
+pub fn exported() -> BTreeSet<String> {
+    let library = built().join("libtrunkline.so");
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only", "--format=posix"])
+        .arg(&library)
+        .output()
+        .expect("nm, which comes with the C compiler");
+    let text = succeeded(&output);
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 /// How a C program gets the library.
@@ -69,24 +119,46 @@ const NATIVE: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
 /// Compiles a C program of this crate with all warnings as errors.
 pub fn compile(source: &str, link: Link) -> PathBuf {
-    compile_with(source, link, &[])
+    compile_with(&cc(), &[], source, link)
 }
 
-/// The same with further arguments for the compiler.
-pub fn compile_with(source: &str, link: Link, more: &[String]) -> PathBuf {
+/// The C compiler.
+pub fn cc() -> OsString {
+    std::env::var_os("CC").unwrap_or_else(|| "cc".into())
+}
+
+/// The same with a certain compiler and more options.
+pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cc, &[&["-std=c99"], options].concat(), source, link)
+}
+
+/// Compiles a C++ program of this crate with all warnings as errors.
+pub fn compile_cpp(options: &[&str], source: &str, link: Link) -> PathBuf {
+    let cxx = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    compile_cpp_with(&cxx, options, source, link)
+}
+
+/// The same with a certain compiler.
+pub fn compile_cpp_with(cxx: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cxx, &[&["-Wconversion", "-Wshadow"], options].concat(), source, link)
+}
+
+fn build(compiler: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let exe = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("{stem}-{}-{number}", std::process::id()));
     let dir = built();
-    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(cc);
+    let mut command = Command::new(compiler);
     command
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
         .arg("-I")
         .arg(root().join("include"))
+        .arg("-I")
+        .arg(table::folder())
         .arg(root().join(source))
+        .args(options) // behind the source, which libraries among them are for
         .arg("-o")
         .arg(&exe);
     match link {
@@ -98,7 +170,8 @@ pub fn compile_with(source: &str, link: Link, more: &[String]) -> PathBuf {
             command.arg(dir.join("libtrunkline.a")).args(NATIVE);
         }
     }
-    let output = command.args(more).output().expect("a C compiler: cc, or what $CC names");
+    let output =
+        command.output().expect("a C or C++ compiler: cc or c++, or what $CC or $CXX names");
     assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
     exe
 }
@@ -120,7 +193,7 @@ pub fn asked(command: &mut Command, want: &str) -> Option<String> {
 /// A program on its way; killed when dropped.
 pub struct Running {
     child: Child,
-    started: Instant,
+    deadline: Instant,
 }
 
 impl Running {
@@ -132,7 +205,13 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        Self { child, started: Instant::now() }
+        Self { child, deadline: Instant::now() + LIMIT }
+    }
+
+    /// With another limit.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.deadline = Instant::now() + limit;
+        self
     }
 
     /// The first line that it prints.
@@ -155,7 +234,14 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub fn finish(mut self) -> Output {
+    pub fn finish(self) -> Output {
+        let (output, stuck) = self.finish_or_kill();
+        assert!(!stuck, "stuck; it said: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// The same, and whether it was killed because it did not end in time.
+    pub fn finish_or_kill(mut self) -> (Output, bool) {
         let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -170,15 +256,14 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("its state") {
                 break status;
             }
-            if self.started.elapsed() > LIMIT && !stuck {
+            if Instant::now() > self.deadline && !stuck {
                 stuck = true;
                 let _ = self.child.kill();
             }
             std::thread::sleep(Duration::from_millis(5));
         };
         let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
-        assert!(!stuck, "stuck; it said: {}", String::from_utf8_lossy(&stderr));
-        Output { status, stdout, stderr }
+        (Output { status, stdout, stderr }, stuck)
     }
 }
 

@@ -165,6 +165,18 @@ impl ConnectionConfig {
             "max_packet",
             "must lie between initial_packet and 65507",
         )?;
+        for (bytes, field) in [
+            (self.channel_window_max, "channel_window_max"),
+            (self.receive_budget, "receive_budget"),
+            (self.early_data, "early_data"),
+            (self.reassembly_budget, "reassembly_budget"),
+            (self.send_buffer, "send_buffer"),
+            (self.unsent_limit, "unsent_limit"),
+            (self.datagram_send_buffer, "datagram_send_buffer"),
+            (self.datagram_reassembly, "datagram_reassembly"),
+        ] {
+            check(bytes <= limits::MAX_BUDGET, field, "must be at most 2^48")?;
+        }
         check(self.max_channels <= limits::MAX_CHANNELS, "max_channels", "must be at most 65534")?;
         check(
             self.channel_window >= limits::MIN_CHANNEL_WINDOW,

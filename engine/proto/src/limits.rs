@@ -62,6 +62,8 @@ pub const MAX_PACKET: usize = 65_507;
 /// Smallest datagram that can be a valid short packet.
 pub const MIN_SHORT_PACKET: usize = PACKET_OVERHEAD + 1;
 
+/// Most bytes that a setting of a connection may allow: sums of them do not overflow.
+pub const MAX_BUDGET: u64 = 1 << 48;
 /// Longest channel name in bytes of UTF-8.
 pub const MAX_CHANNEL_NAME: usize = 1024;
 /// Deepest nesting of a control message.

@@ -1,7 +1,7 @@
 //! The host's side: answers on every interface that leads to the listener.
 
 use super::interfaces::{Interfaces, Local};
-use super::ports::{Port, Ports, Problem, Purpose, Wanted};
+use super::ports::{Port, Ports, Problem, Purpose, Waker, Wanted};
 use super::{DiscoveryError, seed};
 use crate::engine::Listener;
 use std::net::IpAddr;
@@ -154,7 +154,13 @@ impl Announcer {
         self.ports.as_raw_fd()
     }
 
-    /// Answers for `timeout`; with zero, whatever is waiting.
+    /// For another thread that wants to end a wait here.
+    pub fn waker(&self) -> Waker {
+        self.ports.waker()
+    }
+
+    /// Answers for `timeout`, or until the [`waker`](Self::waker) is used; with zero, whatever is
+    /// waiting.
     ///
     /// # Errors
     /// The system's, about nothing that has to do with a single interface.
@@ -165,7 +171,7 @@ impl Announcer {
             self.ports.wait(wait)?;
             self.turn()?;
             let now = Instant::now();
-            if deadline.is_some_and(|d| now >= d) {
+            if self.ports.take_woken() || deadline.is_some_and(|d| now >= d) {
                 return Ok(());
             }
             let next = self.next_timeout();

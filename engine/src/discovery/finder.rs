@@ -1,7 +1,7 @@
 //! The client's side: asks on every interface and keeps what was found.
 
 use super::interfaces::{Interfaces, Local};
-use super::ports::{Ports, Problem, Purpose, Wanted, anywhere};
+use super::ports::{Ports, Problem, Purpose, Waker, Wanted, anywhere};
 use super::{DiscoveryError, seed};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -127,8 +127,14 @@ impl Discovery {
         self.ports.as_raw_fd()
     }
 
-    /// Asks, hears, forgets. Comes back as soon as there is something to tell, after `timeout` at
-    /// the latest, and at once with a timeout of zero.
+    /// For another thread that wants to end a wait here.
+    pub fn waker(&self) -> Waker {
+        self.ports.waker()
+    }
+
+    /// Asks, hears, forgets. Comes back as soon as there is something to tell or the
+    /// [`waker`](Self::waker) was used, after `timeout` at the latest, and at once with a timeout
+    /// of zero.
     ///
     /// # Errors
     /// The system's, about nothing that has to do with a single interface.
@@ -139,7 +145,8 @@ impl Discovery {
             self.ports.wait(wait)?;
             self.turn()?;
             let now = Instant::now();
-            if !self.events.is_empty() || deadline.is_some_and(|d| now >= d) {
+            let woken = self.ports.take_woken();
+            if woken || !self.events.is_empty() || deadline.is_some_and(|d| now >= d) {
                 return Ok(std::mem::take(&mut self.events));
             }
             let next = self.next_timeout();
@@ -147,7 +154,7 @@ impl Discovery {
         }
     }
 
-    /// Polls for `duration` and gives all devices that are there then.
+    /// Polls for `duration`, whoever uses the waker, and gives all devices that are there then.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).

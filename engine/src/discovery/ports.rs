@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trunkline_proto::rendezvous::presence::{GROUP_V4, GROUP_V6, MAX_MESSAGE_LEN};
 
@@ -20,6 +21,8 @@ const MAX_PROBLEMS: usize = 256;
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two looks at the interfaces.
 const MIN_RESCAN: Duration = Duration::from_millis(100);
+/// Stands for a [`Waker`]; sockets are numbered from 0.
+const WAKE: Token = Token(usize::MAX);
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +75,21 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Ends the wait of another thread that is inside [`poll`](super::Discovery::poll).
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<::mio::Waker>);
+
+impl Waker {
+    /// The poll that is going on, or else the next one, comes back without waiting any longer; until
+    /// then the descriptor is readable.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wake(&self) -> io::Result<()> {
+        self.0.wake()
+    }
+}
+
 /// A socket that there is.
 #[derive(Debug)]
 pub(super) struct Port {
@@ -85,6 +103,8 @@ pub(super) struct Port {
 #[derive(Debug)]
 pub(super) struct Ports {
     selector: Poll,
+    waker: Waker,
+    woken: bool,
     events: Events,
     open: BTreeMap<u32, Port>,
     next: u32,
@@ -99,8 +119,13 @@ impl Ports {
     /// # Errors
     /// The system has no selector to give.
     pub(super) fn new(interfaces: Interfaces, port: u16) -> Result<Self, DiscoveryError> {
+        let failed = "make a selector";
+        let selector = Poll::new().map_err(super::system(failed))?;
+        let waker = ::mio::Waker::new(selector.registry(), WAKE).map_err(super::system(failed))?;
         Ok(Self {
-            selector: Poll::new().map_err(super::system("make a selector"))?,
+            selector,
+            waker: Waker(Arc::new(waker)),
+            woken: false,
             events: Events::with_capacity(64),
             open: BTreeMap::new(),
             next: 0,
@@ -118,6 +143,15 @@ impl Ports {
     #[cfg(unix)]
     pub(super) fn as_raw_fd(&self) -> std::os::fd::RawFd {
         std::os::fd::AsRawFd::as_raw_fd(&self.selector)
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Whether somebody has woken this since it was asked last.
+    pub(super) const fn take_woken(&mut self) -> bool {
+        std::mem::replace(&mut self.woken, false)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Port)> {
@@ -200,7 +234,7 @@ impl Ports {
         }
     }
 
-    /// Waits for datagrams, at most `timeout`.
+    /// Waits for datagrams or a wake, at most `timeout`.
     ///
     /// # Errors
     /// The selector's.
@@ -213,6 +247,10 @@ impl Ports {
             Err(e) => return Err(super::system("wait for datagrams")(e)),
         }
         for event in &self.events {
+            if event.token() == WAKE {
+                self.woken = true;
+                continue;
+            }
             let number = event.token().0 as u32;
             if let Some(port) = self.open.get_mut(&number) {
                 port.readable = true;

@@ -236,3 +236,27 @@ fn polling_takes_no_longer_than_allowed_and_the_descriptor_wakes() {
         assert!(crate::sys::sleep_readable(fd, PATIENCE).unwrap());
     }
 }
+
+#[test]
+fn a_wait_ends_when_another_thread_says_so() {
+    let port = free_port();
+    let mut discovery = discovery(port, ClientConfig::default());
+    let mut host = announcer(port + 1, 1, V4);
+    let wakers = [discovery.waker(), host.waker()];
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(discovery.poll(Duration::MAX).unwrap(), []));
+        scope.spawn(|| host.poll(Duration::MAX).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        for waker in &wakers {
+            waker.wake().unwrap();
+        }
+    });
+    assert!(begun.elapsed() < PATIENCE);
+    // One that comes too early counts for the next wait, and for no other.
+    wakers[0].wake().unwrap();
+    discovery.poll(PATIENCE).unwrap();
+    let begun = Instant::now();
+    discovery.poll(Duration::from_millis(50)).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(50));
+}

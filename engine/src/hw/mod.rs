@@ -1,4 +1,9 @@
-//! Processors: which there are, and running a shard's thread on one of them.
+//! Processors and network interfaces: which there are, running a shard's thread on a processor, and
+//! settings that suit an interface.
+
+pub mod profile;
+
+pub use profile::{Applied, Profile, ProfileError};
 
 /// Processors that this process may use, as the system counts them; empty where it cannot tell.
 pub fn cores() -> Vec<usize> {

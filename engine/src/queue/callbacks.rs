@@ -7,18 +7,18 @@
 //! nothing: before the next bytes of their group, and at the end of a turn.
 
 use super::QueuedEngine;
-use super::cells::ChannelCell;
 use super::event::Event;
 use super::handler::QueueHandler;
 use super::link::ShardLink;
 use super::outgoing::Outgoing;
-use crate::handle::Channel;
+use crate::handle::{Channel, Conn};
 use crate::handler::{Context, Handler as _};
 use crate::retained::{Credit, Retained};
 use crate::sys::lend::{Borrowing, Lending};
 use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::ApiError;
+use trunkline_proto::ids::{ChannelKey, ConnHandle};
 
 /// Takes what happens to the connections of a group, on the threads of their shards: connections of
 /// different shards call at the same time.
@@ -50,11 +50,22 @@ thread_local! {
 }
 
 /// The bytes that a callback is being given.
-#[derive(Clone, Copy)]
+#[derive(Default)]
 pub(super) struct Given {
-    channel: Channel,
+    channel: Option<Channel>,
     /// Bytes whose credit has not been passed on to a [`Retained`].
     owed: u64,
+}
+
+/// What became of a message that [`QueuedEngine::send_inside`] was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentInside {
+    /// It was taken.
+    Taken,
+    /// It was not, for the reason that was stored.
+    Refused,
+    /// The calling thread is not inside a callback of the channel's shard.
+    Elsewhere,
 }
 
 /// Calls `f` with the shard's half, if the calling thread is inside a callback of that shard.
@@ -94,6 +105,13 @@ impl QueueHandler {
     /// What was posted before takes effect before.
     #[inline]
     fn take_commands(&mut self, cx: &mut Context<'_>) {
+        if !self.link.mailbox.commands.is_empty() {
+            self.carry_out(cx);
+        }
+    }
+
+    #[cold]
+    fn carry_out(&mut self, cx: &mut Context<'_>) {
         let waiting = self.link.mailbox.commands.len();
         for _ in 0..waiting {
             let Some(command) = self.link.mailbox.commands.pop() else { break };
@@ -111,27 +129,36 @@ impl QueueHandler {
         bytes: &[u8],
     ) -> bool {
         let Some(writer) = self.writer(name.conn().slot()) else { return false };
-        if !writer.has_callbacks() {
-            return false;
-        }
+        let Some((callbacks, quiet)) = writer.lend_callbacks() else { return false };
         let group = writer.index();
-        if writer.has_events() {
-            self.tell_events(cx, group);
-        }
-        let Some(callbacks) = self.writers[group].lend_callbacks() else { return true };
+        let callbacks = if quiet { callbacks } else { self.after_events(cx, group, callbacks) };
         let cell = self.link.channels.get(name.key().slot);
         let user = cell.map_or(0, |cell| cell.user.load(std::sync::atomic::Ordering::Relaxed));
-        self.given = Some(Given { channel: name, owed: bytes.len() as u64 });
+        self.given.channel = Some(name);
+        self.given.owed = bytes.len() as u64;
         INSIDE.with(|inside| {
             inside.lend(self, cx, || callbacks.on_data(name, user, kind, bytes));
         });
         self.writers[group].return_callbacks(callbacks);
-        if let Some(Given { owed, .. }) = self.given.take()
-            && owed > 0
-        {
+        let owed = self.given.owed;
+        if owed > 0 {
             self.consumed(cx, name, owed);
         }
         true
+    }
+
+    /// The same callbacks, after they were told what comes first.
+    #[cold]
+    fn after_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        group: usize,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Arc<dyn Callbacks> {
+        let spare = callbacks.clone();
+        self.writers[group].return_callbacks(callbacks);
+        self.tell_events(cx, group);
+        self.writers[group].lend_callbacks().map_or(spare, |(callbacks, _)| callbacks)
     }
 
     /// Tells the events that a group has at this moment. Those that come of it are told later.
@@ -139,7 +166,7 @@ impl QueueHandler {
         let count = self.writers[group].event_count();
         for _ in 0..count {
             let Some(event) = self.writers[group].next_event() else { return };
-            let Some(callbacks) = self.writers[group].lend_callbacks() else { return };
+            let Some((callbacks, _)) = self.writers[group].lend_callbacks() else { return };
             INSIDE.with(|inside| inside.lend(self, cx, || callbacks.on_event(event)));
             self.writers[group].return_callbacks(callbacks);
         }
@@ -174,10 +201,8 @@ impl QueueHandler {
 
     /// Keeps bytes that a callback was given; their credit returns with them.
     fn keep_given(&mut self, cx: &Context<'_>, data: &[u8]) -> Retained {
-        let Some(Given { channel, owed }) = self.given.as_mut() else {
-            return Retained::copy(data);
-        };
-        let (channel, bytes) = (*channel, std::mem::take(owed));
+        let Some(channel) = self.given.channel else { return Retained::copy(data) };
+        let bytes = std::mem::take(&mut self.given.owed);
         let kept = cx.retain(data);
         if bytes == 0 {
             return kept;
@@ -185,6 +210,48 @@ impl QueueHandler {
         let mut credit = Credit::new(self.link.clone(), channel);
         credit.set(channel, bytes);
         kept.with_credit(Arc::new(credit))
+    }
+}
+
+/// A send that may be from inside.
+struct Request<'a> {
+    engine: &'a QueuedEngine,
+    shard: usize,
+    key: ChannelKey,
+    what: Outgoing<'a>,
+    receipt: Option<u64>,
+    error: &'a mut Option<ApiError>,
+}
+
+impl Request<'_> {
+    /// It is written once and read where it stands, and one word comes back: whatever goes through
+    /// memory twice here costs as much as the rest.
+    #[inline]
+    fn send(mut self) -> SentInside {
+        let this = &mut self;
+        INSIDE.with(|inside| {
+            if !inside.is_lent() {
+                return SentInside::Elsewhere;
+            }
+            let sent = inside.borrow(|handler, cx| this.carry_out(handler, cx));
+            sent.unwrap_or(SentInside::Elsewhere)
+        })
+    }
+
+    #[inline]
+    fn carry_out(&mut self, handler: &mut QueueHandler, cx: &mut Context<'_>) -> SentInside {
+        let link = self.engine.inner.links.get(self.shard);
+        if !link.is_some_and(|link| Arc::ptr_eq(&handler.link, link)) {
+            return SentInside::Elsewhere;
+        }
+        handler.take_commands(cx);
+        match handler.send_here(cx, self.key, &self.what, self.receipt) {
+            Ok(()) => SentInside::Taken,
+            Err(refused) => {
+                *self.error = Some(refused);
+                SentInside::Refused
+            }
+        }
     }
 }
 
@@ -215,20 +282,33 @@ impl QueuedEngine {
         self.add_group(Some(callbacks))
     }
 
-    /// Sends from inside a callback of the channel's shard. `None` on any other thread.
+    /// Sends from inside a callback of the channel's shard, without a queue: for callers that have a
+    /// channel as a number ([`channel_bits`](Self::channel_bits)) and count nanoseconds.
+    /// [`send`](Self::send) does the same. The reason of a refusal is stored at `error`.
     #[inline]
-    pub(super) fn send_inside(
+    pub fn send_inside(&self, bits: u64, data: &[u8], error: &mut Option<ApiError>) -> SentInside {
+        let ConnHandle { slot, generation: life } = Conn::from_bits(bits).handle();
+        let shard = usize::from(Conn::from_bits(bits).shard());
+        let (key, what) = (ChannelKey { slot, life }, Outgoing::Bytes(data));
+        Request { engine: self, shard, key, what, receipt: None, error }.send()
+    }
+
+    /// The same for a channel by name.
+    #[inline]
+    pub(super) fn send_here(
         &self,
-        link: &ShardLink,
-        cell: &ChannelCell,
         channel: Channel,
         what: Outgoing<'_>,
         receipt: Option<u64>,
     ) -> Option<Result<(), ApiError>> {
-        inside(link, |handler, cx| {
-            self.check_len(cell, what.len())?;
-            handler.send_here(cx, channel.key(), what, receipt)
-        })
+        let mut error = None;
+        let (shard, key) = (usize::from(channel.conn().shard()), channel.key());
+        let request = Request { engine: self, shard, key, what, receipt, error: &mut error };
+        match request.send() {
+            SentInside::Elsewhere => None,
+            SentInside::Taken => Some(Ok(())),
+            SentInside::Refused => error.map(Err),
+        }
     }
 
     /// Whether the calling thread is inside a callback of the channel's shard.

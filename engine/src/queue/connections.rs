@@ -104,9 +104,24 @@ impl QueuedEngine {
         config: &ConnectConfig,
         group: Option<&PollGroup>,
     ) -> Result<Conn, ApiError> {
+        self.connect_with(config, group, |_| ())
+    }
+
+    /// The same, which calls `prepare` with the name of a new connection before anything is told about
+    /// it.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_with(
+        &self,
+        config: &ConnectConfig,
+        group: Option<&PollGroup>,
+        prepare: impl FnOnce(Conn),
+    ) -> Result<Conn, ApiError> {
         // Decided here, where an error can be told.
         let chosen = self.choose(config)?;
-        let (conn, was_there) = self.share(&chosen, group.map_or(0, |g| g.index), false)?;
+        let group = group.map_or(0, |g| g.index);
+        let (conn, was_there) = self.share(&chosen, group, false, prepare)?;
         if was_there {
             // It may have been made for a channel request: from now on it is the caller's.
             self.call_conn(conn, |cx, real| {
@@ -131,6 +146,7 @@ impl QueuedEngine {
         chosen: &Chosen,
         group: u32,
         mine: bool,
+        prepare: impl FnOnce(Conn),
     ) -> Result<(Conn, bool), ApiError> {
         let mut reusable = lock(&self.inner.reusable);
         let known = reusable.get(&chosen.key).copied().filter(|conn| self.is_live(*conn));
@@ -142,7 +158,7 @@ impl QueuedEngine {
         if chosen.config.reuse == Reuse::NeverNew {
             return Err(ApiError::NoConnection("none exists, and a new one is not wanted"));
         }
-        let conn = self.begin_connect(chosen.clone(), group, mine)?;
+        let conn = self.begin_connect(chosen.clone(), group, mine, prepare)?;
         if reusable.len() >= 64 && reusable.len().is_power_of_two() {
             reusable.retain(|_, conn| self.is_live(*conn));
         }
@@ -151,7 +167,13 @@ impl QueuedEngine {
     }
 
     /// Begins a connection; one that is `mine` is freed by the shard when it ends.
-    fn begin_connect(&self, mut chosen: Chosen, group: u32, mine: bool) -> Result<Conn, ApiError> {
+    fn begin_connect(
+        &self,
+        mut chosen: Chosen,
+        group: u32,
+        mine: bool,
+        prepare: impl FnOnce(Conn),
+    ) -> Result<Conn, ApiError> {
         let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
         let link = &self.inner.links[next % self.inner.links.len()];
         let (index, life) = link.conns.take().ok_or(ApiError::LimitReached {
@@ -162,6 +184,7 @@ impl QueuedEngine {
             cell.begin(Status::Connecting, group);
         }
         let conn = link.conn_name(index, life);
+        prepare(conn);
         chosen.config.reuse = Reuse::ForceNew;
         let chosen = Box::new(chosen);
         let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));

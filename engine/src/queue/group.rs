@@ -35,11 +35,13 @@ const MAX_GROUPS: usize = 1024;
 /// All poll groups of an engine, by index; the first is the default one.
 pub(super) struct Groups {
     list: Mutex<Vec<PollGroup>>,
+    /// Batches in all groups of an engine without threads that are not finished.
+    pub unfinished: Arc<AtomicUsize>,
 }
 
 impl Groups {
-    pub(super) fn new(default: PollGroup) -> Self {
-        Self { list: Mutex::new(vec![default]) }
+    pub(super) fn new(default: PollGroup, unfinished: Arc<AtomicUsize>) -> Self {
+        Self { list: Mutex::new(vec![default]), unfinished }
     }
 
     /// Adds a group, made with the index that it gets.
@@ -128,14 +130,17 @@ struct Inner {
     sleepers: AtomicUsize,
     /// Calls of [`PollGroup::wake`].
     wakes: AtomicU64,
+    /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
+    ended: AtomicBool,
     sleep: Mutex<()>,
     awake: Condvar,
     dropped: AtomicU64,
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
     lists: ArrayQueue<Lists>,
-    /// Nobody polls while a receiver sleeps: it must not.
-    threadless: bool,
+    /// Without threads, where nobody polls while a receiver sleeps: it must not. Batches that are not
+    /// finished, in all groups: while there are some, nobody waits for more.
+    threadless: Option<Arc<AtomicUsize>>,
     /// What is called instead of collecting batches.
     callbacks: Option<Arc<dyn Callbacks>>,
 }
@@ -153,7 +158,7 @@ impl PollGroup {
         index: u32,
         limit: usize,
         links: Weak<Vec<Arc<ShardLink>>>,
-        threadless: bool,
+        threadless: Option<Arc<AtomicUsize>>,
         callbacks: Option<Arc<dyn Callbacks>>,
     ) -> Self {
         let inner = Inner {
@@ -164,6 +169,7 @@ impl PollGroup {
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             sleep: Mutex::new(()),
             awake: Condvar::new(),
             dropped: AtomicU64::new(0),
@@ -178,7 +184,8 @@ impl PollGroup {
 
     /// Appends at most `max` messages and events to `out`, and returns how many. If there are
     /// none, waits for some for at most `timeout` (`None` = as long as it takes). In an engine
-    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first.
+    /// without threads it never waits: call [`poll`](super::QueuedEngine::poll) first. After
+    /// [`shutdown`](super::QueuedEngine::shutdown) nobody waits either.
     pub fn recv_many(
         &self,
         out: &mut Vec<Received>,
@@ -186,7 +193,8 @@ impl PollGroup {
         timeout: Option<Duration>,
     ) -> usize {
         let taken = self.take(out, max);
-        if taken > 0 || max == 0 || self.inner.threadless || timeout == Some(Duration::ZERO) {
+        let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
+        if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
@@ -224,11 +232,20 @@ impl PollGroup {
         self.inner.awake.notify_all();
     }
 
-    /// `false` when the deadline has passed, or the group was woken since there were `wakes`.
+    /// The engine has ended: every wait is over, and none begins.
+    pub(super) fn end(&self) {
+        let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.ended.store(true, Ordering::SeqCst);
+        self.inner.awake.notify_all();
+    }
+
+    /// `false` when the deadline has passed, or the group has ended or was woken since there were
+    /// `wakes`.
     fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.wakes.load(Ordering::SeqCst) != wakes {
+        let ended = inner.ended.load(Ordering::SeqCst);
+        if ended || inner.wakes.load(Ordering::SeqCst) != wakes {
             return false;
         }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -268,6 +285,9 @@ impl PollGroup {
 
     fn finish(&self, batch: Batch) {
         self.inner.waiting.fetch_sub(batch.bytes, Ordering::Relaxed);
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_sub(1, Ordering::Relaxed);
+        }
         let _ = self.inner.lists.push(batch.lists);
         if self.inner.kept_back.load(Ordering::Relaxed)
             && self.inner.kept_back.swap(false, Ordering::SeqCst)
@@ -282,6 +302,9 @@ impl PollGroup {
     /// Adds a batch, and wakes a sleeping receiver.
     fn add(&self, batch: Batch) -> Result<(), Batch> {
         self.inner.batches.push(batch)?;
+        if let Some(unfinished) = &self.inner.threadless {
+            unfinished.fetch_add(1, Ordering::Relaxed);
+        }
         fence(Ordering::SeqCst);
         if self.inner.sleepers.load(Ordering::Relaxed) > 0 {
             let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
@@ -390,11 +413,6 @@ impl Writer {
     }
 
     #[inline]
-    pub(super) const fn has_callbacks(&self) -> bool {
-        self.told.is_some()
-    }
-
-    #[inline]
     pub(super) fn has_events(&self) -> bool {
         self.told.as_ref().is_some_and(|told| !told.events.is_empty())
     }
@@ -407,10 +425,11 @@ impl Writer {
         self.told.as_mut()?.events.pop_front()
     }
 
-    /// The callbacks, until they are returned.
+    /// The callbacks, until they are returned, and whether there is no event to tell before.
     #[inline]
-    pub(super) fn lend_callbacks(&mut self) -> Option<Arc<dyn Callbacks>> {
-        self.told.as_mut()?.callbacks.take()
+    pub(super) fn lend_callbacks(&mut self) -> Option<(Arc<dyn Callbacks>, bool)> {
+        let told = self.told.as_mut()?;
+        Some((told.callbacks.take()?, told.events.is_empty()))
     }
 
     #[inline]
@@ -422,7 +441,7 @@ impl Writer {
 
     /// The shard has ended: tells what is left, without a shard to call back into.
     pub(super) fn tell_the_rest(&mut self) {
-        let Some(callbacks) = self.lend_callbacks() else { return };
+        let Some((callbacks, _)) = self.lend_callbacks() else { return };
         while let Some(event) = self.next_event() {
             tell_without_shard(&*callbacks, event);
         }
@@ -561,7 +580,7 @@ mod tests {
             &EngineConfig::default(),
         ));
         let links = Arc::new(vec![link.clone()]);
-        let group = PollGroup::new(0, limit, Arc::downgrade(&links), false, None);
+        let group = PollGroup::new(0, limit, Arc::downgrade(&links), None, None);
         let writer = Writer::new(group.clone(), link.clone());
         (group, writer, link, links)
     }
@@ -716,6 +735,24 @@ mod tests {
         }
         group.wake();
         assert_eq!(receiver.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn nobody_waits_after_the_end() {
+        let (group, _writer, _link, _links) = rig(1000);
+        let receiver = {
+            let group = group.clone();
+            std::thread::spawn(move || {
+                for _ in 0..100 {
+                    assert_eq!(group.recv_many(&mut Vec::new(), 10, None), 0);
+                }
+            })
+        };
+        while group.inner.sleepers.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        group.end();
+        receiver.join().unwrap();
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl QueuedEngine {
             let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
             return Ok((next % self.inner.links.len()) as u8);
         }
-        Ok(self.share(chosen, group, true)?.0.shard())
+        Ok(self.share(chosen, group, true, |_| ())?.0.shard())
     }
 
     /// Asks the peer for a channel by name, over a connection that is there, one being made, or a new

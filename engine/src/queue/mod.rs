@@ -70,10 +70,11 @@ mod memory;
 mod outgoing;
 mod pairings;
 mod sending;
+mod upcalls;
 mod waiting;
 
 pub use associations::SendSecurity;
-pub use callbacks::Callbacks;
+pub use callbacks::{Callbacks, SentInside};
 pub use event::{Event, Message, Received};
 use group::Groups;
 pub use group::PollGroup;
@@ -244,8 +245,10 @@ impl QueuedEngine {
             .collect();
         let links = Arc::new(links);
         let weak = Arc::downgrade(&links);
-        let group = PollGroup::new(0, config.queue_group_bytes, weak, threadless, callbacks);
-        let groups = Arc::new(Groups::new(group.clone()));
+        let unfinished = Arc::<AtomicUsize>::default();
+        let counted = threadless.then(|| unfinished.clone());
+        let group = PollGroup::new(0, config.queue_group_bytes, weak, counted, callbacks);
+        let groups = Arc::new(Groups::new(group.clone(), unfinished));
         let reusable = Arc::<Reusable>::default();
         let directory = Arc::<Directory>::default();
         let handler = |shard: u8| {
@@ -308,12 +311,14 @@ impl QueuedEngine {
     }
 
     /// Drives an engine without threads: does what there is to do, waiting at most `budget` for
-    /// something (`None` = as long as it takes). Returns the number of things that happened.
+    /// something (`None` = as long as it takes), but not while something waits in a poll group. Returns
+    /// the number of things that happened.
     ///
     /// # Errors
     /// [`EngineError::WrongThread`] on any thread but the first that polled;
     /// [`EngineError::NotThreadless`]; the driver's.
     pub fn poll(&self, budget: Option<std::time::Duration>) -> Result<u64, EngineError> {
+        let budget = if self.has_something() { Some(std::time::Duration::ZERO) } else { budget };
         self.local_runner()?.with(|shard| shard.poll(budget))
     }
 
@@ -325,12 +330,19 @@ impl QueuedEngine {
         self.local_runner()?.with(|shard| Ok(shard.fd()))
     }
 
-    /// How long until [`poll`](Self::poll) has work even if nothing arrives; `None` = no plans.
+    /// How long until [`poll`](Self::poll) has work even if nothing arrives; `None` = no plans, zero
+    /// while something waits in a poll group.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
     pub fn next_timeout(&self) -> Result<Option<std::time::Duration>, EngineError> {
-        self.local_runner()?.with(|shard| Ok(shard.next_timeout()))
+        let next = self.local_runner()?.with(|shard| Ok(shard.next_timeout()))?;
+        Ok(if self.has_something() { Some(std::time::Duration::ZERO) } else { next })
+    }
+
+    /// Whether something waits in a poll group of an engine without threads.
+    fn has_something(&self) -> bool {
+        self.inner.groups.unfinished.load(Ordering::Relaxed) > 0
     }
 
     /// Ends the wait of [`poll`](Self::poll), or makes the descriptor readable, from any thread.
@@ -462,7 +474,8 @@ impl QueuedEngine {
         self.inner.groups.add(|index| {
             let links = Arc::downgrade(&self.inner.links);
             let bytes = shared.config.queue_group_bytes;
-            PollGroup::new(index, bytes, links, self.is_threadless(), callbacks)
+            let counted = self.is_threadless().then(|| self.inner.groups.unfinished.clone());
+            PollGroup::new(index, bytes, links, counted, callbacks)
         })
     }
 
@@ -509,7 +522,7 @@ impl QueuedEngine {
             }
         };
         for group in self.inner.groups.from(0) {
-            group.wake();
+            group.end();
         }
         Ok(report)
     }

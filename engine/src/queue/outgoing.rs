@@ -5,12 +5,13 @@ use super::command::{COPY_AGAIN, Pack};
 use super::event::Event;
 use super::handler::{NONE, QueueHandler};
 use super::waiting::Next;
-use crate::handle::Conn;
+use crate::handle::{Channel, Conn};
 use crate::handler::Context;
 use std::sync::atomic::Ordering;
 use trunkline_proto::endpoint::SendOptions;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::ChannelKey;
+use trunkline_proto::limits;
 use trunkline_proto::payload::Payload;
 
 /// Channels whose credit is returned in one go.
@@ -34,36 +35,51 @@ impl Outgoing<'_> {
 }
 
 impl QueueHandler {
-    /// Sends for a callback on this thread. What finds no room waits, as much of it as of what other
-    /// threads send.
+    /// Sends for a callback on this thread, without a queue: what finds no room is not taken. What
+    /// other threads have sent before and still waits goes first.
     #[inline]
     pub(super) fn send_here(
         &mut self,
         cx: &mut Context<'_>,
         key: ChannelKey,
-        what: Outgoing<'_>,
+        what: &Outgoing<'_>,
         receipt: Option<u64>,
     ) -> Result<(), ApiError> {
         let side = self.side(key.slot, key.life).ok_or(ApiError::InvalidHandle)?;
         if let Some(real) = side.real.filter(|_| side.waiting.is_empty()) {
             let options = SendOptions { receipt, ..SendOptions::default() };
-            let sent = match &what {
+            let sent = match what {
                 Outgoing::Bytes(bytes) => cx.send_with(real, bytes, options),
                 Outgoing::Payload(data) => cx.send_payload(real, data.clone(), options),
             };
-            if !matches!(sent, Err(ApiError::WouldBlock(_))) {
-                return sent;
+            if let Err(ApiError::WouldBlock(_)) = sent {
+                side.blocked = true;
             }
+            return sent;
+        }
+        let (len, limit) = (what.len(), limits::MAX_MESSAGE);
+        if len > limit {
+            return Err(ApiError::MessageTooLarge { len, limit });
         }
         if let Some(cell) = self.link.channels.get(key.slot) {
-            self.link.admit(cell, what.len())?;
+            self.link.admit(cell, len)?;
         }
         let side = self.channels.get_mut(key.slot as usize).ok_or(ApiError::InvalidHandle)?;
         match what {
             Outgoing::Bytes(bytes) => side.waiting.push_copy(bytes, receipt, &mut self.spare),
-            Outgoing::Payload(data) => side.waiting.push_payload(data, receipt),
+            Outgoing::Payload(data) => side.waiting.push_payload(data.clone(), receipt),
         }
         Ok(())
+    }
+
+    /// After room has come: tells a callback that found none.
+    pub(super) fn tell_writable(&mut self, name: Channel) {
+        let key = name.key();
+        let Some(side) = self.side(key.slot, key.life) else { return };
+        if side.blocked && side.waiting.is_empty() {
+            side.blocked = false;
+            self.emit(name.conn().slot(), Event::Writable { channel: name });
+        }
     }
 
     /// `len` bytes of a channel are no longer queued.

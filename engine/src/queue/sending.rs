@@ -26,7 +26,7 @@ impl QueuedEngine {
     #[inline]
     pub fn send(&self, channel: Channel, data: &[u8]) -> Result<(), ApiError> {
         let (link, cell) = self.channel(channel)?;
-        if let Some(sent) = self.send_inside(link, cell, channel, Outgoing::Bytes(data), None) {
+        if let Some(sent) = self.send_here(channel, Outgoing::Bytes(data), None) {
             return sent;
         }
         if data.len() > INLINE {
@@ -51,7 +51,7 @@ impl QueuedEngine {
     ) -> Result<(), ApiError> {
         let (link, cell) = self.channel(channel)?;
         let bytes = Outgoing::Bytes(data);
-        if let Some(sent) = self.send_inside(link, cell, channel, bytes, Some(token)) {
+        if let Some(sent) = self.send_here(channel, bytes, Some(token)) {
             return sent;
         }
         self.send_copy(link, cell, channel, data, Some(token))
@@ -84,7 +84,7 @@ impl QueuedEngine {
         let (link, cell) = self.channel(channel)?;
         if is_inside() {
             let payload = Outgoing::Payload(data.clone());
-            if let Some(sent) = self.send_inside(link, cell, channel, payload, receipt) {
+            if let Some(sent) = self.send_here(channel, payload, receipt) {
                 return sent;
             }
         }

@@ -75,7 +75,7 @@ pub use trunkline_proto::rendezvous::event_source::{BUSY, Counter};
 pub use trunkline_proto::rendezvous::pairing::Sent;
 pub use trunkline_proto::rendezvous::route::RouteConfig;
 pub use trunkline_proto::rendezvous::token::{
-    AccessToken, ClientPattern, Grant, KeyRing, RoleSet, TokenError, dangerous_inspect,
+    AccessToken, ClientPattern, Grant, KeyRing, MIN_SECRET, RoleSet, TokenError, dangerous_inspect,
 };
 pub use trunkline_proto::rendezvous::{
     Abort, AppId, ClientId, EVENTS_CHANNEL, EventType, NameError, Notice, Pairing, PairingConfig,

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
+use std::ptr::null_mut;
 
 /// A type with a lifetime, without naming the lifetime.
 pub trait Borrowing {
@@ -15,19 +15,24 @@ pub trait Borrowing {
 ///
 /// What is lent is used by one callee at a time: while it is borrowed, nobody else finds it.
 pub struct Lending<A, B: Borrowing> {
-    place: Cell<Option<(NonNull<A>, NonNull<()>)>>,
+    /// Both NULL, or neither. Two cells: each is written and read again as one word.
+    a: Cell<*mut A>,
+    b: Cell<*mut ()>,
     _what: PhantomData<fn(&mut A, B)>,
 }
 
 /// Puts back what was in the place before.
-struct Restore<'a, A>(
-    &'a Cell<Option<(NonNull<A>, NonNull<()>)>>,
-    Option<(NonNull<A>, NonNull<()>)>,
-);
+struct Restore<'a, A, B: Borrowing> {
+    place: &'a Lending<A, B>,
+    a: *mut A,
+    b: *mut (),
+}
 
-impl<A> Drop for Restore<'_, A> {
+impl<A, B: Borrowing> Drop for Restore<'_, A, B> {
+    #[inline]
     fn drop(&mut self) {
-        self.0.set(self.1.take());
+        self.place.a.set(self.a);
+        self.place.b.set(self.b);
     }
 }
 
@@ -35,34 +40,40 @@ impl<A, B: Borrowing> Lending<A, B> {
     /// An empty place.
     #[must_use]
     pub const fn new() -> Self {
-        Self { place: Cell::new(None), _what: PhantomData }
+        Self { a: Cell::new(null_mut()), b: Cell::new(null_mut()), _what: PhantomData }
     }
 
     /// Whether something is lent that [`borrow`](Self::borrow) would find.
     #[inline]
     pub fn is_lent(&self) -> bool {
-        self.place.get().is_some()
+        !self.a.get().is_null()
     }
 
     /// Lends `a` and `b` to whatever `f` calls.
     #[inline]
     pub fn lend<R>(&self, a: &mut A, b: &mut B::Of<'_>, f: impl FnOnce() -> R) -> R {
-        let before = self.place.replace(Some((NonNull::from(a), NonNull::from(b).cast())));
-        let _restore = Restore(&self.place, before);
+        let _restore = Restore {
+            place: self,
+            a: self.a.replace(a),
+            b: self.b.replace(std::ptr::from_mut(b).cast()),
+        };
         f()
     }
 
     /// Calls `f` with what is lent. `None` when nothing is, or a caller has borrowed it already.
     #[inline]
     pub fn borrow<R>(&self, f: impl for<'a> FnOnce(&mut A, &mut B::Of<'a>) -> R) -> Option<R> {
-        let (a, b) = self.place.take()?;
-        let _restore = Restore(&self.place, Some((a, b)));
+        let (a, b) = (self.a.replace(null_mut()), self.b.replace(null_mut()));
+        let _restore = Restore { place: self, a, b };
+        if a.is_null() {
+            return None;
+        }
         // SAFETY: both come from the exclusive references of a `lend` that is further up this
         // thread's stack (the place is not shared with other threads, and `lend` empties it before
         // it returns), which does not use them meanwhile. The place is empty while `f` runs, so
         // that nobody else makes references of them. `f` works for every lifetime that `B::Of` may
         // have, and so cannot store anything in it that ends earlier, nor keep anything of it.
-        let (a, b) = unsafe { (&mut *a.as_ptr(), &mut *b.cast::<B::Of<'_>>().as_ptr()) };
+        let (a, b) = unsafe { (&mut *a, &mut *b.cast::<B::Of<'_>>()) };
         Some(f(a, b))
     }
 }

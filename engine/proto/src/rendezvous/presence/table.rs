@@ -196,11 +196,12 @@ impl Devices {
         self.known.values().filter(by).count()
     }
 
-    /// The device says from `address` that it leaves. Gives it back once no path is left.
+    /// The device says from `address` that it leaves. Gives it back, with its last path, once no
+    /// other one is left.
     pub(super) fn leave(&mut self, key: &Key, address: SocketAddr) -> Option<Device> {
         let device = self.known.get_mut(key)?;
-        device.paths.retain(|p| p.address != address);
-        if !device.paths.is_empty() {
+        if device.paths.iter().any(|p| p.address != address) {
+            device.paths.retain(|p| p.address != address);
             return None;
         }
         let mut device = self.known.remove(key)?;

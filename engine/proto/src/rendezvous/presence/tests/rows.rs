@@ -132,6 +132,8 @@ fn a_host_that_leaves_says_so_once_to_those_who_asked() {
     let event = client.receive(now, addr("10.0.0.1:7477"), &told[0].1);
     let Some(ClientEvent::Lost(device)) = event else { panic!("{event:?}") };
     assert_eq!(device.state, ClientState::Ended);
+    // It still says which program of the key it was.
+    assert_eq!((device.port(), device.addresses()), (7470, vec![addr("10.0.0.1:7470")]));
     // Nothing is answered any more.
     host.receive(now, neighbour("10.0.0.9:40000"), &plain_question(1, ""));
     assert!(answers(&mut host, now + ms(1000)).is_empty());
