@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Folder, Link, Running, asked, built, cc, compile, compile_with, field, root, run, serve, succeeded,
+    Folder, Link, Running, built, cc, compile, compile_with, field, root, run, serve, succeeded,
     tool,
 };
 use std::path::{Path, PathBuf};
@@ -24,6 +24,18 @@ fn number(object: &str, name: &str) -> u64 {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a program prints; `None` when it is not there or fails.
+fn asked(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Something is not here that a test needs. The gate, which has installed it, does not take that.
+fn missing(what: &str) {
+    assert!(std::env::var_os("TRUNKLINE_EXAMPLES_REQUIRED").is_none(), "{what} is not here");
+    eprintln!("skipped: {what} is not here");
 }
 
 #[test]
@@ -208,10 +220,12 @@ fn an_epoll_loop() {
 fn a_libuv_loop() {
     let mut command = Command::new("pkg-config");
     let command = command.args(["--cflags", "--libs", "libuv"]);
-    if let Some(flags) = asked(command, "libuv, or pkg-config (Debian: libuv1-dev),") {
-        let flags: Vec<&str> = flags.split_whitespace().collect();
-        loops(&compile_with(&cc(), &flags, "examples/loop_uv.c", Link::Shared));
-    }
+    let Some(flags) = asked(command) else {
+        missing("libuv or pkg-config (Debian: libuv1-dev)");
+        return;
+    };
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    loops(&compile_with(&cc(), &flags, "examples/loop_uv.c", Link::Shared));
 }
 
 // ---- other languages
@@ -241,14 +255,23 @@ fn library() -> PathBuf {
     built().join(format!("{DLL_PREFIX}trunkline{DLL_SUFFIX}"))
 }
 
+/// A Python 3 with cffi.
+fn python() -> Option<&'static str> {
+    let has_cffi = |python: &&str| {
+        let output = Command::new(python).args(["-c", "import cffi"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    ["python3", "/usr/bin/python3"].into_iter().find(has_cffi)
+}
+
 #[test]
 fn an_echo_in_python() {
-    let mut command = Command::new("python3");
-    if asked(command.args(["-c", "import cffi"]), "Python 3 with cffi").is_none() {
+    let Some(python) = python() else {
+        missing("Python 3 with cffi (Debian: python3-cffi)");
         return;
-    }
+    };
     echoes(&|| {
-        let mut command = Command::new("python3");
+        let mut command = Command::new(python);
         command.arg(root().join("examples/python/echo.py"));
         command.env("TRUNKLINE_LIBRARY", library()).env("PYTHONDONTWRITEBYTECODE", "1");
         command
@@ -257,7 +280,8 @@ fn an_echo_in_python() {
 
 #[test]
 fn an_echo_in_go() {
-    if asked(Command::new("go").arg("version"), "Go").is_none() {
+    if asked(Command::new("go").arg("version")).is_none() {
+        eprintln!("skipped: Go is not here");
         return;
     }
     let folder = Folder::new();

@@ -176,20 +176,6 @@ fn build(compiler: &OsStr, options: &[&str], source: &str, link: Link) -> PathBu
     exe
 }
 
-/// What a program prints that may not be there; `None`, and it says so, when it cannot be run or
-/// fails.
-pub fn asked(command: &mut Command, want: &str) -> Option<String> {
-    match command.output() {
-        Ok(output) if output.status.success() => {
-            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        }
-        _ => {
-            eprintln!("skipped: {want} is not here");
-            None
-        }
-    }
-}
-
 /// A program on its way; killed when dropped.
 pub struct Running {
     child: Child,
