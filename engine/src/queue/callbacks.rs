@@ -223,7 +223,21 @@ struct Request<'a> {
     error: &'a mut Option<ApiError>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// For a channel as a number.
+    #[inline]
+    fn of(
+        engine: &'a QueuedEngine,
+        bits: u64,
+        data: &'a [u8],
+        error: &'a mut Option<ApiError>,
+    ) -> Self {
+        let ConnHandle { slot, generation: life } = Conn::from_bits(bits).handle();
+        let shard = usize::from(Conn::from_bits(bits).shard());
+        let (key, what) = (ChannelKey { slot, life }, Outgoing::Bytes(data));
+        Self { engine, shard, key, what, receipt: None, error }
+    }
+
     /// It is written once and read where it stands, and one word comes back: whatever goes through
     /// memory twice here costs as much as the rest.
     #[inline]
@@ -233,7 +247,10 @@ impl Request<'_> {
             if !inside.is_lent() {
                 return SentInside::Elsewhere;
             }
-            let sent = inside.borrow(|handler, cx| this.carry_out(handler, cx));
+            let sent = inside.borrow(|handler, cx| {
+                handler.take_commands(cx);
+                this.carry_out(handler, cx)
+            });
             sent.unwrap_or(SentInside::Elsewhere)
         })
     }
@@ -244,7 +261,6 @@ impl Request<'_> {
         if !link.is_some_and(|link| Arc::ptr_eq(&handler.link, link)) {
             return SentInside::Elsewhere;
         }
-        handler.take_commands(cx);
         match handler.send_here(cx, self.key, &self.what, self.receipt) {
             Ok(()) => SentInside::Taken,
             Err(refused) => {
@@ -287,10 +303,30 @@ impl QueuedEngine {
     /// [`send`](Self::send) does the same. The reason of a refusal is stored at `error`.
     #[inline]
     pub fn send_inside(&self, bits: u64, data: &[u8], error: &mut Option<ApiError>) -> SentInside {
-        let ConnHandle { slot, generation: life } = Conn::from_bits(bits).handle();
-        let shard = usize::from(Conn::from_bits(bits).shard());
-        let (key, what) = (ChannelKey { slot, life }, Outgoing::Bytes(data));
-        Request { engine: self, shard, key, what, receipt: None, error }.send()
+        Request::of(self, bits, data, error).send()
+    }
+
+    /// The same for several, in order, until one is not taken. Those that were are counted at `sent`.
+    #[inline]
+    pub fn send_many_inside<'a>(
+        &self,
+        messages: impl Iterator<Item = (u64, &'a [u8])>,
+        sent: &mut usize,
+        error: &mut Option<ApiError>,
+    ) -> SentInside {
+        INSIDE.with(|inside| {
+            let all = inside.borrow(|handler, cx| {
+                handler.take_commands(cx);
+                for (bits, data) in messages {
+                    match Request::of(self, bits, data, error).carry_out(handler, cx) {
+                        SentInside::Taken => *sent += 1,
+                        otherwise => return otherwise,
+                    }
+                }
+                SentInside::Taken
+            });
+            all.unwrap_or(SentInside::Elsewhere)
+        })
     }
 
     /// The same for a channel by name.
