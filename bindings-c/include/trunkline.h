@@ -1488,6 +1488,14 @@ typedef struct trunk_buf {
     uint64_t reserved;
 } trunk_buf;
 
+/// Gives memory back that trunk_send_external was given: nobody reads it any more.
+///
+/// Called once, on any thread: usually the shard's, when the peer has acknowledged the bytes or the
+/// channel has ended, also before trunk_send_external or trunk_engine_destroy has returned. It must
+/// not block. It may call what never blocks; calls that would wait for a shard give
+/// TRUNK_ERR_WOULD_BLOCK or TRUNK_ERR_IN_CALLBACK.
+typedef void (*trunk_release_fn)(void *user, const void *data, size_t size);
+
 /// How an association is made. trunk_association_config_init fills in the defaults. Times are
 /// nanoseconds.
 typedef struct trunk_association_config {
@@ -3237,6 +3245,31 @@ trunk_result trunk_conn_get_stats(struct trunk_engine *engine,
                                   trunk_conn conn,
                                   struct trunk_conn_stats *stats);
 
+/// Stores the handles of the engine's connections at conns, at most capacity, in no particular order,
+/// and at count how many there are, which may be more: all that trunk_close was not called for,
+/// those that are offered among them. conns may be NULL when capacity is 0.
+///
+/// Any thread; without threads the one that polls. Inside a callback only on an engine with one
+/// shard. Waits for the shards, usually for microseconds. Errors: as trunk_conn_get_info.
+trunk_result trunk_engine_conns(struct trunk_engine *engine,
+                                trunk_conn *conns,
+                                size_t capacity,
+                                size_t *count);
+
+/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep for
+/// each shard. It stays the same as long as the connection.
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_conn_shard(struct trunk_engine *engine,
+                              trunk_conn conn,
+                              uint32_t *shard);
+
+/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in nanoseconds.
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+trunk_result trunk_engine_now(struct trunk_engine *engine,
+                              uint64_t *ns);
+
 /// Fills struct_size bytes at info with zeros and its size. Call it as trunk_sec_info_init(&info).
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
@@ -3519,6 +3552,20 @@ trunk_result trunk_send_item(struct trunk_engine *engine,
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
 trunk_result trunk_flush(struct trunk_engine *engine, trunk_channel channel);
+
+/// Sends size bytes at data without a copy, at once the next bytes of a stream or one message. When
+/// they are taken, they must not change until release, which may not be NULL, is called with user,
+/// data and size. When they are not, release is not called. For long messages: a short one is sent
+/// sooner by trunk_send. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
+///
+/// Any thread, never blocks. Errors: as trunk_send.
+trunk_result trunk_send_external(struct trunk_engine *engine,
+                                 trunk_channel channel,
+                                 const void *data,
+                                 size_t size,
+                                 trunk_release_fn release,
+                                 void *user,
+                                 uint64_t token);
 
 /// Makes a further poll group and stores its handle, which is valid as long as the engine.
 /// Connections come into it with trunk_connect_config.group or trunk_conn_set_group. At most 1023.

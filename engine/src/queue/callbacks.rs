@@ -45,7 +45,7 @@ impl Borrowing for Contexts {
 
 thread_local! {
     static INSIDE: Lending<QueueHandler, Contexts> = const { Lending::new() };
-    /// A callback runs that has nothing lent: its shard has ended.
+    /// A callback runs that has nothing lent ([`QueuedEngine::as_callback`]).
     static TELLING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -91,14 +91,12 @@ pub(super) fn inside<R>(
 
 /// Tells the callbacks of a shard that has ended.
 pub(super) fn tell_without_shard(callbacks: &dyn Callbacks, event: Event) {
-    TELLING.with(|telling| telling.set(true));
-    callbacks.on_event(event);
-    TELLING.with(|telling| telling.set(false));
+    QueuedEngine::as_callback(|| callbacks.on_event(event));
 }
 
 /// Whether the calling thread is inside a callback.
 pub(super) fn is_inside() -> bool {
-    INSIDE.with(Lending::is_lent)
+    INSIDE.with(Lending::is_lent) || TELLING.with(std::cell::Cell::get)
 }
 
 impl QueueHandler {
@@ -274,7 +272,18 @@ impl<'a> Request<'a> {
 impl QueuedEngine {
     /// Whether the calling thread is inside a callback of an engine.
     pub fn is_inside_callback() -> bool {
-        is_inside() || TELLING.with(std::cell::Cell::get)
+        is_inside()
+    }
+
+    /// Calls `f` as what a thread of the library calls and has nothing lent: calls that would wait for
+    /// a shard are refused inside.
+    pub fn as_callback<R>(f: impl FnOnce() -> R) -> R {
+        TELLING.with(|telling| {
+            let before = telling.replace(true);
+            let result = f();
+            telling.set(before);
+            result
+        })
     }
 
     /// Inside [`Callbacks::on_data`]: keeps bytes that it was given, or a part of them, beyond the

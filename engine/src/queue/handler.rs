@@ -265,6 +265,13 @@ impl QueueHandler {
         }
     }
 
+    /// The connections of this shard, as the application knows them.
+    pub(super) fn connections(&self) -> Vec<Conn> {
+        let is_used = |side: &ConnSide| side.real.is_some() || side.stillborn.is_some();
+        let cells = self.conns.iter().zip(0..).filter(|(side, _)| is_used(side));
+        cells.filter_map(|(_, cell)| self.conn_name(cell)).collect()
+    }
+
     fn cells_of(&self, conn_cell: u32) -> Vec<u32> {
         let Some(side) = self.conns.get(conn_cell as usize) else { return Vec::new() };
         side.by_slot.iter().copied().filter(|cell| *cell != NONE).collect()
