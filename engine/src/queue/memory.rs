@@ -3,9 +3,8 @@
 
 use super::command::Pack;
 use crate::retained::{Block, TRIES};
-use crossbeam::queue::ArrayQueue;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, ArrayQueue, payload};
 use trunkline_proto::payload::Payload;
 
 /// Copies of single messages that are remembered.
@@ -47,7 +46,13 @@ impl Copies {
         if held > self.most || self.blocks.push(block.clone()).is_err() {
             self.held.fetch_sub(after, Ordering::Relaxed);
         }
-        Payload::new(block)
+        payload(block)
+    }
+
+    /// Bytes that are counted as remembered.
+    #[cfg(all(test, loom))]
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Takes out a block that nobody holds.
