@@ -341,7 +341,7 @@ impl Room {
 /// Several threads on one channel, which is full most of the time: each that is refused hears of
 /// room.
 #[test]
-fn senders_on_one_channel_are_all_told_of_room() {
+fn threads_that_send_on_one_channel_are_all_told_of_room() {
     let mut config = config(DriverChoice::Mio);
     (config.queue_channel_bytes, config.mailbox) = (16 << 10, 16);
     let pair = Arc::new(common::queued::Pair::new(&config, true, ChannelKind::Messages));

@@ -192,13 +192,13 @@ impl PollGroup {
         max: usize,
         timeout: Option<Duration>,
     ) -> usize {
-        let wakes = self.inner.wakes.load(Ordering::SeqCst);
         let taken = self.take(out, max);
         let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
         if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
+        let wakes = self.inner.wakes.load(Ordering::SeqCst);
         loop {
             if !self.sleep(deadline, wakes) {
                 return self.take(out, max);

@@ -49,10 +49,11 @@ impl Copies {
         payload(block)
     }
 
-    /// Bytes that are counted as remembered.
+    /// Bytes that are counted as remembered, and those that are. Forgets them.
     #[cfg(all(test, loom))]
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    pub(super) fn forget(&self) -> (usize, usize) {
+        let blocks = std::iter::from_fn(|| self.blocks.pop());
+        (self.held.load(Ordering::Relaxed), blocks.map(|block| block.capacity()).sum())
     }
 
     /// Takes out a block that nobody holds.

@@ -25,13 +25,14 @@ impl Shard {
 
     /// What is left to do when nothing more happens. A shard that was not woken does nothing.
     fn rest(&mut self) {
-        while self.link.mailbox.commands.pop().is_some() {
-            self.service();
+        while !self.link.mailbox.commands.is_empty() {
+            self.turn();
         }
     }
 
-    /// As `service` and `return_credit` do it.
-    fn service(&mut self) {
+    /// As a turn does it, with `service` and `return_credit`. No command is more than a poke.
+    fn turn(&mut self) {
+        while self.link.mailbox.commands.pop().is_some() {}
         self.link.begin_service();
         while let Some((index, bytes)) = self.link.next_ended() {
             self.told.1 += if index == self.conn { bytes } else { 0 };
@@ -61,7 +62,7 @@ fn loom_what_is_taken_returns_in_steps() {
             let link = link.clone();
             thread::spawn(move || link.release(channel, bytes))
         });
-        shard.service();
+        shard.turn();
         for receiver in receivers {
             receiver.join().unwrap();
         }
@@ -92,7 +93,7 @@ fn loom_what_is_taken_of_an_ended_channel_is_the_connections() {
             let link = link.clone();
             thread::spawn(move || begin_channel(&link, conn, 0))
         };
-        shard.service();
+        shard.turn();
         shard.end_channel();
         receiver.join().unwrap();
         let other = opener.join().unwrap();
@@ -126,7 +127,7 @@ fn loom_what_is_taken_of_an_ended_connection_is_nobodys() {
             thread::spawn(move || begin_conn(&link))
         };
         shard.end_channel();
-        shard.service();
+        shard.turn();
         let handle = conn.handle();
         link.conns.give_back(handle.slot, handle.generation);
         receiver.join().unwrap();
