@@ -110,7 +110,7 @@ impl Released {
     }
 
     fn begin(&self, life: u32) {
-        // An update as `add` is one: they have one order.
+        // No store: to models, stores and updates have no one order.
         self.0.swap(Self::name(life), Ordering::Relaxed);
     }
 
@@ -178,7 +178,7 @@ impl ConnCell {
         let life = self.life.load(Ordering::Relaxed);
         self.released.begin(life);
         self.user.store(0, Ordering::Relaxed);
-        // An update as those of `close` are: they have one order.
+        // No store, as in `Released::begin`.
         self.open.swap(life, Ordering::AcqRel);
     }
 
