@@ -95,6 +95,7 @@ fn loom_what_is_taken_of_an_ended_channel_is_the_connections() {
         };
         shard.turn();
         shard.end_channel();
+        shard.turn();
         receiver.join().unwrap();
         let other = opener.join().unwrap();
         shard.rest();
