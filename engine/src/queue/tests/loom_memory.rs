@@ -79,7 +79,7 @@ fn loom_a_block_is_filled_again_when_nobody_reads_it() {
     });
 }
 
-/// Two threads copy messages, while a third lets one go. One more is not remembered.
+/// Two threads copy messages, while a third lets one go; one is remembered.
 #[test]
 fn loom_copies_are_used_again_when_nobody_reads_them() {
     explore(2, || {
