@@ -8,9 +8,7 @@ use crate::announcement::{
 use crate::handle::trunk_listener;
 use crate::instance::{live, lock, trunk_engine};
 use crate::object::Object;
-use crate::presence::{
-    self, expect_list, host_state, put_list, trunk_presence_problem, trunk_presence_state,
-};
+use crate::presence::{self, host_state, trunk_presence_problem, trunk_presence_state};
 use crate::registry::{Kind, Registry};
 use crate::result::{Error, Result, guard, trunk_result};
 use engine::discovery::Announcer;
@@ -283,11 +281,11 @@ pub unsafe extern "C" fn trunk_announcer_addresses(
     count: *mut usize,
 ) -> trunk_result {
     guard(|| {
-        expect_list(addresses, capacity, "addresses", count)?;
+        abi::expect_list(addresses, capacity, "addresses", count)?;
         named(announcer)?.with(|told| {
             let list = told.announcer.addresses().map(trunk_presence_address::of);
             // SAFETY: checked, and the caller's memory by contract.
-            unsafe { put_list(list, addresses, capacity, count) }
+            unsafe { abi::put_list(list, addresses, capacity, count) }
         })
     })
 }
@@ -305,11 +303,11 @@ pub unsafe extern "C" fn trunk_announcer_problems(
     count: *mut usize,
 ) -> trunk_result {
     guard(|| {
-        expect_list(problems, capacity, "problems", count)?;
+        abi::expect_list(problems, capacity, "problems", count)?;
         named(announcer)?.with(|told| {
             let list = told.announcer.problems().iter().map(Into::into);
             // SAFETY: checked, and the caller's memory by contract.
-            unsafe { put_list(list, problems, capacity, count) }
+            unsafe { abi::put_list(list, problems, capacity, count) }
         })
     })
 }

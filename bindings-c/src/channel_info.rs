@@ -4,7 +4,7 @@ use crate::abi::{self, Struct};
 use crate::channel::{kind_of, named, trunk_kind};
 use crate::handle::{trunk_channel, trunk_conn};
 use crate::instance::{live, trunk_engine};
-use crate::result::{Error, guard, trunk_result};
+use crate::result::{guard, trunk_result};
 use engine::{ChannelInfo, ChannelPhase};
 use std::ffi::c_char;
 
@@ -149,17 +149,11 @@ pub unsafe extern "C" fn trunk_conn_channels(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
-        abi::expect(count, "count")?;
-        if capacity > 0 && channels.is_null() {
-            return Err(Error::null("channels"));
-        }
+        abi::expect_list(channels, capacity, "channels", count)?;
         live.drive()?;
         let found = live.logged(|| live.queued.channels(live.names.masks.conn_of(conn)))?;
-        for (i, channel) in found.iter().take(capacity).enumerate() {
-            // SAFETY: the caller's array has `capacity` places by contract.
-            unsafe { channels.add(i).write(live.names.masks.channel(*channel)) };
-        }
-        // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(count, "count", found.len()) }
+        let found = found.into_iter().map(|channel| live.names.masks.channel(channel));
+        // SAFETY: checked, and the caller's memory by contract.
+        unsafe { abi::put_list(found, channels, capacity, count) }
     })
 }

@@ -4,8 +4,8 @@ use crate::abi::{self, Struct};
 use crate::device::{trunk_device, trunk_discovery_event};
 use crate::object::Object;
 use crate::presence::{
-    self, TRUNK_PRESENCE_NONE, client_state, expect_list, id, put_list, trunk_interfaces,
-    trunk_presence_problem, trunk_presence_state,
+    self, TRUNK_PRESENCE_NONE, client_state, id, trunk_interfaces, trunk_presence_problem,
+    trunk_presence_state,
 };
 use crate::registry::{Kind, Registry};
 use crate::result::{Error, Result, guard, trunk_result};
@@ -380,11 +380,11 @@ pub unsafe extern "C" fn trunk_discovery_devices(
     count: *mut usize,
 ) -> trunk_result {
     guard(|| {
-        expect_list(devices, capacity, "devices", count)?;
+        abi::expect_list(devices, capacity, "devices", count)?;
         named(discovery)?.with(|finder| {
             let list = finder.discovery.devices().map(|device| finder.device(device));
             // SAFETY: checked, and the caller's memory by contract.
-            unsafe { put_list(list, devices, capacity, count) }
+            unsafe { abi::put_list(list, devices, capacity, count) }
         })
     })
 }
@@ -403,7 +403,7 @@ pub unsafe extern "C" fn trunk_discovery_find(
     count: *mut usize,
 ) -> trunk_result {
     guard(|| {
-        expect_list(devices, capacity, "devices", count)?;
+        abi::expect_list(devices, capacity, "devices", count)?;
         let duration =
             abi::limit(duration_ns).ok_or(Error::invalid("duration_ns", "is negative"))?;
         // SAFETY: a config whose pointers are NULL or point to what their fields say.
@@ -414,7 +414,7 @@ pub unsafe extern "C" fn trunk_discovery_find(
         let now = discovery.now();
         let list = found.iter().map(|device| trunk_device::of(device, now, heartbeat));
         // SAFETY: checked, and the caller's memory by contract.
-        unsafe { put_list(list, devices, capacity, count) }
+        unsafe { abi::put_list(list, devices, capacity, count) }
     })
 }
 
@@ -491,11 +491,11 @@ pub unsafe extern "C" fn trunk_discovery_problems(
     count: *mut usize,
 ) -> trunk_result {
     guard(|| {
-        expect_list(problems, capacity, "problems", count)?;
+        abi::expect_list(problems, capacity, "problems", count)?;
         named(discovery)?.with(|finder| {
             let list = finder.discovery.problems().iter().map(Into::into);
             // SAFETY: checked, and the caller's memory by contract.
-            unsafe { put_list(list, problems, capacity, count) }
+            unsafe { abi::put_list(list, problems, capacity, count) }
         })
     })
 }

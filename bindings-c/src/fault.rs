@@ -92,7 +92,8 @@ impl trunk_faults {
     }
 }
 
-/// Which faults, and whose packets they concern. trunk_fault_config_init prepares it.
+/// Which faults, and whose packets they concern; connections over streams are not harmed.
+/// trunk_fault_config_init prepares it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct trunk_fault_config {

@@ -3,7 +3,7 @@
 use crate::abi::{self, Struct};
 use crate::handle::trunk_conn;
 use crate::instance::{live, trunk_engine};
-use crate::result::{guard, trunk_result};
+use crate::result::{Error, guard, trunk_result};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use crate::status::{
     TRUNK_HANDSHAKE_NONE, TRUNK_REASON_NONE, TRUNK_STATUS_NONE, handshake, trunk_handshake,
@@ -171,7 +171,7 @@ pub struct trunk_conn_stats {
     pub packet_size: u64,
     /// Unreliable messages dropped before they were sent.
     pub datagrams_dropped: u64,
-    /// How much round trips vary.
+    /// How much round trips vary; 0 over a stream.
     pub rtt_var_ns: u64,
     /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
     /// known.
@@ -284,6 +284,66 @@ pub unsafe extern "C" fn trunk_conn_get_stats(
         let found = live.logged(|| live.queued.stats(live.names.masks.conn_of(conn)))?;
         // SAFETY: a struct by contract.
         unsafe { abi::write(stats, &trunk_conn_stats::from(&found)) }
+    })
+}
+
+/// Stores the handles of the engine's connections at conns, at most capacity, in no particular order,
+/// and at count how many there are, which may be more: all that trunk_close was not called for,
+/// those that are offered among them. conns may be NULL when capacity is 0.
+///
+/// Any thread; without threads the one that polls. Inside a callback only on an engine with one
+/// shard. Waits for the shards, usually for microseconds. Errors: as trunk_conn_get_info.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_engine_conns(
+    engine: *mut trunk_engine,
+    conns: *mut trunk_conn,
+    capacity: usize,
+    count: *mut usize,
+) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        abi::expect_list(conns, capacity, "conns", count)?;
+        live.drive()?;
+        let found = live.logged(|| live.queued.connections())?;
+        let found = found.into_iter().map(|conn| live.names.masks.conn(conn));
+        // SAFETY: checked, and the caller's memory by contract.
+        unsafe { abi::put_list(found, conns, capacity, count) }
+    })
+}
+
+/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep for
+/// each shard. It stays the same as long as the connection.
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_conn_shard(
+    engine: *mut trunk_engine,
+    conn: trunk_conn,
+    shard: *mut u32,
+) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        let conn = live.names.masks.conn_of(conn);
+        if live.queued.status(conn) == engine::Status::None {
+            return Err(Error::handle("no such connection"));
+        }
+        // SAFETY: writable by contract.
+        unsafe { abi::put(shard, "shard", u32::from(conn.shard())) }
+    })
+}
+
+/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in nanoseconds.
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trunk_engine_now(engine: *mut trunk_engine, ns: *mut u64) -> trunk_result {
+    guard(|| {
+        // SAFETY: from `trunk_engine_new` by contract.
+        let live = unsafe { live(engine) }?;
+        // SAFETY: writable by contract.
+        unsafe { abi::put(ns, "ns", live.queued.now().as_nanos()) }
     })
 }
 

@@ -111,7 +111,8 @@ pub union trunk_item_detail {
 
 /// One message or event. Everything it points to belongs to the engine and stays valid until the
 /// item is given to trunk_message_release, which every item wants, on any thread. A struct
-/// assignment moves the item: release one of the two. Of fixed size: it does not grow.
+/// assignment moves the item: release one of the two, and fill the other with zeros if it stands in
+/// an array that is released. Of fixed size: it does not grow.
 #[repr(C)]
 pub struct trunk_item {
     /// What it is.

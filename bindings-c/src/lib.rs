@@ -15,7 +15,7 @@
 //! | `fault` | faults for tests |
 //! | `status`, `conn`, `info`, `sec_info` | connections |
 //! | `stats` | counters of engines, shards and groups |
-//! | `channel`, `channel_info`, `send` | channels and sending |
+//! | `channel`, `channel_info`, `send`, `external` | channels and sending |
 //! | `manager`, `security_callback` | channels by name and peer, associations, security |
 //! | `pairing` | pairings over an event source |
 //! | `detail`, `item`, `receive`, `callbacks` | what is received |
@@ -70,6 +70,8 @@ mod channel;
 mod channel_info;
 
 mod send;
+
+mod external;
 
 mod detail;
 

@@ -349,41 +349,6 @@ pub(crate) fn descriptor(found: Option<i32>) -> Result<i32> {
     found.ok_or(Error::new(TRUNK_ERR_UNSUPPORTED, why))
 }
 
-/// Whether a list can be stored: asked before something is done that would be lost.
-pub(crate) const fn expect_list<T>(
-    out: *mut T,
-    capacity: usize,
-    what: &'static str,
-    count: *mut usize,
-) -> Result {
-    if out.is_null() && capacity > 0 {
-        return Err(Error::null(what));
-    }
-    abi::expect(count, "count")
-}
-
-/// Stores as many of a list as there is room for, and at `count` how many there are.
-///
-/// # Safety
-/// As [`expect_list`] has checked; `out` has `capacity` writable places, `count` is writable.
-pub(crate) unsafe fn put_list<T>(
-    list: impl Iterator<Item = T>,
-    out: *mut T,
-    capacity: usize,
-    count: *mut usize,
-) -> Result {
-    let mut there = 0;
-    for one in list {
-        if there < capacity {
-            // SAFETY: a place of the caller's array by contract.
-            unsafe { out.add(there).write(one) };
-        }
-        there += 1;
-    }
-    // SAFETY: writable by contract.
-    unsafe { abi::put(count, "count", there) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

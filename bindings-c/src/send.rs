@@ -100,40 +100,59 @@ pub unsafe extern "C" fn trunk_send_many(
         let live = unsafe { live(engine) }?;
         // SAFETY: an array by contract.
         let messages = unsafe { abi::array(messages, count, "messages") }?;
-        if QueuedEngine::is_inside_callback() {
-            // No queue is between: nothing is gained by handing them over together.
-            for message in messages {
-                // SAFETY: that many bytes by contract.
-                let data = unsafe { abi::bytes(message.data, message.size, "data") }?;
-                send(live, message.channel, data)?;
-                taken += 1;
-            }
-            return Ok(());
+        if !send_many_inside(live, messages, &mut taken)? {
+            send_many_queued(live, &messages[taken..], &mut taken)?;
         }
-        let mut list = Vec::with_capacity(messages.len());
-        let mut bad = None;
-        for message in messages {
-            let named = live.names.masks.channel_of(&live.queued, message.channel);
-            // SAFETY: that many bytes by contract.
-            let data = unsafe { abi::bytes(message.data, message.size, "data") };
-            match named.and_then(|channel| Ok((channel, data?))) {
-                Ok(one) => list.push(one),
-                Err(error) => {
-                    bad = Some(error);
-                    break;
-                }
-            }
-        }
-        let result;
-        (taken, result) = live.queued.send_many(&list);
-        result?;
-        bad.map_or(Ok(()), Err)
+        Ok(())
     });
     if !sent.is_null() {
         // SAFETY: writable by contract.
         unsafe { sent.write(taken) };
     }
     result
+}
+
+/// Without a queue, inside a callback. Whether that was all; if not, the first that was not taken is
+/// of another shard.
+fn send_many_inside(live: &Live, messages: &[trunk_outgoing], taken: &mut usize) -> Result<bool> {
+    if !QueuedEngine::is_inside_callback() {
+        return Ok(false);
+    }
+    let (mut bad, mut refused) = (None, None);
+    let named = messages.iter().map_while(|message| {
+        // SAFETY: that many bytes by contract.
+        let data = unsafe { abi::bytes(message.data, message.size, "data") };
+        let data = data.map_err(|error| bad = Some(error)).ok()?;
+        Some((live.names.masks.channel_bits(message.channel), data))
+    });
+    let sent = live.queued.send_many_inside(named, taken, &mut refused);
+    match (refused, bad) {
+        (Some(refused), _) => Err(refused.into()),
+        (None, Some(bad)) => Err(bad),
+        (None, None) => Ok(sent == SentInside::Taken),
+    }
+}
+
+/// In few commands; adds at `taken` how many were taken.
+fn send_many_queued(live: &Live, messages: &[trunk_outgoing], taken: &mut usize) -> Result {
+    let mut list = Vec::with_capacity(messages.len());
+    let mut bad = None;
+    for message in messages {
+        let named = live.names.masks.channel_of(&live.queued, message.channel);
+        // SAFETY: that many bytes by contract.
+        let data = unsafe { abi::bytes(message.data, message.size, "data") };
+        match named.and_then(|channel| Ok((channel, data?))) {
+            Ok(one) => list.push(one),
+            Err(error) => {
+                bad = Some(error);
+                break;
+            }
+        }
+    }
+    let (queued, result) = live.queued.send_many(&list);
+    *taken += queued;
+    result?;
+    bad.map_or(Ok(()), Err)
 }
 
 /// A buffer of the engine that the caller writes into. Of fixed size: it does not grow. A struct

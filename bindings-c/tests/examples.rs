@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Folder, Link, Running, compile, run, succeeded, tool};
+use common::{Folder, Link, Running, compile, field, run, serve, succeeded, tool};
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -28,14 +28,6 @@ fn echo_in_one_process() {
 fn echo_with_the_static_library() {
     let exe = compile("examples/echo.c", Link::Static);
     assert_eq!(succeeded(&run(&mut Command::new(exe))), ECHOED);
-}
-
-/// Starts a program that prints its address and fingerprint.
-fn serve(command: &mut Command) -> (Running, String, String) {
-    let mut running = Running::start(command);
-    let line = running.first_line();
-    let (address, fingerprint) = line.split_once(' ').expect("address and fingerprint");
-    (running, address.to_owned(), fingerprint.to_owned())
 }
 
 #[test]
@@ -115,12 +107,8 @@ fn tool_receives(home: &Folder, inbox: &Folder) -> (Running, String, String) {
             break line;
         }
     };
-    let field = |name: &str| {
-        let start = line.find(&format!("\"{name}\":\"")).expect(name) + name.len() + 4;
-        line[start..].split('"').next().expect("a value").to_owned()
-    };
-    let (address, fingerprint) = (field("address"), field("fingerprint"));
-    (running, address, fingerprint)
+    let (address, fingerprint) = (field(&line, "address"), field(&line, "fingerprint"));
+    (running, address.to_owned(), fingerprint.to_owned())
 }
 
 #[test]

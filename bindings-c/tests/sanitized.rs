@@ -13,7 +13,7 @@
 mod common;
 
 use common::suite::{Suite, sources};
-use common::{Folder, Link, SLOW_LIMIT, compile, compile_with, run};
+use common::{Folder, Link, SLOW_LIMIT, compile, compile_cpp_with, compile_with, run};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -74,9 +74,17 @@ fn run_sanitized(link: Link, variables: &[(&str, &str)]) {
         );
         return;
     };
+    let cxx = match (cc.to_str(), std::env::var_os("CXX")) {
+        (Some("clang"), _) => "clang++".into(),
+        (_, cxx) => cxx.unwrap_or_else(|| "c++".into()),
+    };
+    let wrapper = [&OPTIONS[..], &["-std=c++17"]].concat();
+    let wrapper = compile_cpp_with(&cxx, &wrapper, "tests/c/wrapper.cpp", link);
     // Until robust.c knows the newest functions: see interface.rs.
-    for source in sources().into_iter().filter(|source| !source.ends_with("robust.c")) {
-        let mut suite = Suite::new(compile_with(cc, &OPTIONS, &source, link))
+    let sources = sources().into_iter().filter(|source| !source.ends_with("robust.c"));
+    let programs = sources.map(|source| compile_with(cc, &OPTIONS, &source, link));
+    for program in programs.chain([wrapper]) {
+        let mut suite = Suite::new(program)
             .with("TEST_MEMORY_CHECKED", "1")
             .with("ASAN_OPTIONS", "detect_leaks=1")
             .with("UBSAN_OPTIONS", "print_stacktrace=1");

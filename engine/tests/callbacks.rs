@@ -290,6 +290,10 @@ fn every_call_works_from_inside() {
                 client.send_payload(one, vec![1; 5000].into(), None).unwrap();
                 let (taken, result) = client.send_many(&[(one, b"a"), (one, b"b")]);
                 assert!(taken == 2 && result.is_ok());
+                let ended = client.open_channel(conn, "ended", &messages()).unwrap();
+                client.reset(ended, 1).unwrap();
+                let (taken, result) = client.send_many(&[(one, b"a"), (ended, b"b"), (one, b"c")]);
+                assert!(taken == 1 && result.is_err());
                 client.flush(one).unwrap();
                 client.finish(one).unwrap();
                 client.reset(channel, 3).unwrap();

@@ -24,7 +24,7 @@ const ALLOWED: [(&str, usize, &str); 11] = [
     ("engine/src/io/sim.rs", 16, "the network in memory, for tests"),
     ("engine/src/io/uring/wake.rs", 2, "the ring's number, to wake a shard that sleeps"),
     ("engine/src/queue/directory.rs", 1, "associations, by calls that look for one, and by ends"),
-    ("engine/src/queue/group.rs", 5, "where a receiver sleeps that finds nothing; new groups"),
+    ("engine/src/queue/group.rs", 6, "where a receiver sleeps that finds nothing; new groups"),
     ("engine/src/queue/local.rs", 1, "the parts of a shard, until its thread is known"),
     ("engine/src/queue/mod.rs", 1, "connections that a connect can share"),
     ("engine/src/rendezvous/table.rs", 1, "where the clients of an event source are, by events"),

@@ -4,8 +4,8 @@
  *     overhead-c host   API SCENARIO SECONDS
  *     overhead-c client API SCENARIO SECONDS ADDRESS FINGERPRINT
  *
- * API: callbacks (on the shard's thread), groups (a thread of the application), polled (one thread
- * for everything). SCENARIO: rate (the client sends 64-byte messages, as many as go, and the host
+ * API: callbacks (on the shard's thread), callbacks-many (the same with trunk_send_many), groups (a
+ * thread of the application), polled (one thread for everything). SCENARIO: rate (the client sends 64-byte messages, as many as go, and the host
  * counts) or latency (the host sends each message back, and the client measures).
  */
 #define _GNU_SOURCE
@@ -20,10 +20,11 @@
 #define SECOND INT64_C(1000000000)
 #define WARM_UP (SECOND / 2)
 #define MOST 4000000
+#define BATCH 32
 
 static trunk_engine *engine;
 static trunk_channel channel;
-static int echoes, is_client, polled;
+static int echoes, is_client, polled, many;
 static int ending; /* what callbacks still call gives errors */
 static uint64_t received; /* written by one thread, read by another */
 static uint8_t message[64];
@@ -44,9 +45,8 @@ static int64_t now(void) {
     return t.tv_sec * SECOND + t.tv_nsec;
 }
 
-/* Whether a message was taken. */
-static int say(trunk_channel to, const uint8_t *data, size_t size) {
-    trunk_result result = trunk_send(engine, to, data, size);
+/* Whether everything was taken. */
+static int is_taken(trunk_result result) {
     switch (result) {
     case TRUNK_ERR_WOULD_BLOCK:
     case TRUNK_ERR_INVALID_HANDLE: /* the other side has ended */
@@ -58,6 +58,18 @@ static int say(trunk_channel to, const uint8_t *data, size_t size) {
     }
 }
 
+static int say(trunk_channel to, const uint8_t *data, size_t size) {
+    return is_taken(trunk_send(engine, to, data, size));
+}
+
+static int say_many(void) {
+    trunk_outgoing list[BATCH];
+    for (int i = 0; i < BATCH; i++) {
+        list[i] = (trunk_outgoing){channel, message, sizeof message};
+    }
+    return is_taken(trunk_send_many(engine, list, BATCH, NULL));
+}
+
 /* Sends what goes: everything, or the one message of a round trip. */
 static void pump(void) {
     if (echoes) {
@@ -65,7 +77,8 @@ static void pump(void) {
         say(channel, message, sizeof message);
         return;
     }
-    while (say(channel, message, sizeof message) && !__atomic_load_n(&ending, __ATOMIC_RELAXED)) {
+    while ((many ? say_many() : say(channel, message, sizeof message)) &&
+           !__atomic_load_n(&ending, __ATOMIC_RELAXED)) {
     }
 }
 
@@ -200,7 +213,8 @@ int main(int argc, char **argv) {
         return 2;
     }
     is_client = strcmp(argv[1], "client") == 0;
-    int called = strcmp(argv[2], "callbacks") == 0;
+    many = strcmp(argv[2], "callbacks-many") == 0;
+    int called = many || strcmp(argv[2], "callbacks") == 0;
     polled = strcmp(argv[2], "polled") == 0;
     echoes = strcmp(argv[3], "latency") == 0;
     int64_t time = (int64_t)(atof(argv[4]) * 1e9);

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The ways, what each is compared with, and whether it needs a thread of its own to receive.
-const WAYS: [Way; 6] = [
+const WAYS: [Way; 7] = [
     Way { name: "inline", what: "Rust: a handler on the shard's thread", than: "inline" },
     Way { name: "callbacks", what: "C: callbacks on the shard's thread", than: "inline" },
+    Way { name: "callbacks-many", what: "C: the same, sends of 32 messages", than: "inline" },
     Way {
         name: "rust-polled",
         what: "Rust: queued, one thread polls and receives",
@@ -44,7 +45,7 @@ struct Way {
 
 impl Way {
     fn is_c(&self) -> bool {
-        matches!(self.name, "callbacks" | "polled" | "groups")
+        !self.name.starts_with("rust-") && self.name != "inline"
     }
 
     fn has_own_threads(&self) -> bool {

@@ -155,6 +155,19 @@ static void on_data_everything(void *user, trunk_channel channel, void *channel_
     CHECK(security.proven && security.peer.method == TRUNK_AUTH_PIN);
     OK(trunk_channel_open(t->engine, conn, "more", NULL, &more));
     OK(trunk_send(t->engine, more, "x", 1));
+    /* Several at once: the first that is not taken gives the result, those before it have gone. */
+    trunk_outgoing many[3] = {{more, "a", 1}, {more, "bc", 2}, {more, "d", 1}};
+    OK(trunk_send_many(t->engine, many, 3, &count));
+    CHECK(count == 3);
+    many[1].channel ^= 2;
+    GIVES(TRUNK_ERR_INVALID_HANDLE, trunk_send_many(t->engine, many, 3, &count));
+    CHECK(count == 1);
+    many[1] = (trunk_outgoing){more, NULL, 1};
+    GIVES(TRUNK_ERR_NULL, trunk_send_many(t->engine, many, 3, &count));
+    CHECK(count == 1);
+    many[1] = (trunk_outgoing){more, "e", 1};
+    GIVES(TRUNK_ERR_INVALID_HANDLE, trunk_send_many(t->other, many, 3, &count));
+    CHECK(count == 0);
     OK(trunk_channel_close(t->engine, more));
     OK(trunk_message_keep(t->engine, data, size, &t->kept));
     /* What it may not do: end an engine, poll one, wait for its own shard. */

@@ -406,10 +406,78 @@ static void many_threads(void) {
     end_pair(&many_pair);
 }
 
+/* Memory of the application: what came back, and what its release tries. */
+typedef struct lent {
+    pair p;
+    two ends;
+    int released;
+    trunk_result asked; /* of a call that waits, from inside */
+} lent;
+
+static uint8_t frame[256 << 10];
+
+static void on_release(void *user, const void *data, size_t size) {
+    lent *l = user;
+    trunk_conn_stats stats;
+    CHECK(data == frame && (size == sizeof frame || size == 0));
+    OK(trunk_conn_stats_init(&stats));
+    l->asked = trunk_conn_get_stats(l->p.client, l->p.at_client, &stats);
+    __atomic_fetch_add(&l->released, 1, __ATOMIC_SEQ_CST);
+    trunk_send(l->p.client, l->ends.at_client, "next", 4);
+}
+
+static int given_back(lent *l) { return __atomic_load_n(&l->released, __ATOMIC_SEQ_CST); }
+
+static void memory_of_the_application(int threadless) {
+    static lent l;
+    memset(&l, 0, sizeof l);
+    new_pair(&l.p, threadless);
+    l.ends = open_channel(&l.p, TRUNK_KIND_MESSAGES, "frames");
+    memset(frame, 'f', sizeof frame);
+    /* What is not taken is not given back. */
+    GIVES(TRUNK_ERR_NULL, trunk_send_external(l.p.client, l.ends.at_client, frame, 1, NULL, &l, 0));
+    GIVES(TRUNK_ERR_NULL,
+          trunk_send_external(l.p.client, l.ends.at_client, NULL, 1, on_release, &l, 0));
+    GIVES(TRUNK_ERR_INVALID_HANDLE,
+          trunk_send_external(l.p.client, 0, frame, sizeof frame, on_release, &l, 0));
+    GIVES(TRUNK_ERR_TOO_LARGE, trunk_send_external(l.p.client, l.ends.at_client, frame,
+                                                   (16 << 20) + 1, on_release, &l, 0));
+    CHECK(given_back(&l) == 0);
+    OK(trunk_send_external(l.p.client, l.ends.at_client, frame, sizeof frame, on_release, &l, 5));
+    trunk_item item = expect(l.p.host.engine, TRUNK_ITEM_DATA);
+    CHECK(item.size == sizeof frame && memcmp(item.data, frame, sizeof frame) == 0);
+    release(&item);
+    item = expect(l.p.client, TRUNK_ITEM_RECEIPT);
+    CHECK(item.token == 5);
+    release(&item);
+    item = expect(l.p.host.engine, TRUNK_ITEM_DATA); /* sent when the memory came back */
+    CHECK(item.size == 4 && memcmp(item.data, "next", 4) == 0);
+    release(&item);
+    CHECK(given_back(&l) == 1 && l.asked == TRUNK_ERR_WOULD_BLOCK);
+    OK(trunk_send_external(l.p.client, l.ends.at_client, frame, 0, on_release, &l, 0));
+    item = expect(l.p.host.engine, TRUNK_ITEM_DATA);
+    CHECK(item.size == 0);
+    release(&item);
+    /* With the engine everything comes back. */
+    int sent = 0;
+    while (trunk_send_external(l.p.client, l.ends.at_client, frame, sizeof frame, on_release, &l,
+                               0) == TRUNK_OK) {
+        sent++;
+    }
+    CHECK(sent > 0);
+    end_pair(&l.p);
+    CHECK(given_back(&l) == sent + 2);
+}
+
+static void external(void) { memory_of_the_application(0); }
+static void external_without_threads(void) { memory_of_the_application(1); }
+
 static const test tests[] = {
     {"messages_keep_their_borders", messages_keep_their_borders},
     {"datagrams", datagrams},
     {"buffers", buffers},
+    {"external", external},
+    {"external_without_threads", external_without_threads},
     {"items_outlive_everything", items_outlive_everything},
     {"back_pressure", back_pressure},
     {"linger", linger},

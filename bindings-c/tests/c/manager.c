@@ -378,6 +378,27 @@ static void statistics(void) {
     OK(trunk_conn_channels(p.client, p.at_client, list, 1, &count));
     CHECK(count == 2 && (list[0] == one || list[0] == ends.at_client));
     GIVES(TRUNK_ERR_NULL, trunk_conn_channels(p.client, p.at_client, NULL, 1, &count));
+    trunk_conn conns[2] = {0, 0};
+    OK(trunk_engine_conns(p.client, conns, 2, &count));
+    CHECK(count == 1 && conns[0] == p.at_client && conns[1] == 0);
+    OK(trunk_engine_conns(p.client, NULL, 0, &count));
+    CHECK(count == 1);
+    GIVES(TRUNK_ERR_NULL, trunk_engine_conns(p.client, NULL, 1, &count));
+    uint32_t on = 7;
+    OK(trunk_conn_shard(p.client, p.at_client, &on));
+    CHECK(on == 0);
+    trunk_sec_info security;
+    uint64_t now, later;
+    OK(trunk_sec_info_init(&security));
+    OK(trunk_conn_get_sec_info(p.client, p.at_client, &security));
+    OK(trunk_engine_now(p.client, &now));
+    OK(trunk_engine_now(p.client, &later));
+    CHECK(security.established_ns <= now && now <= later &&
+          now - security.established_ns < 60 * (uint64_t)SECOND);
+    OK(trunk_close(p.client, p.at_client, 0, NULL, TRUNK_LINGER_NONE));
+    OK(trunk_engine_conns(p.client, conns, 2, &count));
+    CHECK(count == 0);
+    GIVES(TRUNK_ERR_INVALID_HANDLE, trunk_conn_shard(p.client, p.at_client, &on));
     end_pair(&p);
 }
 

@@ -88,9 +88,9 @@ impl Header {
         let (mut doc, mut open) = (String::new(), String::new());
         while let Some(line) = lines.next() {
             let code = line.trim();
-            if let Some(comment) = code.strip_prefix("//") {
+            if code.starts_with("//") {
                 if open.is_empty() {
-                    doc.push_str(comment);
+                    doc.push_str(code.trim_start_matches('/'));
                     doc.push(' ');
                 }
             } else if code.starts_with("/*") {

@@ -7,7 +7,7 @@ pub mod suite;
 pub mod table;
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -119,27 +119,46 @@ const NATIVE: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
 /// Compiles a C program of this crate with all warnings as errors.
 pub fn compile(source: &str, link: Link) -> PathBuf {
-    let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    compile_with(&cc, &[], source, link)
+    compile_with(&cc(), &[], source, link)
+}
+
+/// The C compiler.
+pub fn cc() -> OsString {
+    std::env::var_os("CC").unwrap_or_else(|| "cc".into())
 }
 
 /// The same with a certain compiler and more options.
 pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cc, &[&["-std=c99"], options].concat(), source, link)
+}
+
+/// Compiles a C++ program of this crate with all warnings as errors.
+pub fn compile_cpp(options: &[&str], source: &str, link: Link) -> PathBuf {
+    let cxx = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    compile_cpp_with(&cxx, options, source, link)
+}
+
+/// The same with a certain compiler.
+pub fn compile_cpp_with(cxx: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
+    build(cxx, &[&["-Wconversion", "-Wshadow"], options].concat(), source, link)
+}
+
+fn build(compiler: &OsStr, options: &[&str], source: &str, link: Link) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let stem = Path::new(source).file_stem().and_then(OsStr::to_str).expect("a file name");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let exe = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("{stem}-{}-{number}", std::process::id()));
     let dir = built();
-    let mut command = Command::new(cc);
+    let mut command = Command::new(compiler);
     command
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
-        .args(options)
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"])
         .arg("-I")
         .arg(root().join("include"))
         .arg("-I")
         .arg(table::folder())
         .arg(root().join(source))
+        .args(options) // behind the source, which libraries among them are for
         .arg("-o")
         .arg(&exe);
     match link {
@@ -151,7 +170,8 @@ pub fn compile_with(cc: &OsStr, options: &[&str], source: &str, link: Link) -> P
             command.arg(dir.join("libtrunkline.a")).args(NATIVE);
         }
     }
-    let output = command.output().expect("a C compiler: cc, or what $CC names");
+    let output =
+        command.output().expect("a C or C++ compiler: cc or c++, or what $CC or $CXX names");
     assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
     exe
 }
@@ -238,6 +258,20 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts a program that prints its address and fingerprint.
+pub fn serve(command: &mut Command) -> (Running, String, String) {
+    let mut running = Running::start(command);
+    let line = running.first_line();
+    let (address, fingerprint) = line.split_once(' ').expect("address and fingerprint");
+    (running, address.to_owned(), fingerprint.to_owned())
+}
+
+/// The text of a field of a JSON object.
+pub fn field<'a>(object: &'a str, name: &str) -> &'a str {
+    let start = object.find(&format!("\"{name}\":\"")).expect(name) + name.len() + 4;
+    object[start..].split('"').next().expect("a value")
 }
 
 /// Runs a program to its end.

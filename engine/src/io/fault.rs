@@ -1,6 +1,6 @@
 //! Wraps any driver and does to its packets what bad networks do: loss, duplication, reordering,
 //! delay, corruption, a bounded rate, a smaller path MTU. Works on packets, also on those inside
-//! trains, in both directions, from a seed.
+//! trains, in both directions, from a seed. Streams pass unharmed.
 //!
 //! Packets that something happens to are copied and travel alone; the others pass untouched. A test
 //! tool: it allocates, and reads the clock of the driver it wraps.
@@ -23,7 +23,7 @@ const MAX_DELIVERED: usize = 1024;
 /// Marks the tokens of items that lie in buffers of the wrapper.
 const OWN: u32 = 1 << 31;
 
-/// What to do, and to whose packets.
+/// What to do, and to whose packets. Connections over streams are not harmed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultConfig {
     /// The same seed does the same to the same packets.

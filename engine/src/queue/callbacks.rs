@@ -45,7 +45,7 @@ impl Borrowing for Contexts {
 
 thread_local! {
     static INSIDE: Lending<QueueHandler, Contexts> = const { Lending::new() };
-    /// A callback runs that has nothing lent: its shard has ended.
+    /// A callback runs that has nothing lent ([`QueuedEngine::as_callback`]).
     static TELLING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -91,14 +91,12 @@ pub(super) fn inside<R>(
 
 /// Tells the callbacks of a shard that has ended.
 pub(super) fn tell_without_shard(callbacks: &dyn Callbacks, event: Event) {
-    TELLING.with(|telling| telling.set(true));
-    callbacks.on_event(event);
-    TELLING.with(|telling| telling.set(false));
+    QueuedEngine::as_callback(|| callbacks.on_event(event));
 }
 
 /// Whether the calling thread is inside a callback.
 pub(super) fn is_inside() -> bool {
-    INSIDE.with(Lending::is_lent)
+    INSIDE.with(Lending::is_lent) || TELLING.with(std::cell::Cell::get)
 }
 
 impl QueueHandler {
@@ -225,7 +223,21 @@ struct Request<'a> {
     error: &'a mut Option<ApiError>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// For a channel as a number.
+    #[inline]
+    fn of(
+        engine: &'a QueuedEngine,
+        bits: u64,
+        data: &'a [u8],
+        error: &'a mut Option<ApiError>,
+    ) -> Self {
+        let ConnHandle { slot, generation: life } = Conn::from_bits(bits).handle();
+        let shard = usize::from(Conn::from_bits(bits).shard());
+        let (key, what) = (ChannelKey { slot, life }, Outgoing::Bytes(data));
+        Self { engine, shard, key, what, receipt: None, error }
+    }
+
     /// It is written once and read where it stands, and one word comes back: whatever goes through
     /// memory twice here costs as much as the rest.
     #[inline]
@@ -235,7 +247,10 @@ impl Request<'_> {
             if !inside.is_lent() {
                 return SentInside::Elsewhere;
             }
-            let sent = inside.borrow(|handler, cx| this.carry_out(handler, cx));
+            let sent = inside.borrow(|handler, cx| {
+                handler.take_commands(cx);
+                this.carry_out(handler, cx)
+            });
             sent.unwrap_or(SentInside::Elsewhere)
         })
     }
@@ -246,7 +261,6 @@ impl Request<'_> {
         if !link.is_some_and(|link| Arc::ptr_eq(&handler.link, link)) {
             return SentInside::Elsewhere;
         }
-        handler.take_commands(cx);
         match handler.send_here(cx, self.key, &self.what, self.receipt) {
             Ok(()) => SentInside::Taken,
             Err(refused) => {
@@ -260,7 +274,18 @@ impl Request<'_> {
 impl QueuedEngine {
     /// Whether the calling thread is inside a callback of an engine.
     pub fn is_inside_callback() -> bool {
-        is_inside() || TELLING.with(std::cell::Cell::get)
+        is_inside()
+    }
+
+    /// Calls `f` as what a thread of the library calls and has nothing lent: calls that would wait for
+    /// a shard are refused inside.
+    pub fn as_callback<R>(f: impl FnOnce() -> R) -> R {
+        TELLING.with(|telling| {
+            let before = telling.replace(true);
+            let result = f();
+            telling.set(before);
+            result
+        })
     }
 
     /// Inside [`Callbacks::on_data`]: keeps bytes that it was given, or a part of them, beyond the
@@ -289,10 +314,30 @@ impl QueuedEngine {
     /// [`send`](Self::send) does the same. The reason of a refusal is stored at `error`.
     #[inline]
     pub fn send_inside(&self, bits: u64, data: &[u8], error: &mut Option<ApiError>) -> SentInside {
-        let ConnHandle { slot, generation: life } = Conn::from_bits(bits).handle();
-        let shard = usize::from(Conn::from_bits(bits).shard());
-        let (key, what) = (ChannelKey { slot, life }, Outgoing::Bytes(data));
-        Request { engine: self, shard, key, what, receipt: None, error }.send()
+        Request::of(self, bits, data, error).send()
+    }
+
+    /// The same for several, in order, until one is not taken. Those that were are counted at `sent`.
+    #[inline]
+    pub fn send_many_inside<'a>(
+        &self,
+        messages: impl Iterator<Item = (u64, &'a [u8])>,
+        sent: &mut usize,
+        error: &mut Option<ApiError>,
+    ) -> SentInside {
+        INSIDE.with(|inside| {
+            let all = inside.borrow(|handler, cx| {
+                handler.take_commands(cx);
+                for (bits, data) in messages {
+                    match Request::of(self, bits, data, error).carry_out(handler, cx) {
+                        SentInside::Taken => *sent += 1,
+                        otherwise => return otherwise,
+                    }
+                }
+                SentInside::Taken
+            });
+            all.unwrap_or(SentInside::Elsewhere)
+        })
     }
 
     /// The same for a channel by name.

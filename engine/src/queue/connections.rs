@@ -286,6 +286,25 @@ impl QueuedEngine {
         self.ask(conn, |_, cx, real| cx.stats(real))?.ok_or(ApiError::InvalidHandle)
     }
 
+    /// The connections that the application has not closed, in no particular order, those that are
+    /// offered to it among them. Waits for the shards.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn connections(&self) -> Result<Vec<Conn>, ApiError> {
+        let mut found = Vec::new();
+        for link in self.inner.links.iter() {
+            found.extend(self.ask_shard(link, |handler, _| handler.connections())?);
+        }
+        found.retain(|conn| self.status(*conn) != Status::None);
+        Ok(found)
+    }
+
+    /// The engine's clock, which [`SecInfo::established`](crate::SecInfo::established) is read from.
+    pub fn now(&self) -> trunkline_proto::time::Instant {
+        self.inner.shared.time(std::time::Instant::now())
+    }
+
     /// Asks the peer for a sign of life; no answer within the configured time ends the connection.
     ///
     /// # Errors

@@ -5,28 +5,22 @@
 //! where they are matched with the endpoint's.
 
 use super::callbacks::Given;
-use super::cells::kind_flags;
-use super::command::Command;
 use super::event::Event;
 use super::group::{Groups, Writer};
 use super::link::ShardLink;
 use super::managed::Managed;
 use super::pairings::Pairings;
 use super::waiting::{Spare, Waiting};
-use crate::handle::{Association, Channel, Conn, OpenRequest};
-use crate::handler::{Context, Discontent, Handler, Opened, StunPacket};
+use crate::handle::{Channel, Conn};
+use crate::handler::Context;
 use crate::retained::{Credit, Pool, Retained};
 use crate::shard::shared::Shared;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use trunkline_proto::config::{ChannelKind, ChannelOptions};
-use trunkline_proto::connection::SecInfo;
+use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
-use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming};
+use trunkline_proto::event::{ChannelEnd, CloseReport};
 use trunkline_proto::ids::ChannelKey;
-use trunkline_proto::manager::{AssociationEvent, RequestError, ReuseKey};
-use trunkline_proto::status::Status;
 use trunkline_proto::time::Duration;
 
 pub(super) const NONE: u32 = u32::MAX;
@@ -215,7 +209,7 @@ impl QueueHandler {
         }
     }
 
-    fn emit_channel(&mut self, real: Channel, event: impl FnOnce(Channel) -> Event) {
+    pub(super) fn emit_channel(&mut self, real: Channel, event: impl FnOnce(Channel) -> Event) {
         if let Some(name) = self.channel_name(real) {
             self.emit(name.conn().slot(), event(name));
         }
@@ -271,13 +265,20 @@ impl QueueHandler {
         }
     }
 
+    /// The connections of this shard, as the application knows them.
+    pub(super) fn connections(&self) -> Vec<Conn> {
+        let is_used = |side: &ConnSide| side.real.is_some() || side.stillborn.is_some();
+        let cells = self.conns.iter().zip(0..).filter(|(side, _)| is_used(side));
+        cells.filter_map(|(_, cell)| self.conn_name(cell)).collect()
+    }
+
     fn cells_of(&self, conn_cell: u32) -> Vec<u32> {
         let Some(side) = self.conns.get(conn_cell as usize) else { return Vec::new() };
         side.by_slot.iter().copied().filter(|cell| *cell != NONE).collect()
     }
 
     /// Frees everything of a connection, and says so.
-    fn end_conn(&mut self, cx: &mut Context<'_>, cell: u32, report: &CloseReport) {
+    pub(super) fn end_conn(&mut self, cx: &mut Context<'_>, cell: u32, report: &CloseReport) {
         for channel in self.cells_of(cell) {
             self.end_channel(cx, channel);
         }
@@ -381,14 +382,19 @@ impl QueueHandler {
     // ---- receiving
 
     /// What the application has taken of a channel must not wait until it is worth a step.
-    fn return_credit_now(&mut self, cx: &mut Context<'_>, channel: Channel) {
+    pub(super) fn return_credit_now(&mut self, cx: &mut Context<'_>, channel: Channel) {
         if let Some(name) = self.channel_name(channel) {
             self.return_credit(cx, name.key().slot);
         }
     }
 
     /// The bytes kept without a copy, if that is worth it; their credit returns with them.
-    fn keep(&mut self, cx: &Context<'_>, channel: Channel, bytes: &[u8]) -> Option<Retained> {
+    pub(super) fn keep(
+        &mut self,
+        cx: &Context<'_>,
+        channel: Channel,
+        bytes: &[u8],
+    ) -> Option<Retained> {
         if bytes.len() < KEEP {
             return None;
         }
@@ -396,266 +402,6 @@ impl QueueHandler {
         let make = || Credit::new(self.link.clone(), channel);
         let set = |credit: &mut Credit| credit.set(channel, bytes.len() as u64);
         Some(kept.with_credit(self.credits.get(make, set)))
-    }
-}
-
-impl Handler for QueueHandler {
-    type Command = Command;
-
-    fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
-        if self.pairing_incoming(cx, conn, incoming) {
-            return;
-        }
-        let Some((cell, life)) = self.link.conns.take() else {
-            let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
-            return;
-        };
-        if let Some(cell) = self.link.conns.get(cell) {
-            cell.begin(Status::Connecting, 0);
-        }
-        self.begin_conn(cell, life);
-        self.map_conn(cell, conn);
-        let event = Event::Incoming {
-            conn: self.link.conn_name(cell, life),
-            remote: incoming.remote,
-            peer: incoming.peer,
-            credential: incoming.credential.to_vec(),
-            server_name: incoming.server_name.map(str::to_owned),
-        };
-        self.emit(cell, event);
-    }
-
-    fn on_status(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: Conn,
-        old: Status,
-        new: Status,
-        reason: Option<&CloseReason>,
-    ) {
-        if let Some(cell) = self.conn_cell(conn) {
-            if let Some(shared) = self.link.conns.get(cell) {
-                shared.set_status(new);
-            }
-            if let Some(conn) = self.conn_name(cell) {
-                self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
-            }
-        }
-        self.pairing_status(cx, conn, new, reason);
-    }
-
-    fn on_dead(&mut self, cx: &mut Context<'_>, conn: Conn, report: &CloseReport) {
-        if let Some(cell) = self.conn_cell(conn) {
-            self.end_conn(cx, cell, report);
-        }
-        self.pairing_dead(cx, conn);
-    }
-
-    fn on_channel_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        channel: Channel,
-        request: &ChannelRequest<'_>,
-    ) {
-        if self.take(cx, channel, request) {
-            return;
-        }
-        let Some(conn_cell) = self.conn_cell(channel.conn()) else { return };
-        let Some(conn) = self.conn_name(conn_cell) else { return };
-        let Some((slot, life)) = self.link.channels.take() else {
-            let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "too many channels");
-            return;
-        };
-        if let Some(cell) = self.link.channels.get(slot) {
-            cell.begin(conn.to_bits(), kind_flags(request.options.kind));
-        }
-        self.begin_channel(cx, (slot, life), conn_cell, channel);
-        let event = Event::ChannelRequest {
-            channel: Channel::new(conn, ChannelKey { slot, life }),
-            id: request.id,
-            name: request.name.to_owned(),
-            options: request.options,
-        };
-        self.emit(conn_cell, event);
-    }
-
-    fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        self.emit_channel(channel, |channel| Event::ChannelReady { channel });
-        self.pairing_ready(cx, channel);
-    }
-
-    fn on_channel_closed(&mut self, cx: &mut Context<'_>, channel: Channel, end: &ChannelEnd) {
-        let Some(name) = self.channel_name(channel) else {
-            return self.pairing_closed(cx, channel, end);
-        };
-        self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
-        self.end_channel(cx, name.key().slot);
-    }
-
-    fn on_data(&mut self, cx: &mut Context<'_>, channel: Channel, bytes: &[u8]) {
-        let Some(name) = self.channel_name(channel) else { return };
-        if self.call_with_data(cx, name, ChannelKind::Bytes, bytes) {
-            return;
-        }
-        let kept = self.keep(cx, name, bytes);
-        let Some(writer) = self.writer(name.conn().slot()) else { return };
-        match kept {
-            Some(kept) => writer.large(name, ChannelKind::Bytes, kept),
-            None => writer.data(name, bytes),
-        }
-    }
-
-    fn on_message(
-        &mut self,
-        cx: &mut Context<'_>,
-        channel: Channel,
-        kind: ChannelKind,
-        message: &[u8],
-    ) {
-        let Some(name) = self.channel_name(channel) else {
-            return self.pairing_message(cx, channel, message);
-        };
-        if self.call_with_data(cx, name, kind, message) {
-            return;
-        }
-        let kept = self.keep(cx, name, message);
-        let Some(writer) = self.writer(name.conn().slot()) else { return };
-        match kept {
-            Some(kept) => writer.large(name, kind, kept),
-            None => writer.message(name, kind, message),
-        }
-    }
-
-    fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        self.emit_channel(channel, |channel| Event::Eof { channel });
-        self.return_credit_now(cx, channel);
-        self.pairing_eof(cx, channel);
-    }
-
-    fn on_reset(&mut self, cx: &mut Context<'_>, channel: Channel, code: u32) {
-        self.emit_channel(channel, |channel| Event::Reset { channel, code });
-        self.return_credit_now(cx, channel);
-    }
-
-    fn on_credit_short(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        self.return_credit_now(cx, channel);
-    }
-
-    fn on_stopped(&mut self, _cx: &mut Context<'_>, channel: Channel, code: u32) {
-        self.emit_channel(channel, |channel| Event::Stopped { channel, code });
-    }
-
-    fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        if let Some(name) = self.channel_name(channel) {
-            self.send_waiting(cx, name.key().slot, false);
-            self.tell_writable(name);
-        } else {
-            self.pairing_writable(cx, channel);
-        }
-    }
-
-    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
-        self.pairing_timer(cx, token);
-    }
-
-    fn on_path(&mut self, cx: &mut Context<'_>, conn: Conn, remote: SocketAddr, relayed: bool) {
-        self.pairing_path(cx, conn, remote, relayed);
-    }
-
-    fn on_path_failed(
-        &mut self,
-        cx: &mut Context<'_>,
-        conn: Conn,
-        socket: u16,
-        remote: SocketAddr,
-    ) {
-        self.pairing_path_failed(cx, conn, (socket, remote));
-    }
-
-    fn on_stun(&mut self, cx: &mut Context<'_>, packet: StunPacket) {
-        self.pairing_stun(cx, &packet);
-    }
-
-    fn on_receipt(&mut self, _cx: &mut Context<'_>, channel: Channel, token: u64) {
-        self.emit_channel(channel, |channel| Event::Receipt { channel, token });
-    }
-
-    fn on_check_answered(&mut self, _cx: &mut Context<'_>, conn: Conn) {
-        if let Some(cell) = self.conn_cell(conn)
-            && let Some(conn) = self.conn_name(cell)
-        {
-            self.emit(cell, Event::CheckAnswered { conn });
-        }
-    }
-
-    fn on_connection_begun(&mut self, _cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
-        self.connection_begun(conn, *key);
-    }
-
-    fn on_request_done(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: OpenRequest,
-        outcome: Result<Opened, &RequestError>,
-    ) {
-        self.request_done(cx, request, outcome);
-    }
-
-    fn on_association(
-        &mut self,
-        cx: &mut Context<'_>,
-        association: Association,
-        event: &AssociationEvent,
-    ) {
-        self.association_event(cx, association, event);
-    }
-
-    fn on_association_message(
-        &mut self,
-        cx: &mut Context<'_>,
-        association: Association,
-        message: &[u8],
-        _info: &SecInfo,
-    ) -> Result<(), Discontent> {
-        if let Some(channel) = cx.association_channel(association) {
-            self.on_message(cx, channel, ChannelKind::Messages, message);
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
-        match command {
-            Command::Small { cell, life, len, bytes } => {
-                let bytes = bytes.get(..usize::from(len)).unwrap_or_default();
-                self.send(cx, (cell, life), bytes, None);
-            }
-            Command::Data { cell, life, data, receipt, copied } => {
-                self.send_data(cx, (cell, life), data, receipt, copied);
-            }
-            Command::Many(pack) => self.send_many(cx, pack),
-            Command::Finish { cell, life } => self.finish(cx, cell, life),
-            Command::Flush { cell, life } => {
-                if let Ok(real) = self.real_channel(cell, life) {
-                    let _ = cx.flush(real);
-                }
-            }
-            Command::Call(call) => call(self, cx),
-            Command::Poke => {}
-        }
-    }
-
-    fn on_batch_end(&mut self, cx: &mut Context<'_>) {
-        self.settle();
-        self.service(cx);
-        self.tell_all_events(cx);
-        for writer in &mut self.writers {
-            writer.hand_over();
-        }
-    }
-
-    fn report_as(&self, conn: Conn) -> Conn {
-        self.conn_cell(conn).and_then(|cell| self.conn_name(cell)).unwrap_or(conn)
     }
 }
 

@@ -70,6 +70,7 @@ mod memory;
 mod outgoing;
 mod pairings;
 mod sending;
+mod upcalls;
 mod waiting;
 
 #[cfg(all(test, loom))]

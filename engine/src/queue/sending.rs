@@ -110,6 +110,16 @@ impl QueuedEngine {
     pub fn send_many(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
         let mut taken = 0;
         while taken < messages.len() {
+            if is_inside() && self.is_here(messages[taken].0) {
+                let named =
+                    messages[taken..].iter().map(|(to, data)| (Self::channel_bits(*to), *data));
+                let mut error = None;
+                self.send_many_inside(named, &mut taken, &mut error);
+                match error {
+                    Some(error) => return (taken, Err(error)),
+                    None => continue,
+                }
+            }
             match self.send_some(&messages[taken..]) {
                 (0, Err(error)) => return (taken, Err(error)),
                 (some, result) => {
@@ -125,13 +135,7 @@ impl QueuedEngine {
 
     /// One command for messages to the same shard.
     fn send_some(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
-        let Some((first, first_data)) = messages.first() else { return (0, Ok(())) };
-        if is_inside() && self.is_here(*first) {
-            return match self.send(*first, first_data) {
-                Ok(()) => (1, Ok(())),
-                Err(error) => (0, Err(error)),
-            };
-        }
+        let Some((first, _)) = messages.first() else { return (0, Ok(())) };
         let link = match self.link(first.conn()) {
             Ok(link) => link,
             Err(error) => return (0, Err(error)),

@@ -182,7 +182,7 @@ pub struct ConnStats {
     pub rtt: Duration,
     /// Smallest round trip.
     pub rtt_min: Duration,
-    /// How much round trips vary.
+    /// How much round trips vary; 0 over a stream.
     pub rtt_var: Duration,
     /// Bytes a second that packets leave at while there is enough to send; 0 = not limited, or not
     /// known.

@@ -7,6 +7,7 @@ use crate::sim::pair::{CLIENT, HOST, Pair, options};
 use crate::sim::{End, Flow, Size, ms, secs};
 use trunkline_proto::config::{ChannelKind, ChannelOptions, Congestion};
 use trunkline_proto::endpoint::SendOptions;
+use trunkline_proto::limits::MAX_BUDGET;
 use trunkline_proto::limits::MAX_DATAGRAM;
 use trunkline_proto::status::Status;
 
@@ -257,7 +258,7 @@ fn what_waits_for_its_first_transmission_is_bounded_and_never_missed() {
     for (kind, amount) in [(ChannelKind::Bytes, 20_000_000), (ChannelKind::Messages, 1_000)] {
         let (queued, took) = bulk(64 << 10, kind, amount);
         assert!(queued <= 64 << 10, "{queued} bytes wait");
-        let (everything, at_once) = bulk(u64::MAX, kind, amount);
+        let (everything, at_once) = bulk(MAX_BUDGET, kind, amount);
         assert!(everything > 10_000_000, "{everything} bytes wait");
         assert!(
             took.as_millis() <= at_once.as_millis() * 11 / 10,

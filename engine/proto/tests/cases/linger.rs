@@ -9,6 +9,7 @@ use crate::sim::{End, Flow, Over, Size, ms, on_both_links, secs};
 use trunkline_proto::config::{ChannelKind, Congestion, ConnectionConfig};
 use trunkline_proto::error::Reason;
 use trunkline_proto::event::ChannelEnd;
+use trunkline_proto::limits::MAX_BUDGET;
 use trunkline_proto::status::Status;
 
 /// Bytes that the lossy test sends.
@@ -97,7 +98,7 @@ fn a_lingering_close_with_nothing_to_deliver_is_immediate() {
 
 /// Everything can be handed over before the close.
 fn takes_all(c: &mut ConnectionConfig) {
-    c.unsent_limit = u64::MAX;
+    c.unsent_limit = MAX_BUDGET;
 }
 
 /// The link carries 1,000 bytes a second: nothing is done in time.
