@@ -116,11 +116,21 @@ fn thread_sanitizer() {
         eprintln!("skipped: the library is built without ThreadSanitizer");
         return;
     }
-    let options = ["-fsanitize=thread"];
-    let mut suite =
-        Suite::new(compile_with("clang".as_ref(), &options, "tests/c/threads.c", Link::Shared))
-            .with("TEST_WITH_MIO", "1")
-            .with("TEST_EACH", "1000");
+    // The library calls its compiler's own runtime, which clang's may be too old for.
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let libraries = succeeded(&run(Command::new(rustc).arg("--print=target-libdir")));
+    let runtime = format!("{}/librustc-nightly_rt.tsan.a", libraries.trim());
+    let options = [
+        "-fsanitize=thread",
+        "-fno-sanitize-link-runtime",
+        "-Wl,--export-dynamic,--whole-archive",
+        &runtime,
+        "-Wl,--no-whole-archive",
+        "-ldl",
+        "-lm",
+    ];
+    let program = compile_with("clang".as_ref(), &options, "tests/c/threads.c", Link::Shared);
+    let mut suite = Suite::new(program).with("TEST_WITH_MIO", "1").with("TEST_EACH", "1000");
     suite.limit = SLOW_LIMIT;
     suite.run_all();
 }
