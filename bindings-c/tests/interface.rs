@@ -119,3 +119,13 @@ fn discovery() {
 fn discovery_use() {
     run_all("tests/c/discovery_use.c");
 }
+
+#[test]
+fn threads() {
+    run_all("tests/c/threads.c");
+}
+
+#[test]
+fn threads_with_mio() {
+    run_all_with_mio("tests/c/threads.c");
+}

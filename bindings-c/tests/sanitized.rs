@@ -4,7 +4,8 @@
 //! AddressSanitizer is compiled into the programs only. Of the library it sees what goes through
 //! malloc, free and the functions of the C library: leaks, double frees, copies beyond an end.
 //! valgrind sees every access, and takes a hundred times as long; it runs a selection.
-//! CONTRIBUTING.md says how the library itself is built with AddressSanitizer.
+//! CONTRIBUTING.md says how the library itself is built with AddressSanitizer, and with
+//! ThreadSanitizer: data races are only looked for then.
 //!
 //! A machine without the tools skips this, unless `TRUNKLINE_SANITIZERS_REQUIRED` is set.
 #![cfg(target_os = "linux")]
@@ -105,6 +106,33 @@ fn address_sanitizer() {
 #[test]
 fn address_sanitizer_with_mio() {
     run_sanitized(Link::Static, &[("TEST_WITH_MIO", "1")]);
+}
+
+/// Data races. What threads decide with atomics is only understood where it is compiled in: with a
+/// plain library (and under helgrind or DRD always) everything that changes hands counts as a race.
+#[test]
+fn thread_sanitizer() {
+    if !std::env::var("RUSTFLAGS").is_ok_and(|flags| flags.contains("-Zsanitizer=thread")) {
+        eprintln!("skipped: the library is built without ThreadSanitizer");
+        return;
+    }
+    // The library calls its compiler's own runtime, which clang's may be too old for.
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let libraries = succeeded(&run(Command::new(rustc).arg("--print=target-libdir")));
+    let runtime = format!("{}/librustc-nightly_rt.tsan.a", libraries.trim());
+    let options = [
+        "-fsanitize=thread",
+        "-fno-sanitize-link-runtime",
+        "-Wl,--export-dynamic,--whole-archive",
+        &runtime,
+        "-Wl,--no-whole-archive",
+        "-ldl",
+        "-lm",
+    ];
+    let program = compile_with("clang".as_ref(), &options, "tests/c/threads.c", Link::Shared);
+    let mut suite = Suite::new(program).with("TEST_WITH_MIO", "1").with("TEST_EACH", "1000");
+    suite.limit = SLOW_LIMIT;
+    suite.run_all();
 }
 
 /// What valgrind says for no reason. `valgrind.supp` has the rest; patterns do not reach here.

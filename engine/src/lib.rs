@@ -18,6 +18,7 @@
 //! | [`io`] | drivers: io_uring, mio, a simulated network, faults |
 //! | [`buf`] | pools and leases |
 //! | [`stats`], [`hw`], [`sys`] | counters; processors and hardware profiles; system calls |
+//! | `sync` | atomics and queues, which models replace |
 //!
 //! The protocol itself is the crate `trunkline-proto`, which opens no socket and reads no clock.
 //!
@@ -41,6 +42,7 @@ mod retained;
 mod security;
 mod shard;
 pub mod stats;
+mod sync;
 pub mod sys;
 
 pub use config::{

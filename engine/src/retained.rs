@@ -2,11 +2,11 @@
 
 use crate::buf::Lease;
 use crate::handle::Channel;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use trunkline_proto::payload::Payload;
 
 /// Things of a pool that are looked at before a new one is made.
@@ -123,7 +123,7 @@ pub(crate) trait Creditor: Send + Sync {
 
 /// The credit of bytes that the application holds: it returns when the last share is gone.
 pub(crate) struct Credit {
-    to: Arc<dyn Creditor>,
+    to: std::sync::Arc<dyn Creditor>,
     channel: Channel,
     bytes: u64,
     /// Shares that the application has. (Not the number of the `Arc`: a pool has one as well.)
@@ -131,7 +131,7 @@ pub(crate) struct Credit {
 }
 
 impl Credit {
-    pub(crate) const fn new(to: Arc<dyn Creditor>, channel: Channel) -> Self {
+    pub(crate) fn new(to: std::sync::Arc<dyn Creditor>, channel: Channel) -> Self {
         Self { to, channel, bytes: 0, shares: AtomicU32::new(0) }
     }
 
@@ -169,7 +169,7 @@ impl Drop for Share {
 enum Kept {
     Lease(Lease),
     Part { block: Arc<Block>, start: u32, len: u32 },
-    Copy(Arc<[u8]>),
+    Copy(std::sync::Arc<[u8]>),
 }
 
 /// Received bytes that outlive the call that brought them. Can go to other threads; cloning
@@ -235,7 +235,7 @@ impl AsRef<[u8]> for Retained {
 
 impl From<Retained> for Payload {
     fn from(retained: Retained) -> Self {
-        Self::new(Arc::new(retained))
+        Self::new(std::sync::Arc::new(retained))
     }
 }
 
@@ -313,7 +313,7 @@ mod tests {
                 self.0.fetch_add(bytes, Ordering::SeqCst);
             }
         }
-        let sum = Arc::new(Sum::default());
+        let sum = std::sync::Arc::new(Sum::default());
         let mut pool = Pool::new(1);
         for round in 0..3 {
             let make = || Credit::new(sum.clone(), CHANNEL);
@@ -326,7 +326,7 @@ mod tests {
             drop(b);
             assert_eq!(sum.0.load(Ordering::SeqCst), 10 * (round + 1));
         }
-        assert_eq!(Arc::strong_count(&sum), 2, "one credit, used again");
+        assert_eq!(std::sync::Arc::strong_count(&sum), 2, "one credit, used again");
     }
 
     #[test]

@@ -869,3 +869,26 @@ fn faults_come_and_go_while_the_engine_runs() {
     let plain = QueuedEngine::start(config(driver)).unwrap();
     assert!(plain.set_faults(&faults).is_err());
 }
+
+#[test]
+fn a_channel_that_is_blocked_before_it_begins_is_told_of_room() {
+    let config = config(trunkline::DriverChoice::Mio);
+    let pair = common::queued::Pair::new(&config, false, ChannelKind::Messages);
+    let client = &pair.client;
+    // More than a turn takes; the channel is opened by the last command.
+    for _ in 1..config.mailbox {
+        client.flush(pair.channel).unwrap();
+    }
+    let conn = pair.channel.conn();
+    let channel = client.open_channel(conn, "late", &ChannelOptions::default()).unwrap();
+    let sent = client.send(channel, b"x");
+    assert!(matches!(sent, Err(ApiError::WouldBlock(_))), "{sent:?}");
+    let mut out = Vec::new();
+    let writable = |r: &Received| matches!(r, Received::Event(Event::Writable { channel: told }) if *told == channel);
+    for _ in 0..100 {
+        pair.poll();
+        client.poll_group().recv_many(&mut out, 100, Some(Duration::ZERO));
+    }
+    assert_eq!(out.iter().filter(|r| writable(r)).count(), 1);
+    client.send(channel, b"x").unwrap();
+}

@@ -208,8 +208,8 @@ typedef struct pair {
     trunk_conn at_host, at_client;
 } pair;
 
-static inline void connect_pair(pair *p) {
-    p->at_client = connect_to(&p->host, p->client);
+static inline void connect_pair_as(pair *p, void (*change)(trunk_connect_config *)) {
+    OK(try_connect(&p->host, p->client, change, &p->at_client));
     trunk_item item = expect(p->host.engine, TRUNK_ITEM_INCOMING);
     p->at_host = item.conn;
     release(&item);
@@ -217,6 +217,8 @@ static inline void connect_pair(pair *p) {
     becomes(p->host.engine, TRUNK_STATUS_CONNECTED);
     becomes(p->client, TRUNK_STATUS_CONNECTED);
 }
+
+static inline void connect_pair(pair *p) { connect_pair_as(p, NULL); }
 
 static inline void new_pair(pair *p, int threadless) {
     host_listen(&p->host, engine_with(threadless));

@@ -13,6 +13,7 @@ mod region;
 mod rx;
 mod send;
 mod tx;
+mod watch;
 
 pub(crate) use rx::RxPool;
 pub use rx::{Lease, Retainer};

@@ -5,21 +5,29 @@
 //! the buffer into a lock-free queue that the pool empties.
 
 use super::region::Region;
-use crossbeam::queue::ArrayQueue;
+use super::watch::Watched;
+use crate::sync::ArrayQueue;
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// Who holds a buffer: 1 for the item and 1 for each lease.
+#[derive(Default)]
+struct Holders {
+    count: AtomicU32,
+    bytes: Watched,
+}
 
 /// What the pool and its leases share.
 struct Shared {
     region: Region,
     stride: usize,
-    /// Holders of each buffer: 1 for the item and 1 for each lease.
-    holders: Box<[AtomicU32]>,
+    /// Of each buffer.
+    holders: Box<[Holders]>,
     /// Buffers whose last holder was a lease.
     returned: ArrayQueue<u32>,
 }
@@ -58,7 +66,7 @@ impl RxPool {
         let shared = Shared {
             region: Region::new(total)?,
             stride,
-            holders: (0..count).map(|_| AtomicU32::new(0)).collect(),
+            holders: (0..count).map(|_| Holders::default()).collect(),
             returned: ArrayQueue::new(count.max(1)),
         };
         Ok(Self {
@@ -130,9 +138,11 @@ impl RxPool {
         let count = indices.len().min(N);
         let mut slices: [IoSliceMut<'_>; N] = std::array::from_fn(|i| {
             let Some(&index) = indices.get(i) else { return IoSliceMut::new(&mut []) };
-            let held = self.shared.holders[index as usize].load(Ordering::Relaxed) != 0;
+            let holders = &self.shared.holders[index as usize];
+            let held = holders.count.load(Ordering::Relaxed) != 0;
             let twice = indices[..i].contains(&index);
             assert!(!held && !twice, "a buffer is filled by one receive at a time");
+            holders.bytes.write();
             let len = self.shared.stride - offset;
             let start = self.shared.region.range(index as usize * self.shared.stride + offset, len);
             // SAFETY: the range is inside the region; the buffer has no holder and is named once,
@@ -144,14 +154,14 @@ impl RxPool {
 
     /// A buffer that was out is now held by a received item.
     pub fn hold(&mut self, index: u32) {
-        self.shared.holders[index as usize].store(1, Ordering::Relaxed);
+        self.shared.holders[index as usize].count.store(1, Ordering::Relaxed);
     }
 
     /// `len` bytes from `start` of a held buffer, and the handle to lease parts of them. Nothing
     /// for a buffer that is not held or a range outside of it.
     pub fn open(&mut self, index: u32, start: usize, len: usize) -> (&mut [u8], Retainer<'_>) {
-        let held =
-            self.shared.holders.get(index as usize).is_some_and(|h| h.load(Ordering::Relaxed) != 0);
+        let holders = self.shared.holders.get(index as usize);
+        let held = holders.is_some_and(|h| h.count.load(Ordering::Relaxed) != 0);
         let inside = start.checked_add(len).is_some_and(|end| end <= self.shared.stride);
         if !held || !inside {
             return (&mut [], Retainer::none());
@@ -166,7 +176,7 @@ impl RxPool {
 
     /// The item lets go of its buffer.
     pub fn release(&mut self, index: u32) {
-        let holders = &self.shared.holders[index as usize];
+        let holders = &self.shared.holders[index as usize].count;
         // New leases are only made while the item exists: with one holder it is alone.
         match holders.load(Ordering::Acquire) {
             0 => debug_assert!(false, "a received buffer was released twice"),
@@ -180,7 +190,7 @@ impl RxPool {
     }
 
     fn make_free(&mut self, index: u32) {
-        self.shared.holders[index as usize].store(0, Ordering::Relaxed);
+        self.shared.holders[index as usize].count.store(0, Ordering::Relaxed);
         if self.leased[index as usize].replace(false) {
             self.leased_count.set(self.leased_count.get() - 1);
         }
@@ -240,7 +250,7 @@ impl Retainer<'_> {
             pool.leased_count.set(pool.leased_count.get() + 1);
         }
         pool.leases.set(pool.leases.get() + 1);
-        shared.holders[index as usize].fetch_add(1, Ordering::Relaxed);
+        shared.holders[index as usize].count.fetch_add(1, Ordering::Relaxed);
         Some(Lease { shared: shared.clone(), index, start: NonNull::from(part).cast(), len })
     }
 }
@@ -270,6 +280,9 @@ impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        if let Some(holders) = self.shared.holders.get(self.index as usize) {
+            holders.bytes.read();
+        }
         // SAFETY: `start` and `len` were taken from a live slice of a buffer that this lease
         // holds: it is neither freed nor refilled before the lease is dropped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
@@ -284,14 +297,15 @@ impl AsRef<[u8]> for Lease {
 
 impl Clone for Lease {
     fn clone(&self) -> Self {
-        self.shared.holders[self.index as usize].fetch_add(1, Ordering::Relaxed);
+        self.shared.holders[self.index as usize].count.fetch_add(1, Ordering::Relaxed);
         Self { shared: self.shared.clone(), start: self.start, len: self.len, index: self.index }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.shared.holders[self.index as usize].fetch_sub(1, Ordering::Release) == 1 {
+        let holders = &self.shared.holders[self.index as usize];
+        if holders.count.fetch_sub(1, Ordering::Release) == 1 {
             // The reads through every other lease happen before the buffer is used again.
             fence(Ordering::Acquire);
             // As many places as buffers, and a buffer is in the queue at most once.

@@ -1,11 +1,10 @@
 //! Engine-owned send buffers: written by the application, sent without a copy, used again.
 
 use super::region::Region;
-use crossbeam::queue::ArrayQueue;
+use crate::sync::{Arc, ArrayQueue, payload};
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use trunkline_proto::payload::Payload;
 
 /// One buffer: a part of the pool's memory that belongs to nobody else. References to it are
@@ -113,7 +112,7 @@ impl SendBuf {
     pub fn freeze(mut self, len: usize) -> Payload {
         let Some(slab) = self.slab.take() else { return Payload::from(Vec::new()) };
         let len = len.min(slab.len);
-        let whole = Payload::new(slab.clone());
+        let whole = payload(slab.clone());
         let pushed = self.queue.push(slab);
         debug_assert!(pushed.is_ok(), "more buffers than places");
         whole.slice(0, len).unwrap_or(whole)

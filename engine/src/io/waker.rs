@@ -1,8 +1,8 @@
 //! Waking a shard that sleeps in its driver, without a system call when it does not.
 
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 const AWAKE: u8 = 0;
 const PARKED: u8 = 1;

@@ -179,7 +179,9 @@ impl QueueHandler {
                 more |= self.writers[group].has_events();
             }
         }
-        if more {
+        // Commands that went before a call from inside may have made room, which is told in another
+        // turn.
+        if more || self.done.1 > 0 {
             self.link.poke();
         }
     }
@@ -207,7 +209,7 @@ impl QueueHandler {
         }
         let mut credit = Credit::new(self.link.clone(), channel);
         credit.set(channel, bytes);
-        kept.with_credit(Arc::new(credit))
+        kept.with_credit(crate::sync::Arc::new(credit))
     }
 }
 

@@ -4,18 +4,18 @@
 //! Tables only grow, in segments that double, so that a reader needs no lock; cells are used
 //! again. A cell's life number is odd while it is in use, and part of every handle to it.
 
-use crossbeam::queue::SegQueue;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{OnceLock, SegQueue, bound};
 use trunkline_proto::config::ChannelKind;
+use trunkline_proto::error::ApiError;
 use trunkline_proto::status::Status;
 
 /// Cells of the first segment.
-const FIRST: u32 = 64;
+const FIRST: u32 = bound(64, 2) as u32;
 /// Segments: 64 · (2^19 − 1) cells cover the 24 bits of an index.
-const SEGMENTS: usize = 19;
+const SEGMENTS: usize = bound(19, 1);
 /// Most cells of one table.
-const MAX_CELLS: u32 = 1 << 24;
+const MAX_CELLS: u32 = bound(1 << 24, 2) as u32;
 
 /// A cell that can be used again.
 pub(super) trait Cell: Default {
@@ -92,17 +92,74 @@ impl<T: Cell> Table<T> {
     }
 }
 
+/// Bytes that the application has taken in one life of a cell, and that the shard has not fetched.
+///
+/// The number says whose bytes they are: a thread that has looked at a cell and goes on when another
+/// life has begun there adds nothing to it.
+#[derive(Debug, Default)]
+pub(super) struct Released(AtomicU64);
+
+impl Released {
+    /// Bits of the number of bytes; above them is the life, as much as there is room for.
+    const BITS: u32 = 40;
+    const MAX: u64 = (1 << Self::BITS) - 1;
+
+    /// Never 0 for a life: those are odd.
+    const fn name(life: u32) -> u64 {
+        (life as u64) << Self::BITS
+    }
+
+    fn begin(&self, life: u32) {
+        // No store: to models, stores and updates have no one order.
+        self.0.swap(Self::name(life), Ordering::Relaxed);
+    }
+
+    /// Adds bytes; how many there are then. `None` when this life has ended.
+    pub(super) fn add(&self, life: u32, bytes: u64) -> Option<u64> {
+        if life.is_multiple_of(2) {
+            return None;
+        }
+        let name = Self::name(life);
+        let sum = |all: u64| {
+            (all & !Self::MAX == name)
+                .then(|| (all & Self::MAX).saturating_add(bytes).min(Self::MAX))
+        };
+        let before = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |all| sum(all).map(|sum| name | sum));
+        before.ok().and_then(sum)
+    }
+
+    /// How many there are.
+    pub(super) fn sum(&self) -> u64 {
+        self.0.load(Ordering::SeqCst) & Self::MAX
+    }
+
+    /// Takes them out.
+    pub(super) fn take(&self) -> u64 {
+        self.0.fetch_and(!Self::MAX, Ordering::SeqCst) & Self::MAX
+    }
+
+    /// Takes them out, and ends the life.
+    pub(super) fn end(&self, life: u32) -> u64 {
+        let ended = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |all| {
+            (all & !Self::MAX == Self::name(life)).then_some(0)
+        });
+        ended.map_or(0, |all| all & Self::MAX)
+    }
+}
+
 /// A connection.
 #[derive(Debug, Default)]
 pub(super) struct ConnCell {
     life: AtomicU32,
     status: AtomicI32,
-    /// The application has not closed it.
-    open: AtomicBool,
+    /// The life in which the application has not closed it.
+    open: AtomicU32,
     /// Index of the poll group in which it shows.
     pub group: AtomicU32,
-    /// Bytes of ended channels that the application has taken and the connection does not know of.
-    pub released: AtomicU64,
+    /// Of ended channels.
+    pub released: Released,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -118,9 +175,11 @@ impl ConnCell {
     pub(super) fn begin(&self, status: Status, group: u32) {
         self.set_status(status);
         self.group.store(group, Ordering::Relaxed);
-        self.released.store(0, Ordering::Relaxed);
+        let life = self.life.load(Ordering::Relaxed);
+        self.released.begin(life);
         self.user.store(0, Ordering::Relaxed);
-        self.open.store(true, Ordering::Release);
+        // No store, as in `Released::begin`.
+        self.open.swap(life, Ordering::AcqRel);
     }
 
     pub(super) fn set_status(&self, status: Status) {
@@ -129,25 +188,30 @@ impl ConnCell {
 
     /// The status; `None` once the application has closed it.
     pub(super) fn status(&self) -> Status {
-        if !self.is_open() {
+        if self.open.load(Ordering::Acquire) == 0 {
             return Status::None;
         }
         let value = self.status.load(Ordering::Acquire);
         Status::ALL.into_iter().find(|s| *s as i32 == value).unwrap_or(Status::None)
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+    pub(super) fn is_open(&self, life: u32) -> bool {
+        self.open.load(Ordering::Acquire) == life
     }
 
-    /// The application closes it; `false` when it did so before.
-    pub(super) fn close(&self) -> bool {
-        self.open.swap(false, Ordering::AcqRel)
-    }
-
-    /// The close could not be handed over.
-    pub(super) fn reopen(&self) {
-        self.open.store(true, Ordering::Release);
+    /// The application closes it, unless it did so before. It stays open if that cannot be handed
+    /// over.
+    pub(super) fn close(
+        &self,
+        life: u32,
+        hand_over: impl FnOnce() -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        let change =
+            |from, to| self.open.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        change(life, 0).map_err(|_| ApiError::InvalidHandle)?;
+        hand_over().inspect_err(|_| {
+            let _ = change(0, life);
+        })
     }
 }
 
@@ -159,6 +223,8 @@ pub(super) const CREDIT_TOLD: u32 = 2;
 pub(super) const LOSSY: u32 = 4;
 /// A `messages` channel.
 pub(super) const MESSAGES: u32 = 8;
+/// The channel is in the list of blocked ones.
+pub(super) const LISTED: u32 = 16;
 
 /// The flags of a channel's cell.
 pub(super) const fn kind_flags(kind: ChannelKind) -> u32 {
@@ -180,8 +246,7 @@ pub(super) struct ChannelCell {
     pub conn: AtomicU64,
     /// Bytes that were sent and have not reached the connection.
     pub queued: AtomicU64,
-    /// Bytes that the application has taken and the connection does not know of.
-    pub released: AtomicU64,
+    pub released: Released,
     /// Bytes from which on the connection has to be told.
     pub credit_step: AtomicU64,
     /// The application's own number.
@@ -199,7 +264,7 @@ impl ChannelCell {
     /// drops them takes them out.
     pub(super) fn begin(&self, conn: u64, flags: u32) {
         self.conn.store(conn, Ordering::Relaxed);
-        self.released.store(0, Ordering::Relaxed);
+        self.released.begin(self.life.load(Ordering::Relaxed));
         self.credit_step.store(1, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         self.flags.store(flags, Ordering::Release);
@@ -212,6 +277,13 @@ impl ChannelCell {
     /// Sets a flag; whether it was clear.
     pub(super) fn raise(&self, flag: u32) -> bool {
         self.flags.fetch_or(flag, Ordering::SeqCst) & flag == 0
+    }
+
+    /// Bytes are no longer queued; whether the channel is blocked.
+    #[inline]
+    pub(super) fn unqueue(&self, bytes: u64) -> bool {
+        self.queued.fetch_sub(bytes, Ordering::SeqCst);
+        self.has(BLOCKED)
     }
 
     /// Clears a flag; whether it was set.

@@ -229,16 +229,14 @@ impl QueuedEngine {
     /// As [`accept`](Self::accept).
     pub fn reject(&self, conn: Conn, code: u32, text: &str) -> Result<(), ApiError> {
         let (link, cell) = self.conn(conn)?;
-        if !cell.close() {
-            return Err(ApiError::InvalidHandle);
-        }
         let text = text.to_owned();
-        Self::call(link, move |handler, cx| {
-            if let Ok(real) = handler.real_conn(conn) {
-                let _ = cx.reject(real, code, &text);
-            }
+        cell.close(conn.handle().generation, || {
+            Self::call(link, move |handler, cx| {
+                if let Ok(real) = handler.real_conn(conn) {
+                    let _ = cx.reject(real, code, &text);
+                }
+            })
         })
-        .inspect_err(|_| cell.reopen())
     }
 
     /// Closes a connection; with `linger`, what was sent reliably is delivered first, for at most
@@ -254,13 +252,11 @@ impl QueuedEngine {
         linger: Option<std::time::Duration>,
     ) -> Result<(), ApiError> {
         let (link, cell) = self.conn(conn)?;
-        if !cell.close() {
-            return Err(ApiError::InvalidHandle);
-        }
         let text = text.to_owned();
         let linger = linger.map(Into::into);
-        Self::call(link, move |handler, cx| handler.close(cx, conn, code, &text, linger))
-            .inspect_err(|_| cell.reopen())
+        cell.close(conn.handle().generation, || {
+            Self::call(link, move |handler, cx| handler.close(cx, conn, code, &text, linger))
+        })
     }
 
     /// The status; [`Status::None`] for a stale handle.

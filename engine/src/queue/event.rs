@@ -119,7 +119,8 @@ pub enum Event {
         /// The peer's code.
         code: u32,
     },
-    /// A send gave `WouldBlock`, and there is room again.
+    /// A send gave `WouldBlock`, and there is room again. (It may also come after a send that nearly
+    /// did.)
     Writable {
         /// The channel.
         channel: Channel,

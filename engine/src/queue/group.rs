@@ -9,20 +9,20 @@ use super::link::ShardLink;
 use super::lock;
 use crate::handle::Channel;
 use crate::retained::{Block, BlockPool, Retained};
-use crossbeam::queue::{ArrayQueue, SegQueue};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{self, ArrayQueue, SegQueue, bound};
 use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::ApiError;
 
 /// Batches that wait in one group; more stay with their shard.
-const BATCHES: usize = 512;
+const BATCHES: usize = bound(512, 1);
 /// Batches begun and not finished at once: one for each thread that receives.
-const BEGUN: usize = 64;
+const BEGUN: usize = bound(64, 1);
 /// Bytes in a batch after which it is handed over.
 const BATCH_BYTES: usize = 48 << 10;
 /// Messages and events in a batch after which it is handed over.
@@ -112,7 +112,7 @@ impl Lists {
 struct Batch {
     link: Arc<ShardLink>,
     lists: Lists,
-    block: Arc<Block>,
+    block: sync::Arc<Block>,
     /// Of [`Inner::waiting`].
     bytes: usize,
 }
@@ -132,8 +132,8 @@ struct Inner {
     wakes: AtomicU64,
     /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
     ended: AtomicBool,
-    sleep: Mutex<()>,
-    awake: Condvar,
+    sleep: sync::Mutex<()>,
+    awake: sync::Condvar,
     dropped: AtomicU64,
     limit: usize,
     links: Weak<Vec<Arc<ShardLink>>>,
@@ -170,8 +170,8 @@ impl PollGroup {
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            sleep: Mutex::new(()),
-            awake: Condvar::new(),
+            sleep: sync::Mutex::new(()),
+            awake: sync::Condvar::new(),
             dropped: AtomicU64::new(0),
             limit,
             links,
@@ -239,6 +239,12 @@ impl PollGroup {
         self.inner.awake.notify_all();
     }
 
+    /// Threads that sleep, or look once more before they do.
+    #[cfg(all(test, loom))]
+    pub(super) fn sleepers(&self) -> usize {
+        self.inner.sleepers.load(Ordering::SeqCst)
+    }
+
     /// `false` when the deadline has passed, or the group has ended or was woken since there were
     /// `wakes`.
     fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
@@ -276,11 +282,19 @@ impl PollGroup {
             taken += batch.take(out, max - taken);
             if batch.lists.items.is_empty() {
                 self.finish(batch);
-            } else if let Err(batch) = self.inner.begun.push(batch) {
-                self.inner.begun_too.push(batch);
+            } else {
+                self.put_back(batch);
             }
         }
         taken
+    }
+
+    /// Leaves the rest of a batch to whoever receives next.
+    fn put_back(&self, batch: Batch) {
+        if let Err(batch) = self.inner.begun.push(batch) {
+            self.inner.begun_too.push(batch);
+        }
+        self.wake_one();
     }
 
     fn finish(&self, batch: Batch) {
@@ -289,7 +303,7 @@ impl PollGroup {
             unfinished.fetch_sub(1, Ordering::Relaxed);
         }
         let _ = self.inner.lists.push(batch.lists);
-        if self.inner.kept_back.load(Ordering::Relaxed)
+        if self.inner.kept_back.load(Ordering::SeqCst)
             && self.inner.kept_back.swap(false, Ordering::SeqCst)
             && let Some(links) = self.inner.links.upgrade()
         {
@@ -305,12 +319,17 @@ impl PollGroup {
         if let Some(unfinished) = &self.inner.threadless {
             unfinished.fetch_add(1, Ordering::Relaxed);
         }
+        self.wake_one();
+        Ok(())
+    }
+
+    /// There is something to receive: one thread that waits for it need not any longer.
+    fn wake_one(&self) {
         fence(Ordering::SeqCst);
         if self.inner.sleepers.load(Ordering::Relaxed) > 0 {
             let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
             self.inner.awake.notify_one();
         }
-        Ok(())
     }
 }
 
@@ -488,6 +507,12 @@ impl Writer {
         self.push(Item::Large { channel, kind });
     }
 
+    /// Whether batches wait for a place in the group.
+    #[cfg(all(test, loom))]
+    pub(super) fn keeps_back(&self) -> bool {
+        !self.kept_back.is_empty()
+    }
+
     fn has_room(&self, len: usize) -> bool {
         let waiting = self.group.inner.waiting.load(Ordering::Relaxed) + self.bytes.len() + len;
         let room = waiting <= self.group.inner.limit && self.kept_back.is_empty();
@@ -661,7 +686,7 @@ mod tests {
         assert_eq!(link.credits.pop(), Some(ch.key().slot));
         assert!(link.credits.is_empty());
         let cell = link.channels.get(ch.key().slot).unwrap();
-        assert_eq!(cell.released.load(Ordering::SeqCst), 110);
+        assert_eq!(cell.released.sum(), 110);
     }
 
     #[test]

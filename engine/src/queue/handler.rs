@@ -313,6 +313,8 @@ impl QueueHandler {
         }
         self.last = None;
         self.return_credit(cx, cell);
+        // It may have been sent on, and been blocked, since the application opened it.
+        self.maybe_writable(cell);
     }
 
     pub(super) fn open_channel(
@@ -371,12 +373,8 @@ impl QueueHandler {
             *slot = NONE;
         }
         self.last = None;
-        self.link.channels.give_back(cell, side.life);
-        // What is taken from now on counts for the connection at once.
-        if let Some(shared) = self.link.channels.get(cell)
-            && let Some(real) = side.real
-        {
-            let bytes = shared.released.swap(0, Ordering::SeqCst) + side.taken;
+        let bytes = self.link.end_channel(cell, side.life) + side.taken;
+        if let Some(real) = side.real {
             let _ = cx.consume_ended(real.conn(), bytes);
         }
     }

@@ -1,15 +1,15 @@
 //! What the application's threads and one shard share: cells, the mailbox with memory for what it
 //! carries, and lists of what needs the shard's attention.
 
-use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LOSSY, Table};
+use super::cells::{BLOCKED, CREDIT_TOLD, ChannelCell, ConnCell, LISTED, LOSSY, Table};
 use super::command::{Call, Command, Pack};
 use super::memory::{Copies, Packs};
 use crate::handle::{Channel, Conn};
 use crate::retained::Creditor;
 use crate::shard::mailbox::{Mailbox, Port};
-use crossbeam::queue::SegQueue;
+use crate::sync::SegQueue;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
 
@@ -90,7 +90,7 @@ impl ShardLink {
         let handle = conn.handle();
         self.conns
             .check(handle.slot, handle.generation)
-            .filter(|cell| cell.is_open())
+            .filter(|cell| cell.is_open(handle.generation))
             .ok_or(ApiError::InvalidHandle)
     }
 
@@ -120,16 +120,39 @@ impl ShardLink {
                 return Err(ApiError::Dropped("the channel's queue is full"));
             }
             cell.raise(BLOCKED);
-            // The shard may have emptied the queue before it could see the flag.
-            if !fits(cell.queued.load(Ordering::SeqCst)) || !cell.lower(BLOCKED) {
+            // The shard may have emptied the queue before it could see the flag. It stays up: other
+            // senders may count on it.
+            if !fits(cell.queued.load(Ordering::SeqCst)) {
                 return Err(ApiError::WouldBlock("the channel's queue"));
             }
         }
     }
 
-    /// Whether a blocked channel may send again.
-    pub(super) fn has_room(&self, cell: &ChannelCell) -> bool {
+    /// A channel is blocked for want of room elsewhere. Unless enough of it is on its way, after
+    /// which it is told, the shard has to look at it.
+    fn list(&self, slot: u32, cell: &ChannelCell) {
+        if self.has_room(cell) && cell.raise(LISTED) {
+            self.blocked.push(slot);
+            self.poke();
+        }
+    }
+
+    /// The next channel that found the mailbox full.
+    pub(super) fn next_blocked(&self) -> Option<u32> {
+        let index = self.blocked.pop()?;
+        if let Some(cell) = self.channels.get(index) {
+            cell.lower(LISTED);
+        }
+        Some(index)
+    }
+
+    fn has_room(&self, cell: &ChannelCell) -> bool {
         cell.queued.load(Ordering::SeqCst) <= self.channel_limit / 2
+    }
+
+    /// Whether a blocked channel has room, and has to be told so: it is not blocked any more.
+    pub(super) fn unblock(&self, cell: &ChannelCell) -> bool {
+        self.has_room(cell) && cell.lower(BLOCKED)
     }
 
     /// Hands a message to the shard, of which `waiting` bytes do not lie in the command itself.
@@ -152,10 +175,8 @@ impl ShardLink {
         if cell.has(LOSSY) {
             return Err(ApiError::Dropped("the shard's mailbox is full"));
         }
-        if cell.raise(BLOCKED) {
-            self.blocked.push(channel.key().slot);
-            self.poke();
-        }
+        cell.raise(BLOCKED);
+        self.list(channel.key().slot, cell);
         Err(ApiError::WouldBlock("the shard's mailbox"))
     }
 
@@ -178,9 +199,12 @@ impl ShardLink {
         for (i, (channel, data)) in messages.iter().take(count).enumerate() {
             let Some(cell) = self.channels.get(channel.key().slot) else { continue };
             cell.queued.fetch_sub(data.len() as u64, Ordering::SeqCst);
-            if i == 0 && !cell.has(LOSSY) && cell.raise(BLOCKED) {
-                self.blocked.push(channel.key().slot);
-                self.poke();
+            if i == 0 && !cell.has(LOSSY) {
+                cell.raise(BLOCKED);
+            }
+            // Other senders may have been refused for what is taken back here.
+            if cell.has(BLOCKED) {
+                self.list(channel.key().slot, cell);
             }
         }
         Err(ApiError::WouldBlock("the shard's mailbox"))
@@ -222,24 +246,31 @@ impl ShardLink {
         self.poked.store(false, Ordering::SeqCst);
     }
 
+    /// The next channel with credit to return.
+    pub(super) fn next_credit(&self) -> Option<u32> {
+        let index = self.credits.pop()?;
+        if let Some(cell) = self.channels.get(index) {
+            cell.lower(CREDIT_TOLD);
+        }
+        Some(index)
+    }
+
     /// The application has taken `bytes` of a channel.
     pub(super) fn release(&self, channel: Channel, bytes: u64) {
         if bytes == 0 {
             return;
         }
         let ChannelKey { slot, life } = channel.key();
-        if let Some(cell) = self.channels.check(slot, life) {
-            cell.released.fetch_add(bytes, Ordering::SeqCst);
-            self.tell_credit(slot, cell);
-        } else {
-            self.release_ended(channel.conn(), bytes);
+        match self.channels.get(slot) {
+            Some(cell) if cell.released.add(life, bytes).is_some() => self.tell_credit(slot, cell),
+            _ => self.release_ended(channel.conn(), bytes),
         }
     }
 
     /// Tells the shard of a channel's credit if that has to be.
     pub(super) fn tell_credit(&self, slot: u32, cell: &ChannelCell) {
-        let released = cell.released.load(Ordering::SeqCst);
-        if released >= cell.credit_step.load(Ordering::SeqCst) && cell.raise(CREDIT_TOLD) {
+        if cell.released.sum() >= cell.credit_step.load(Ordering::SeqCst) && cell.raise(CREDIT_TOLD)
+        {
             self.credits.push(slot);
             self.poke();
         }
@@ -250,12 +281,27 @@ impl ShardLink {
     #[cold]
     fn release_ended(&self, conn: Conn, bytes: u64) {
         let ConnHandle { slot, generation } = conn.handle();
-        let Some(cell) = self.conns.check(slot, generation) else { return };
-        let before = cell.released.fetch_add(bytes, Ordering::SeqCst);
-        if before < ENDED_STEP && before + bytes >= ENDED_STEP {
+        let Some(cell) = self.conns.get(slot) else { return };
+        let Some(sum) = cell.released.add(generation, bytes) else { return };
+        if sum >= ENDED_STEP && sum - bytes.min(sum) < ENDED_STEP {
             self.ended.push(slot);
             self.poke();
         }
+    }
+
+    /// Ends the life of a channel. Gives the bytes that the application has taken and the connection
+    /// does not know of; what is taken from now on counts for the connection at once.
+    pub(super) fn end_channel(&self, slot: u32, life: u32) -> u64 {
+        let bytes = self.channels.get(slot).map_or(0, |cell| cell.released.end(life));
+        self.channels.give_back(slot, life);
+        bytes
+    }
+
+    /// The next connection with credit of ended channels to return, and how much.
+    pub(super) fn next_ended(&self) -> Option<(u32, u64)> {
+        let index = self.ended.pop()?;
+        let cell = self.conns.get(index);
+        Some((index, cell.map_or(0, |cell| cell.released.take())))
     }
 
     pub(super) fn fail(&self) {

@@ -3,9 +3,8 @@
 
 use super::command::Pack;
 use crate::retained::{Block, TRIES};
-use crossbeam::queue::ArrayQueue;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, ArrayQueue, payload};
 use trunkline_proto::payload::Payload;
 
 /// Copies of single messages that are remembered.
@@ -47,7 +46,14 @@ impl Copies {
         if held > self.most || self.blocks.push(block.clone()).is_err() {
             self.held.fetch_sub(after, Ordering::Relaxed);
         }
-        Payload::new(block)
+        payload(block)
+    }
+
+    /// Bytes that are counted as remembered, and those that are. Forgets them.
+    #[cfg(all(test, loom))]
+    pub(super) fn forget(&self) -> (usize, usize) {
+        let blocks = std::iter::from_fn(|| self.blocks.pop());
+        (self.held.load(Ordering::Relaxed), blocks.map(|block| block.capacity()).sum())
     }
 
     /// Takes out a block that nobody holds.

@@ -73,6 +73,9 @@ mod sending;
 mod upcalls;
 mod waiting;
 
+#[cfg(all(test, loom))]
+mod tests;
+
 pub use associations::SendSecurity;
 pub use callbacks::{Callbacks, SentInside};
 pub use event::{Event, Message, Received};
@@ -88,6 +91,7 @@ use crate::handler::{Context, Handler as _};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::stats::EngineStats;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use associations::Associations;
 use callbacks::{inside, is_inside};
 use cells::{ChannelCell, ConnCell};
@@ -100,7 +104,6 @@ use local::{LocalRunner, Parts};
 use managed::Managed;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;

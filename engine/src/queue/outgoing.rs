@@ -1,6 +1,5 @@
 //! From commands to the endpoint: what a channel sends, and what waits for room.
 
-use super::cells::{BLOCKED, CREDIT_TOLD};
 use super::command::{COPY_AGAIN, Pack};
 use super::event::Event;
 use super::handler::{NONE, QueueHandler};
@@ -99,19 +98,16 @@ impl QueueHandler {
             return;
         }
         let Some(cell) = self.link.channels.get(index) else { return };
-        cell.queued.fetch_sub(bytes, Ordering::SeqCst);
-        if cell.has(BLOCKED) {
+        if cell.unqueue(bytes) {
             self.maybe_writable(index);
         }
     }
 
-    /// Tells the application that a blocked channel has room, if it has.
-    fn maybe_writable(&mut self, index: u32) {
-        let Some(cell) = self.link.channels.get(index) else { return };
-        if !self.link.has_room(cell) || !cell.lower(BLOCKED) {
-            return;
-        }
-        if let Some(name) = self.name_of(index).filter(|n| n.key().life % 2 == 1) {
+    /// Tells the application that a blocked channel has room, if it has. One that is still to begin
+    /// is told then.
+    pub(super) fn maybe_writable(&mut self, index: u32) {
+        let Some(name) = self.name_of(index).filter(|n| n.key().life % 2 == 1) else { return };
+        if self.link.channels.get(index).is_some_and(|cell| self.link.unblock(cell)) {
             self.emit(name.conn().slot(), Event::Writable { channel: name });
         }
     }
@@ -250,12 +246,10 @@ impl QueueHandler {
     pub(super) fn service(&mut self, cx: &mut Context<'_>) {
         self.link.begin_service();
         let link = self.link.clone();
-        while let Some(index) = link.blocked.pop() {
+        while let Some(index) = link.next_blocked() {
             self.maybe_writable(index);
         }
-        while let Some(index) = link.ended.pop() {
-            let Some(cell) = link.conns.get(index) else { continue };
-            let bytes = cell.released.swap(0, Ordering::SeqCst);
+        while let Some((index, bytes)) = link.next_ended() {
             if let Some(Ok(real)) = self.conn_name(index).map(|conn| self.real_conn(conn)) {
                 let _ = cx.consume_ended(real, bytes);
             }
@@ -265,9 +259,7 @@ impl QueueHandler {
             call(self, cx);
         }
         for _ in 0..CREDITS_A_TURN {
-            let Some(index) = link.credits.pop() else { break };
-            let Some(cell) = link.channels.get(index) else { continue };
-            cell.lower(CREDIT_TOLD);
+            let Some(index) = link.next_credit() else { break };
             self.return_credit(cx, index);
         }
         if !link.credits.is_empty() || !link.handed.is_empty() {
@@ -278,7 +270,7 @@ impl QueueHandler {
     /// Tells the connection what was taken of a channel, and settles when it will be told again.
     pub(super) fn return_credit(&mut self, cx: &mut Context<'_>, index: u32) {
         let Some(cell) = self.link.channels.get(index) else { return };
-        let mut bytes = cell.released.swap(0, Ordering::SeqCst);
+        let mut bytes = cell.released.take();
         let mut side = self.channels.get_mut(index as usize);
         bytes += side.as_mut().map_or(0, |side| std::mem::take(&mut side.taken));
         let real = side.as_ref().and_then(|side| side.real);

@@ -162,7 +162,8 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
         // What was written leaves now: the next poll may be far away.
         let flushed = self.shard.driver.flush();
         if self.shard.embedded {
-            self.port.park();
+            // What is there already shows in the next timeout.
+            let _ = self.port.park(&self.mailbox);
         }
         let happened = happened?;
         flushed.map_err(|e| EngineError::system("sending", e))?;
@@ -181,7 +182,7 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
         let fd = self.shard.driver.fd();
         if fd.is_some() && !self.shard.embedded {
             self.shard.embedded = true;
-            self.port.park();
+            let _ = self.port.park(&self.mailbox);
         }
         fd
     }

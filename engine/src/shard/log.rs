@@ -7,8 +7,8 @@
 //! packets that arrived out of order) go through an arena.
 
 use crate::retained::{Block, BlockPool};
+use crate::sync::Arc;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::CloseReason;
 use trunkline_proto::event::{ChannelEnd, ChannelRequest, CloseReport, Incoming, Sink};

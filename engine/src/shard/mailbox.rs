@@ -8,9 +8,8 @@
 use super::control::Control;
 use super::forward::Forwarded;
 use crate::io::Waker;
-use crossbeam::queue::ArrayQueue;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{ArrayQueue, OnceLock};
 
 /// Control messages that wait for one shard at once; senders of these retry.
 const CONTROLS: usize = 256;
@@ -60,10 +59,12 @@ impl Port {
         }
     }
 
-    /// The shard is about to sleep. Look into the queues after this.
-    pub(crate) fn park(&self) {
+    /// The shard is about to sleep. `false` when there is something in a queue, seen after senders
+    /// can know of the sleep.
+    pub(crate) fn park<C>(&self, mailbox: &Mailbox<C>) -> bool {
         self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        self.is_empty() && mailbox.commands.is_empty()
     }
 
     /// The shard is awake. Written only after a sleep: senders read this for every command.
@@ -154,8 +155,7 @@ mod tests {
                         sum += n;
                         continue;
                     }
-                    rig.port.park();
-                    if rig.mailbox.commands.is_empty() {
+                    if rig.port.park(&rig.mailbox) {
                         let before = std::time::Instant::now();
                         std::thread::park_timeout(Duration::from_secs(20));
                         assert!(before.elapsed() < Duration::from_secs(20), "a wake was lost");

@@ -64,12 +64,11 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         {
             return Ok(());
         }
-        self.port.park();
-        let timeout = if self.has_mail() {
-            Some(Duration::ZERO)
-        } else {
+        let timeout = if self.port.park(&self.mailbox) {
             self.core.counters.sleeps.add(1);
             timeout
+        } else {
+            Some(Duration::ZERO)
         };
         let polled = self.poll(timeout);
         self.port.unpark();
