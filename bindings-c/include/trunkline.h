@@ -3643,7 +3643,8 @@ trunk_result trunk_association_send(struct trunk_engine *engine,
 
 // trunk_associate and trunk_association_send in one: stores the association, unless it is NULL.
 //
-// Any thread. Reads the files that connect names, does not block otherwise. Errors: as both.
+// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
+// trunk_associate and trunk_association_send.
 trunk_result trunk_send_to(struct trunk_engine *engine,
                            const struct trunk_connect_config *connect,
                            const struct trunk_association_config *config,

@@ -604,7 +604,8 @@ pub unsafe extern "C" fn trunk_association_send(
 
 /// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL.
 ///
-/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as both.
+/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
+/// trunk_associate and trunk_association_send.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send_to(
     engine: *mut trunk_engine,

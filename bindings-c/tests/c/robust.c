@@ -39,8 +39,7 @@ static void valid_arguments_with(int threadless) {
         }
         /* Once more: closed twice, sent twice, and so on. */
         if (!is(f->name, "trunk_buf_alloc")) {
-            OK(trunk_engine_destroy(s.made));
-            s.made = NULL;
+            tidy(&s);
             invoke(f, a, "once more");
         }
         renew(&s);
@@ -160,16 +159,18 @@ static void try_wrong(const function *f, int i) {
 }
 
 static void wrong_handles(void) {
-    static const char *const types[] = {"trunk_conn", "trunk_channel", "trunk_listener",
-                                        "trunk_group"};
     trunk_group group;
     begin(&s, 0);
     OK(trunk_group_new(s.p.client, &group));
     add_wrong(0);
     add_wrong(1);
     add_wrong(UINT64_MAX);
-    for (size_t i = 0; i < COUNT(types); i++) {
-        add_wrong(handle(&s, types[i]));
+    for EACH_FUNCTION (f) {
+        for (int i = 0; i < f->count; i++) {
+            if (f->params[i].flags & IS_HANDLE) {
+                add_wrong(handle(&s, f, f->params[i].type));
+            }
+        }
     }
     add_wrong(s.p.at_client);
     add_wrong(s.ends.at_client);
@@ -398,8 +399,8 @@ static void in_the_child(void) {
     s.forked = 1;
     for EACH_FUNCTION (f) {
         uint64_t a[MOST_PARAMS];
-        int belongs = has_engine(f) || is(f->name, "trunk_buf_free") ||
-                      is(f->name, "trunk_message_release");
+        /* Its comment says so of what belongs to the parent. */
+        int belongs = documents(f, TRUNK_ERR_FORKED);
         arguments(&s, f, a);
         if (is(f->name, "trunk_message_release")) {
             a[0] = (uintptr_t)&s.item;
@@ -409,7 +410,7 @@ static void in_the_child(void) {
             COMPLAIN("%s in a forked child: %s", f->name, trunk_result_str(result));
         }
     }
-    OK(trunk_engine_destroy(s.made));
+    tidy(&s);
 
     /* The child's own engine is like any other, and knows nothing of the parent's. */
     static subject own;
@@ -425,6 +426,7 @@ static void forked_with(int threadless) {
     int status;
     begin(&s, threadless);
     OK(trunk_buf_alloc(s.p.host.engine, 100, &s.buf));
+    source(&s);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
