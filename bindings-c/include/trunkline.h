@@ -1861,7 +1861,7 @@ typedef struct trunk_interfaces {
     uint32_t ipv4;
     // Over IPv6. 1.
     uint32_t ipv6;
-    // How often interfaces are looked for that have come or gone; at least 100 ms. 5 s.
+    // How often interfaces are looked for that have come or gone; 100 ms to 1 h. 5 s.
     uint64_t rescan_ns;
 } trunk_interfaces;
 
@@ -4109,7 +4109,7 @@ trunk_result trunk_discovery_counts_init_sized(struct trunk_discovery_counts *co
 trunk_result trunk_discovery_start(const struct trunk_discovery_config *config,
                                    trunk_discovery *discovery);
 
-// Ends a discovery; the handle is stale afterwards. 0 is allowed. A thread that is inside
+// Ends a discovery; the handle is stale afterwards. A thread that is inside
 // trunk_discovery_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
@@ -4265,7 +4265,7 @@ trunk_result trunk_announcer_start_for_listener(struct trunk_engine *engine,
                                                 const struct trunk_announcer_config *config,
                                                 trunk_announcer *announcer);
 
-// Ends an announcer and tells those who asked; the handle is stale afterwards. 0 is allowed. A
+// Ends an announcer and tells those who asked; the handle is stale afterwards. A
 // thread that is inside trunk_announcer_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).

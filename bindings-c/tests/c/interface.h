@@ -127,11 +127,15 @@ typedef struct subject {
     trunk_listener source_listener;
     trunk_credential_issuer issuer;
     trunk_credential_verifier verifier;
+    trunk_discovery discovery;
+    trunk_announcer announcer;
     /* What structs and arguments point to. */
     trunk_identity identity;
     trunk_trust trust;
     trunk_connect_config connect;
     trunk_sec_info sec_info;
+    trunk_interfaces interfaces;
+    trunk_announcement announcement;
     const char *addresses[1];
     trunk_outgoing outgoing;
     uint8_t credential[TRUNK_CREDENTIAL_BYTES];
@@ -146,6 +150,12 @@ typedef struct subject {
 
 static const char hex_text[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 static const char *const some_networks[1] = {"192.0.2.0/24"};
+static const char *const this_machine[1] = {"127.0.0.1"};
+#ifdef __linux__
+static const char *const loopback_interface[1] = {"lo"};
+#else
+static const char *const loopback_interface[1] = {"lo0"};
+#endif
 static const uint8_t some_bytes[4096];
 /* An Ed25519 key as PKCS #8. */
 static const uint8_t some_key[48] = {0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06,
@@ -188,6 +198,18 @@ static inline void fill(subject *s, const char *name, void *at) {
         grant->app = "chess";
         grant->client = "alice";
         grant->expires_s = (uint64_t)time(NULL) + 3600;
+    } else if (is(name, "trunk_interfaces")) {
+        *(trunk_interfaces *)at = s->interfaces;
+    } else if (is(name, "trunk_announcement")) {
+        *(trunk_announcement *)at = s->announcement;
+    } else if (is(name, "trunk_discovery_config")) {
+        ((trunk_discovery_config *)at)->interfaces = &s->interfaces;
+    } else if (is(name, "trunk_announcer_config")) {
+        trunk_announcer_config *config = at;
+        config->announcement = &s->announcement;
+        config->listen = this_machine;
+        config->listen_count = 1;
+        config->interfaces = &s->interfaces;
     }
 }
 
@@ -213,6 +235,14 @@ static inline void begin_alone(subject *s) {
     OK(trunk_token_grant_init(&allowed));
     fill(s, "trunk_token_grant", &allowed);
     OK(trunk_token_mint(&token_key, &allowed, s->token, sizeof s->token, NULL));
+    OK(trunk_interfaces_init(&s->interfaces));
+    s->interfaces.names = loopback_interface;
+    s->interfaces.name_count = 1;
+    OK(trunk_announcement_init(&s->announcement));
+    s->announcement.name = "subject";
+    s->announcement.service = "test";
+    s->announcement.port = 7470;
+    s->announcement.peer[0] = 1;
 }
 
 static inline void begin(subject *s, int threadless) {
@@ -256,6 +286,8 @@ static inline void tidy(subject *s) {
         trunk_event_source_close(s->stores[i][0]);
         trunk_credential_issuer_close(s->stores[i][0]);
         trunk_credential_verifier_close(s->stores[i][0]);
+        trunk_discovery_close(s->stores[i][0]);
+        trunk_announcer_close(s->stores[i][0]);
         s->stores[i][0] = 0;
     }
 }
@@ -268,6 +300,8 @@ static inline void end(subject *s) {
     trunk_event_source_close(s->source);
     trunk_credential_issuer_close(s->issuer);
     trunk_credential_verifier_close(s->verifier);
+    trunk_discovery_close(s->discovery);
+    trunk_announcer_close(s->announcer);
     trunk_result result = trunk_engine_destroy(s->p.host.engine);
     CHECK(result == TRUNK_OK || result == TRUNK_ERR_INVALID_HANDLE);
     OK(trunk_engine_destroy(s->p.client));
@@ -293,6 +327,26 @@ static inline trunk_event_source source(subject *s) {
         OK(trunk_event_source_listen(s->source, &config, &s->source_listener));
     }
     return s->source;
+}
+
+static inline trunk_discovery discovery(subject *s) {
+    trunk_discovery_config config;
+    if (s->discovery == 0 && !s->forked) {
+        OK(trunk_discovery_config_init(&config));
+        fill(s, "trunk_discovery_config", &config);
+        OK(trunk_discovery_start(&config, &s->discovery));
+    }
+    return s->discovery;
+}
+
+static inline trunk_announcer announcer(subject *s) {
+    trunk_announcer_config config;
+    if (s->announcer == 0 && !s->forked) {
+        OK(trunk_announcer_config_init(&config));
+        fill(s, "trunk_announcer_config", &config);
+        OK(trunk_announcer_start(&config, &s->announcer));
+    }
+    return s->announcer;
 }
 
 /* A handle of what function `f` is about; what is not there yet is made. */
@@ -337,6 +391,12 @@ static inline uint64_t handle(subject *s, const function *f, const char *type) {
     }
     if (is(type, "trunk_credential_verifier")) {
         return s->verifier;
+    }
+    if (is(type, "trunk_discovery")) {
+        return discovery(s);
+    }
+    if (is(type, "trunk_announcer")) {
+        return announcer(s);
     }
     fprintf(stderr, "tests/c/interface.h has no handle of type %s\n", type);
     _exit(1);
@@ -433,7 +493,18 @@ static inline const void *pointer(subject *s, const function *f, int i) {
     if (is(p->type, "const void *") || is(p->type, "const uint8_t *")) {
         return bytes(s, p->name);
     }
-    if (p->flags & IS_STORE || is(p->type, "void *")) {
+    static const char *const stored[] = {
+        "void *",
+        "struct trunk_device *",
+        "struct trunk_discovery_event *",
+        "struct trunk_presence_address *",
+        "struct trunk_presence_problem *",
+    };
+    int is_stored = (p->flags & IS_STORE) != 0;
+    for (size_t k = 0; k < COUNT(stored); k++) {
+        is_stored = is_stored || is(p->type, stored[k]);
+    }
+    if (is_stored) {
         return s->stores[i];
     }
     fprintf(stderr, "tests/c/interface.h has no value of type %s, for %s\n", p->type, f->name);
@@ -463,6 +534,12 @@ static inline void arguments(subject *s, const function *f, uint64_t *a) {
 
 static inline int has_engine(const function *f) {
     return f->count > 0 && is(f->params[0].type, "struct trunk_engine *");
+}
+
+/* Whether it is about something that stands beside engines. */
+static inline int stands_beside(const function *f) {
+    return f->count > 0 && (is(f->params[0].type, "trunk_discovery") ||
+                            is(f->params[0].type, "trunk_announcer"));
 }
 
 #endif

@@ -427,6 +427,8 @@ static void forked_with(int threadless) {
     begin(&s, threadless);
     OK(trunk_buf_alloc(s.p.host.engine, 100, &s.buf));
     source(&s);
+    discovery(&s);
+    announcer(&s);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
