@@ -4,6 +4,9 @@
 //! for connections and channels. A handle is such a number under a mask that belongs to the engine
 //! and to the kind, so that a foreign handle names, for all practical purposes, nothing. The
 //! generation is odd and the mask even: no handle is 0.
+//!
+//! Numbers without a generation are counted: their bits are spread over the whole handle first, so
+//! that a handle in which a bit has turned is not that of the neighbour.
 
 use crate::result::{Error, Result};
 use engine::{Channel, Conn, ListenerId, QueuedEngine};
@@ -40,6 +43,21 @@ pub(crate) const fn mix(n: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// An odd number has an inverse among the 64-bit ones.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const GATHER: u64 = 0xf1de_83e1_9937_733d;
+const _: () = assert!(SPREAD.wrapping_mul(GATHER) == 1);
+
+/// The handle of an odd number under an even mask: odd, so never 0.
+pub(crate) const fn spread(number: u64, mask: u64) -> u64 {
+    number.wrapping_mul(SPREAD) ^ mask
+}
+
+/// The number of a handle; an even one is of none.
+pub(crate) const fn gather(handle: u64, mask: u64) -> u64 {
+    (handle ^ mask).wrapping_mul(GATHER)
 }
 
 impl Masks {
@@ -89,11 +107,11 @@ impl Masks {
     }
 
     pub(crate) const fn listener(&self, listener: ListenerId) -> trunk_listener {
-        ((listener.to_bits() as u64) << 1 | 1) ^ self.listener
+        spread((listener.to_bits() as u64) << 1 | 1, self.listener)
     }
 
     pub(crate) fn listener_of(&self, handle: trunk_listener) -> Result<ListenerId> {
-        let bits = handle ^ self.listener;
+        let bits = gather(handle, self.listener);
         match u32::try_from(bits >> 1) {
             Ok(id) if id != 0 && bits & 1 == 1 => Ok(ListenerId::from_bits(id)),
             _ => Err(Error::handle("invalid or already closed listener")),
@@ -102,12 +120,12 @@ impl Masks {
 
     /// Of a request, an association or a pairing: one count for all three.
     pub(crate) const fn number(&self, number: u64) -> u64 {
-        (number << 1 | 1) ^ self.number
+        spread(number << 1 | 1, self.number)
     }
 
     /// The number that a handle names; whether there is such a thing, its shard knows.
     pub(crate) const fn number_of(&self, handle: u64) -> Result<u64> {
-        let bits = handle ^ self.number;
+        let bits = gather(handle, self.number);
         if bits & 1 == 0 {
             return Err(Error::handle("invalid or already closed handle"));
         }
@@ -115,7 +133,7 @@ impl Masks {
     }
 
     pub(crate) const fn group(&self, index: usize) -> trunk_group {
-        ((index as u64) << 1 | 1) ^ self.group
+        spread((index as u64) << 1 | 1, self.group)
     }
 
     /// The index of a group; 0 for the engine's own.
@@ -123,7 +141,7 @@ impl Masks {
         if handle == 0 {
             return Ok(0);
         }
-        let bits = handle ^ self.group;
+        let bits = gather(handle, self.group);
         match usize::try_from(bits >> 1) {
             Ok(index) if index != 0 && bits & 1 == 1 => Ok(index),
             _ => Err(Error::handle("invalid poll group")),
@@ -147,9 +165,31 @@ mod tests {
             assert_eq!(masks.group_of(masks.group(index)).unwrap(), index);
             let id = ListenerId::from_bits(index as u32);
             assert_eq!(masks.listener_of(masks.listener(id)).unwrap(), id);
+            assert_eq!(masks.number_of(masks.number(index as u64)).unwrap(), index as u64);
         }
         assert_eq!(masks.group_of(0).unwrap(), 0);
         assert!(masks.listener_of(0).is_err());
+        assert!(masks.number_of(0).is_err());
+    }
+
+    #[test]
+    fn a_turned_bit_makes_no_other_handle_of_what_is_counted() {
+        const COUNT: u64 = 10_000;
+        let masks = Masks::of(1);
+        for n in 1..=COUNT {
+            for bit in 0..64 {
+                let turned = 1 << bit;
+                let others = [
+                    masks.number_of(masks.number(n) ^ turned).ok(),
+                    masks.group_of(masks.group(n as usize) ^ turned).ok().map(|n| n as u64),
+                    masks
+                        .listener_of(masks.listener(ListenerId::from_bits(n as u32)) ^ turned)
+                        .ok()
+                        .map(|id| id.to_bits().into()),
+                ];
+                assert!(others.iter().flatten().all(|n| *n > COUNT), "{n}, bit {bit}: {others:?}");
+            }
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@ use crate::detail::{
 };
 use crate::fork;
 use crate::handle::{trunk_channel, trunk_conn};
-use crate::manager::{trunk_association_change, trunk_delivery, trunk_opened};
+use crate::association::{trunk_association_change, trunk_delivery};
+use crate::manager::trunk_opened;
 use crate::names::Names;
-use crate::pairing::{trunk_pairing_notice, trunk_peer, trunk_relayed};
+use crate::pairing_notice::{trunk_pairing_notice, trunk_peer, trunk_relayed};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use engine::{AssociationEvent, Event, Received, Retained};
 use std::ffi::{c_char, c_void};

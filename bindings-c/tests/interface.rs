@@ -61,6 +61,16 @@ fn robust_with_mio() {
 }
 
 #[test]
+fn inside() {
+    run_all("tests/c/inside.c");
+}
+
+#[test]
+fn inside_with_mio() {
+    run_all_with_mio("tests/c/inside.c");
+}
+
+#[test]
 fn callbacks() {
     run_all("tests/c/callbacks.c");
 }

@@ -532,14 +532,29 @@ static inline void arguments(subject *s, const function *f, uint64_t *a) {
     }
 }
 
-static inline int has_engine(const function *f) {
-    return f->count > 0 && is(f->params[0].type, "struct trunk_engine *");
+#define EACH_FUNCTION(f)                                                                           \
+    (const function *f = functions; f < functions + COUNT(functions); f++)
+
+/* What a call with valid arguments gives. */
+static inline trunk_result expects(const subject *s, const function *f) {
+    static const struct {
+        const char *name;
+        trunk_result with_threads, without;
+    } expected[] = {
+        {"trunk_engine_poll", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
+        {"trunk_engine_fd", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
+        {"trunk_engine_next_timeout_ns", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
+    };
+    for (size_t i = 0; i < COUNT(expected); i++) {
+        if (is(expected[i].name, f->name)) {
+            return s->threadless ? expected[i].without : expected[i].with_threads;
+        }
+    }
+    return TRUNK_OK;
 }
 
-/* Whether it is about something that stands beside engines. */
-static inline int stands_beside(const function *f) {
-    return f->count > 0 && (is(f->params[0].type, "trunk_discovery") ||
-                            is(f->params[0].type, "trunk_announcer"));
+static inline int has_engine(const function *f) {
+    return f->count > 0 && is(f->params[0].type, "struct trunk_engine *");
 }
 
 #endif

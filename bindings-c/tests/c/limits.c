@@ -383,8 +383,6 @@ static void with_few_connections(trunk_engine_config *config) {
     config->max_connections = 4;
 }
 
-static void forced(trunk_connect_config *config) { config->reuse = TRUNK_REUSE_FORCE_NEW; }
-
 static void limits_of_numbers(void) {
     pair p;
     trunk_conn conns[8];

@@ -99,7 +99,7 @@ use local::{LocalRunner, Parts};
 use managed::Managed;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trunkline_proto::config::ConnectionConfig;
 use trunkline_proto::error::ApiError;
@@ -131,6 +131,8 @@ struct Inner {
     directory: Arc<Directory>,
     next_number: AtomicU64,
     next_shard: AtomicUsize,
+    /// Whether [`QueuedEngine::shutdown`] was called.
+    shut_down: AtomicBool,
     runner: Runner,
 }
 
@@ -270,6 +272,7 @@ impl QueuedEngine {
             directory,
             next_number: AtomicU64::new(1),
             next_shard: AtomicUsize::new(0),
+            shut_down: AtomicBool::new(false),
             shared,
             links,
             runner,
@@ -509,10 +512,13 @@ impl QueuedEngine {
     /// each. An engine without threads must be ended on its thread.
     ///
     /// # Errors
-    /// [`EngineError::WrongThread`].
+    /// [`EngineError::WrongThread`]; [`EngineError::Stopped`] for a second call.
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
         self.leave_partners();
         let report = match &self.inner.runner {
+            Runner::Threads(_) if self.inner.shut_down.swap(true, Ordering::AcqRel) => {
+                return Err(EngineError::Stopped);
+            }
             Runner::Threads(engine) => engine.shutdown(linger),
             Runner::Local(local) => {
                 let report = local.with(|shard| shard.end(linger))?;
