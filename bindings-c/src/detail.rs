@@ -1,7 +1,7 @@
 //! Details of items: plain C structs with the texts that they point to.
 
-use crate::channel::trunk_channel_options;
 use crate::association::{trunk_association_change, trunk_delivery};
+use crate::channel::trunk_channel_options;
 use crate::manager::trunk_opened;
 use crate::pairing_notice::{trunk_pairing_notice, trunk_peer, trunk_relayed};
 use crate::sec_info::trunk_sec_info;

@@ -1,6 +1,7 @@
 //! Items: what comes out of a poll group. Plain C structs that point into memory of the engine,
 //! which an item owns until it is released.
 
+use crate::association::{trunk_association_change, trunk_delivery};
 use crate::channel::{kind_of, trunk_kind};
 use crate::detail::{
     Detail, c_text, trunk_closed, trunk_dead, trunk_incoming, trunk_path, trunk_request,
@@ -8,7 +9,6 @@ use crate::detail::{
 };
 use crate::fork;
 use crate::handle::{trunk_channel, trunk_conn};
-use crate::association::{trunk_association_change, trunk_delivery};
 use crate::manager::trunk_opened;
 use crate::names::Names;
 use crate::pairing_notice::{trunk_pairing_notice, trunk_peer, trunk_relayed};
