@@ -3310,11 +3310,12 @@ trunk_result trunk_faults_init_sized(struct trunk_faults *faults, size_t struct_
 trunk_result trunk_fault_config_init_sized(struct trunk_fault_config *config, size_t struct_size);
 
 // Changes the faults of an engine that was made with trunk_engine_config.faults, and whose packets
-// they concern. NULL ends them.
+// they concern. config may be NULL, which ends them.
 //
 // Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 // microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED.
+// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also those
+// of trunk_conn_get_info).
 trunk_result trunk_engine_set_faults(struct trunk_engine *engine,
                                      const struct trunk_fault_config *config);
 
@@ -3655,7 +3656,8 @@ trunk_result trunk_association_send(struct trunk_engine *engine,
                                     uint64_t token,
                                     const struct trunk_send_security *security);
 
-// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL.
+// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL;
+// security may be NULL, too.
 //
 // Any thread. Reads the files that connect names, does not block otherwise. Errors: as
 // trunk_associate and trunk_association_send.
@@ -3712,22 +3714,22 @@ trunk_result trunk_pairing_set_active(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       uint32_t active);
 
-// Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
+// Says who we are to the event source: UTF-8, at most 255 bytes; a client_id of NULL is nobody.
 //
 // Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
                                             trunk_pairing pairing,
                                             const char *client_id);
 
-// Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
-// none.
+// Gives what lets us into the event source: an access token as trunk_token_mint makes it; a token
+// of NULL is none.
 //
 // Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_token(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const char *token);
 
-// Says with whom we pair: a client id; NULL = nobody.
+// Says with whom we pair: a client id; a partner of NULL is nobody.
 //
 // Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
@@ -3968,11 +3970,12 @@ trunk_result trunk_source_stats_init_sized(struct trunk_source_stats *stats, siz
 
 // Starts an event source and stores its handle, which is valid until trunk_event_source_close. It
 // has an engine of its own, with threads: engine says how it is set up, without callbacks, and
-// source what the event source does; either may be NULL. Without engine->connection, connections have settings that suit
-// many clients with little traffic, not those of trunk_connection_config_init. With
-// engine->identity, the clients of an event source that was killed learn at once that it was
-// started again. Clients are let in with tokens that are signed with one of key_count keys;
-// without any, nobody is before trunk_event_source_set_keys. Everything is copied.
+// source what the event source does, either of which may be NULL. Without engine->connection,
+// connections have settings that suit many clients with little traffic, not those of
+// trunk_connection_config_init. With engine->identity, the clients of an event source that was
+// killed learn at once that it was started again. Clients are let in with tokens that are signed
+// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys. Everything
+// is copied.
 //
 // Any thread; several event sources in one process are fine. Waits for the threads of the shards
 // to start and reads the files that engine names, does not block otherwise. Errors:

@@ -358,7 +358,7 @@ pub unsafe extern "C" fn trunk_associate(
         };
         let made = live.logged(|| live.queued.associate(&settings, config, Some(&group)))?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(association, "association", live.names.masks.number(made)) }
+        unsafe { abi::put(association, "association", live.names.masks.association(made)) }
     })
 }
 
@@ -386,7 +386,7 @@ pub unsafe extern "C" fn trunk_association_listen(
         let group = group_at(live, group)?;
         let made = live.queued.listen_association(peer, config, Some(&group))?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(association, "association", live.names.masks.number(made)) }
+        unsafe { abi::put(association, "association", live.names.masks.association(made)) }
     })
 }
 
@@ -411,7 +411,7 @@ pub unsafe extern "C" fn trunk_association_accept(
         let group = group_at(live, group)?;
         let made = live.queued.accept_association(channel, config, Some(&group))?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(association, "association", live.names.masks.number(made)) }
+        unsafe { abi::put(association, "association", live.names.masks.association(made)) }
     })
 }
 
@@ -436,13 +436,14 @@ pub unsafe extern "C" fn trunk_association_send(
         // SAFETY: bytes and a struct by contract.
         let (data, security) =
             unsafe { (abi::bytes(data, size, "data")?, self::security(security)?) };
-        let number = live.names.masks.number_of(association)?;
+        let number = live.names.masks.association_of(association)?;
         live.logged(|| live.queued.send_message(number, data.to_vec(), token, security))?;
         Ok(())
     })
 }
 
-/// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL.
+/// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL;
+/// security may be NULL, too.
 ///
 /// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
 /// trunk_associate and trunk_association_send.
@@ -476,7 +477,7 @@ pub unsafe extern "C" fn trunk_send_to(
             return Ok(());
         }
         // SAFETY: writable by contract.
-        unsafe { abi::put(association, "association", live.names.masks.number(made)) }
+        unsafe { abi::put(association, "association", live.names.masks.association(made)) }
     })
 }
 
@@ -492,6 +493,6 @@ pub unsafe extern "C" fn trunk_association_close(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
-        Ok(live.queued.close_association(live.names.masks.number_of(association)?)?)
+        Ok(live.queued.close_association(live.names.masks.association_of(association)?)?)
     })
 }

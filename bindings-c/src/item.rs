@@ -347,27 +347,27 @@ impl trunk_item {
                 if let Ok(opened) = &outcome {
                     self.name_channel(names, opened.channel);
                 }
-                let request = names.masks.number(request);
+                let request = names.masks.request(request);
                 self.set_detail(TRUNK_ITEM_OPENED, Detail::opened(request, &outcome));
             }
             Event::Association { association, channel, event } => {
                 if let Some(channel) = channel {
                     self.name_channel(names, channel);
                 }
-                self.set_association(names.masks.number(association), event);
+                self.set_association(names.masks.association(association), event);
             }
             Event::Pairing { pairing, notice } => {
-                if let Some(detail) = Detail::pairing(names.masks.number(pairing), notice) {
+                if let Some(detail) = Detail::pairing(names.masks.pairing(pairing), notice) {
                     self.set_detail(TRUNK_ITEM_PAIRING, detail);
                 }
             }
             Event::Relayed { pairing, data } => {
-                let detail = Detail::relayed(names.masks.number(pairing), data);
+                let detail = Detail::relayed(names.masks.pairing(pairing), data);
                 self.set_detail(TRUNK_ITEM_RELAYED, detail);
             }
             Event::Peer { pairing, conn } => {
                 self.name_conn(names, conn);
-                self.set_detail(TRUNK_ITEM_PEER, Detail::peer(names.masks.number(pairing)));
+                self.set_detail(TRUNK_ITEM_PEER, Detail::peer(names.masks.pairing(pairing)));
             }
             Event::Path { conn, remote, relayed } => {
                 self.name_conn(names, conn);

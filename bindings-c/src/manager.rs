@@ -142,7 +142,7 @@ pub unsafe extern "C" fn trunk_channel_request(
         let made =
             live.logged(|| live.queued.request_channel(&settings, name, &options, Some(&group)))?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(request, "request", live.names.masks.number(made)) }
+        unsafe { abi::put(request, "request", live.names.masks.request(made)) }
     })
 }
 
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn trunk_open_request_cancel(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
-        Ok(live.queued.cancel_request(live.names.masks.number_of(request)?)?)
+        Ok(live.queued.cancel_request(live.names.masks.request_of(request)?)?)
     })
 }
 

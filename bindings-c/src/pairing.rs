@@ -201,7 +201,7 @@ unsafe fn named<'a>(engine: *mut trunk_engine, pairing: trunk_pairing) -> Result
     // SAFETY: handed on.
     let live = unsafe { live(engine) }?;
     live.drive()?;
-    Ok((live, live.names.masks.number_of(pairing)?))
+    Ok((live, live.names.masks.pairing_of(pairing)?))
 }
 
 /// A client id of the caller; `None` for NULL.
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn trunk_pairing_new(
         let group = group_at(live, config.group)?;
         let made = live.logged(|| live.queued.pair(&settings, Some(&group)))?;
         // SAFETY: checked, and writable by contract.
-        unsafe { abi::put(pairing, "pairing", live.names.masks.number(made)) }
+        unsafe { abi::put(pairing, "pairing", live.names.masks.pairing(made)) }
     })
 }
 
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn trunk_pairing_set_active(
     })
 }
 
-/// Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
+/// Says who we are to the event source: UTF-8, at most 255 bytes; a client_id of NULL is nobody.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
@@ -310,8 +310,8 @@ pub unsafe extern "C" fn trunk_pairing_assign_client_id(
     })
 }
 
-/// Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
-/// none.
+/// Gives what lets us into the event source: an access token as trunk_token_mint makes it; a token
+/// of NULL is none.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
@@ -335,7 +335,7 @@ pub unsafe extern "C" fn trunk_pairing_assign_token(
     })
 }
 
-/// Says with whom we pair: a client id; NULL = nobody.
+/// Says with whom we pair: a client id; a partner of NULL is nobody.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]

@@ -190,6 +190,7 @@ static inline void fill(subject *s, const char *name, void *at) {
     } else if (is(name, "trunk_pairing_config")) {
         trunk_pairing_config *config = at;
         config->source = &s->connect;
+        config->relay = 1;
         config->identity = &s->identity;
     } else if (is(name, "trunk_credential_grant")) {
         ((trunk_credential_grant *)at)->expires_s = (uint64_t)time(NULL) + 3600;
@@ -213,12 +214,15 @@ static inline void fill(subject *s, const char *name, void *at) {
     }
 }
 
-/* A shutdown waits as long for peers that are not driven meanwhile. */
+/* What engines are made with. A shutdown waits so long for peers that are not driven meanwhile. */
 static inline void hurry(trunk_engine_config *config) {
     static trunk_connection_config connection;
+    static trunk_fault_config faults;
     connection_init(&connection);
     connection.fin_wait_timeout_ns = SECOND / 20;
     config->connection = &connection;
+    OK(trunk_fault_config_init(&faults)); /* none, but they can be changed */
+    config->faults = &faults;
 }
 
 /* What belongs to no engine. */
@@ -429,6 +433,9 @@ static inline const void *text(subject *s, const char *name) {
     if (is(name, "which")) {
         return "generic";
     }
+    if (is(name, "address")) {
+        return "127.0.0.1:7470";
+    }
     return is(name, "token") ? s->token : hex_text;
 }
 
@@ -544,6 +551,11 @@ static inline trunk_result expects(const subject *s, const function *f) {
         {"trunk_engine_poll", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
         {"trunk_engine_fd", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
         {"trunk_engine_next_timeout_ns", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
+        /* There is no partner, and there is an identity. */
+        {"trunk_pairing_send", TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_NO_CONNECTION},
+        {"trunk_pairing_send_relayed", TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_INVALID_ARGUMENT},
+        {"trunk_pairing_connect", TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_NO_CONNECTION},
+        {"trunk_pairing_accept", TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_NO_CONNECTION},
     };
     for (size_t i = 0; i < COUNT(expected); i++) {
         if (is(expected[i].name, f->name)) {
