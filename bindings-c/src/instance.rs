@@ -78,8 +78,8 @@ impl Live {
         log::with(self.log.as_ref(), f)
     }
 
-    /// Whether the calling thread may wait for a shard: not inside a log callback, and without threads
-    /// only the one that drives. The first that asks is.
+    /// Whether the calling thread may wait for a shard: not inside a log callback, and without
+    /// threads only the one that drives. The first that asks is.
     pub(crate) fn drive(&self) -> Result {
         log::outside_of_log()?;
         if !self.queued.is_threadless() {
@@ -96,7 +96,7 @@ impl Live {
     }
 }
 
-/// Number of engines that were ever made is the length of this list.
+/// All engines that were ever made: leak checkers find here what is kept on purpose.
 static ENGINES: AtomicPtr<trunk_engine> = AtomicPtr::new(std::ptr::null_mut());
 
 fn enlist(live: Live) -> *mut trunk_engine {
@@ -340,7 +340,7 @@ pub unsafe extern "C" fn trunk_shutdown(
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_driver(
     engine: *mut trunk_engine,
