@@ -79,8 +79,8 @@ pub unsafe extern "C" fn trunk_engine_fd(engine: *mut trunk_engine, fd: *mut i32
     })
 }
 
-/// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives: 0
-/// = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask
+/// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
+/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask
 /// again after every poll.
 ///
 /// The thread that polls first. Never blocks. Errors: as trunk_engine_poll.

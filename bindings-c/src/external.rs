@@ -64,7 +64,7 @@ impl Drop for External {
 /// Sends size bytes at data without a copy, at once the next bytes of a stream or one message. When
 /// they are taken, they must not change until release, which may not be NULL, is called with user,
 /// data and size. When they are not, release is not called. For long messages: a short one is sent
-/// sooner by trunk_send. token, unless 0, asks for TRUNK_ITEM_RECEIPT; 0 is no receipt.
+/// sooner by trunk_send. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
 /// Any thread, never blocks. Errors: as trunk_send_receipt.
 #[unsafe(no_mangle)]

@@ -73,9 +73,9 @@ thread_local! {
     static RECEIVED: RefCell<Vec<Received>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes at most capacity messages and events, and at most 4096 in one call, from a poll group (0 =
-/// the engine's own), in order for each connection, and stores them at items and their number at
-/// count. If there are none, waits for some for at most timeout_ns (TRUNK_WAIT_NOT,
+/// Takes at most capacity messages and events, and at most 4096 in one call, from a poll group
+/// (0 = the engine's own), in order for each connection, and stores them at items and their number
+/// at count. If there are none, waits for some for at most timeout_ns (TRUNK_WAIT_NOT,
 /// TRUNK_WAIT_FOREVER, or nanoseconds) and may then store none. A thread-less engine never waits
 /// here: call trunk_engine_poll first.
 ///

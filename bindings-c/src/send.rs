@@ -263,7 +263,7 @@ unsafe fn let_go(buf: *mut trunk_buf) {
 /// buffer is the engine's again and the struct is empty; the memory is free for others when the
 /// peer has acknowledged it. When it is not taken, the caller still has it, must not change what is
 /// in it any more, and may try again with the same size. token, unless 0, asks for
-/// TRUNK_ITEM_RECEIPT; 0 is no receipt.
+/// TRUNK_ITEM_RECEIPT.
 ///
 /// Any thread, never blocks. Errors: as trunk_send_receipt (TRUNK_ERR_INVALID_HANDLE also for a
 /// buffer that was sent or freed), and TRUNK_ERR_INVALID_ARGUMENT when size is more than capacity
@@ -322,8 +322,7 @@ pub unsafe extern "C" fn trunk_buf_free(buf: *mut trunk_buf) -> trunk_result {
 
 /// Sends the bytes of a received item of TRUNK_ITEM_DATA on another channel, without a copy. The
 /// item stays the caller's and can be sent on many channels; its memory is free when it is released
-/// and all peers have acknowledged it. token, unless 0, asks for TRUNK_ITEM_RECEIPT; 0 is no
-/// receipt.
+/// and all peers have acknowledged it. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
 /// Any thread, never blocks. Errors: as trunk_send_receipt, and TRUNK_ERR_INVALID_ARGUMENT when the
 /// item has no data.
