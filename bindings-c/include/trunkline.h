@@ -3037,7 +3037,8 @@ trunk_result trunk_shutdown(struct trunk_engine *engine,
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED (of a thread-less engine also
+/// TRUNK_ERR_IN_CALLBACK).
 trunk_result trunk_engine_driver(struct trunk_engine *engine, const char **name);
 
 /// Replaces the list of addresses and networks whose connection requests are dropped.
@@ -3394,9 +3395,9 @@ trunk_result trunk_fault_config_init_sized(struct trunk_fault_config *config, si
 ///
 /// Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 /// microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; with config.conn also
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also
 /// TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_WRONG_THREAD and
-/// TRUNK_ERR_IN_CALLBACK.
+/// TRUNK_ERR_IN_CALLBACK).
 trunk_result trunk_engine_set_faults(struct trunk_engine *engine,
                                      const struct trunk_fault_config *config);
 
@@ -3416,8 +3417,8 @@ trunk_result trunk_channel_options_init_sized(struct trunk_channel_options *opti
 /// Any thread, never blocks; with options.unique it waits for the shard, usually for microseconds,
 /// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT,
-/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED; with options.unique also TRUNK_ERR_WRONG_THREAD and
-/// TRUNK_ERR_IN_CALLBACK.
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED (with options.unique also TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK).
 trunk_result trunk_channel_open(struct trunk_engine *engine,
                                 trunk_conn conn,
                                 const char *name,

@@ -161,8 +161,8 @@ pub(crate) unsafe fn named<'a>(
 /// Any thread, never blocks; with options.unique it waits for the shard, usually for microseconds,
 /// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT,
-/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED; with options.unique also TRUNK_ERR_WRONG_THREAD and
-/// TRUNK_ERR_IN_CALLBACK.
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED (with options.unique also TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_channel_open(
     engine: *mut trunk_engine,
