@@ -629,6 +629,62 @@ fn a_shutdown_reports_under_the_applications_names() {
     }
 }
 
+/// Sends as long as messages are taken; how many bytes were.
+fn fill(engine: &QueuedEngine, channel: Channel) -> u64 {
+    let message = pattern(200_000, 5);
+    let mut taken = 0;
+    while engine.send(channel, &message).is_ok() {
+        taken += message.len() as u64;
+    }
+    taken
+}
+
+#[test]
+fn a_shutdown_delivers_what_still_waits_for_room() {
+    for local in [false, true] {
+        let host = Host::start(trunkline::DriverChoice::Mio, 1);
+        let config = config(trunkline::DriverChoice::Mio);
+        let client =
+            if local { QueuedEngine::local(config) } else { QueuedEngine::start(config) }.unwrap();
+        let conn = client.connect(&host.connect, None).unwrap();
+        let ch = client.open_channel(conn, "x", &messages()).unwrap();
+        Inbox::new(&client).connected(conn);
+        let taken = fill(&client, ch);
+        let report = client.shutdown(Duration::from_secs(10)).unwrap();
+        assert!(report.all_delivered(), "{report:?}");
+        assert!(report.connections[0].1.acknowledged_bytes >= taken, "{taken}: {report:?}");
+    }
+}
+
+/// Whatever was taken and never acknowledged is in the report, also what never left the queue.
+#[test]
+fn what_does_not_arrive_is_counted_to_the_last_byte() {
+    let all = |report: &trunkline::CloseReport, taken: u64| {
+        assert!(
+            report.acknowledged_bytes + report.undelivered_bytes >= taken,
+            "{taken}: {report:?}"
+        );
+        assert!(report.undelivered_channels > 0, "{report:?}");
+    };
+    for by_close in [false, true] {
+        let u = unread();
+        let taken = fill(&u.client, u.channel);
+        if by_close {
+            u.client.close(u.at_client, 1000, "", None).unwrap();
+            let mut inbox = Inbox::new(&u.client);
+            loop {
+                if let Received::Event(Event::Dead { report, .. }) = inbox.next() {
+                    break all(&report, taken);
+                }
+            }
+        } else {
+            let report = u.client.shutdown(Duration::ZERO).unwrap();
+            assert!(!report.all_delivered(), "{report:?}");
+            all(&report.connections[0].1, taken);
+        }
+    }
+}
+
 #[test]
 fn a_refused_connection_and_a_declined_channel_say_why() {
     let identity = identity();

@@ -128,8 +128,9 @@ struct Inner {
     /// A shard keeps batches back because `batches` is full.
     kept_back: AtomicBool,
     sleepers: AtomicUsize,
-    /// Calls of [`PollGroup::wake`].
+    /// Calls of [`PollGroup::wake`], and how many of them have ended a wait.
     wakes: AtomicU64,
+    heard: AtomicU64,
     /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
     ended: AtomicBool,
     sleep: sync::Mutex<()>,
@@ -169,6 +170,7 @@ impl PollGroup {
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             sleep: sync::Mutex::new(()),
             awake: sync::Condvar::new(),
@@ -192,15 +194,15 @@ impl PollGroup {
         max: usize,
         timeout: Option<Duration>,
     ) -> usize {
+        let heard = self.inner.heard.load(Ordering::SeqCst);
         let taken = self.take(out, max);
         let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
         if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
-        let wakes = self.inner.wakes.load(Ordering::SeqCst);
         loop {
-            if !self.sleep(deadline, wakes) {
+            if !self.sleep(deadline, heard) {
                 return self.take(out, max);
             }
             let taken = self.take(out, max);
@@ -225,7 +227,7 @@ impl PollGroup {
         self.inner.waiting.load(Ordering::Relaxed)
     }
 
-    /// Ends the wait of every thread that receives from this group.
+    /// Ends the wait of every thread that receives from this group, or of the next one.
     pub fn wake(&self) {
         let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.wakes.fetch_add(1, Ordering::SeqCst);
@@ -245,13 +247,14 @@ impl PollGroup {
         self.inner.sleepers.load(Ordering::SeqCst)
     }
 
-    /// `false` when the deadline has passed, or the group has ended or was woken since there were
-    /// `wakes`.
-    fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
+    /// `false` when the deadline has passed, or the group has ended or was woken more often than the
+    /// `heard` times that had ended a wait when this one began.
+    fn sleep(&self, deadline: Option<Instant>, heard: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = inner.ended.load(Ordering::SeqCst);
-        if ended || inner.wakes.load(Ordering::SeqCst) != wakes {
+        let wakes = inner.wakes.load(Ordering::SeqCst);
+        if inner.ended.load(Ordering::SeqCst) || wakes != heard {
+            inner.heard.store(wakes, Ordering::SeqCst);
             return false;
         }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -760,6 +763,24 @@ mod tests {
         }
         group.wake();
         assert_eq!(receiver.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_wake_before_a_wait_ends_the_next_one() {
+        let (group, mut writer, link, _links) = rig(1000);
+        group.wake();
+        group.wake();
+        let (mut out, long) = (Vec::new(), Some(Duration::from_secs(60)));
+        let start = Instant::now();
+        assert_eq!(group.recv_many(&mut out, 10, long), 0);
+        assert!(start.elapsed() < Duration::from_secs(30));
+        // That was one wait for both; and what is there is taken all the same.
+        group.wake();
+        writer.message(channel(&link, 100), ChannelKind::Messages, b"x");
+        writer.hand_over();
+        assert_eq!(group.recv_many(&mut out, 10, long), 1);
+        assert_eq!(group.recv_many(&mut out, 10, long), 0);
+        assert_eq!(group.recv_many(&mut out, 10, Some(Duration::from_millis(1))), 0);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! and what the shard tells of them. With an identity, a pairing makes connections of its own with
 //! the partner, which show like any other.
 
-use super::callbacks::inside;
 use super::event::Event;
 use super::group::PollGroup;
 use super::handler::QueueHandler;
@@ -515,15 +514,6 @@ impl QueuedEngine {
     ) -> Result<R, ApiError> {
         let link = self.link_of(pairing)?;
         self.ask_shard(link, move |h, cx| h.with_pair(cx, pairing, f))?
-    }
-
-    /// Has every shard say goodbye to its partners.
-    pub(super) fn leave_partners(&self) {
-        for link in self.inner.links.iter() {
-            if inside(link, QueueHandler::end_pairings).is_none() {
-                let _ = Self::call(link, QueueHandler::end_pairings);
-            }
-        }
     }
 }
 

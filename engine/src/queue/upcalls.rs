@@ -104,6 +104,9 @@ impl Handler for QueueHandler {
         let Some(name) = self.channel_name(channel) else {
             return self.pairing_closed(cx, channel, end);
         };
+        if let ChannelEnd::Connection(_) = end {
+            self.note_lost(name.key().slot);
+        }
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
         self.end_channel(cx, name.key().slot);
     }
@@ -270,7 +273,16 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn report_as(&self, conn: Conn) -> Conn {
-        self.conn_cell(conn).and_then(|cell| self.conn_name(cell)).unwrap_or(conn)
+    fn on_shutdown(&mut self, cx: &mut Context<'_>, lingers: bool) {
+        self.end_pairings(cx);
+        for cell in 0..self.conns.len() as u32 {
+            self.send_all_waiting(cx, cell, lingers);
+        }
+    }
+
+    fn report_as(&self, conn: Conn, report: &mut CloseReport) -> Conn {
+        let Some(cell) = self.conn_cell(conn) else { return conn };
+        self.count_waiting(cell, report);
+        self.conn_name(cell).unwrap_or(conn)
     }
 }
