@@ -29,6 +29,8 @@ const BATCH_BYTES: usize = 48 << 10;
 const BATCH_ITEMS: usize = 1024;
 /// Buffers kept for batches to come.
 const POOLED: usize = 64;
+/// Batches that one shard keeps back before it takes nothing new for a group.
+const KEPT_BACK: usize = 1 << 16;
 /// Poll groups of one engine.
 const MAX_GROUPS: usize = 1024;
 
@@ -78,6 +80,12 @@ pub(super) enum Item {
     Large {
         channel: Channel,
         kind: ChannelKind,
+    },
+    /// Relayed.
+    Packet {
+        pairing: u64,
+        start: u32,
+        len: u32,
     },
     Writable {
         channel: Channel,
@@ -377,6 +385,10 @@ impl Batch {
                         kind => Received::Message(Message { channel, kind, data }),
                     }
                 }
+                Item::Packet { pairing, start, len } => {
+                    let data = Retained::part(self.block.clone(), start, len);
+                    Received::Event(Event::Relayed { pairing, data })
+                }
                 Item::Writable { channel } => Received::Event(Event::Writable { channel }),
                 Item::Receipt { channel, token } => {
                     Received::Event(Event::Receipt { channel, token })
@@ -401,8 +413,6 @@ pub(super) struct Writer {
     /// Batches that found the group's queue full. Reliable data in them is bounded by the credit
     /// that is not returned before it is received.
     kept_back: VecDeque<Batch>,
-    /// Bytes in `kept_back`.
-    kept_bytes: usize,
     /// A group with callbacks has these instead of batches.
     told: Option<Told>,
 }
@@ -425,7 +435,6 @@ impl Writer {
             bytes: Vec::new(),
             blocks: BlockPool::new(POOLED),
             kept_back: VecDeque::new(),
-            kept_bytes: 0,
         }
     }
 
@@ -489,6 +498,23 @@ impl Writer {
         }
         let start = self.copy(bytes);
         self.push(Item::Message { channel, kind, start, len: bytes.len() as u32 });
+    }
+
+    /// Copies a relayed packet into the batch, unless too much waits.
+    pub(super) fn packet(&mut self, pairing: u64, bytes: &[u8]) {
+        if let Some(told) = &mut self.told {
+            let data = Retained::copy(bytes);
+            return told.events.push_back(Event::Relayed { pairing, data });
+        }
+        if self.has_room(bytes.len()) {
+            let start = self.copy(bytes);
+            self.push(Item::Packet { pairing, start, len: bytes.len() as u32 });
+        }
+    }
+
+    /// Whether the application has fallen so far behind that its peers may ask for nothing new.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.kept_back.len() >= KEPT_BACK
     }
 
     /// Copies bytes of a stream into the batch, together with those before them.
@@ -571,7 +597,6 @@ impl Writer {
     }
 
     fn keep_back(&mut self, batch: Batch) {
-        self.kept_bytes += batch.bytes;
         self.kept_back.push_back(batch);
         self.group.inner.kept_back.store(true, Ordering::SeqCst);
         // The receiver may have emptied the queue before it could see the flag.
@@ -581,13 +606,11 @@ impl Writer {
     /// Tries again with what was kept back.
     fn retry(&mut self) {
         while let Some(batch) = self.kept_back.pop_front() {
-            let bytes = batch.bytes;
             if let Err(batch) = self.group.add(batch) {
                 self.kept_back.push_front(batch);
                 self.group.inner.kept_back.store(true, Ordering::SeqCst);
                 return;
             }
-            self.kept_bytes -= bytes;
         }
     }
 }

@@ -22,6 +22,10 @@ impl Handler for QueueHandler {
         if self.pairing_incoming(cx, conn, incoming) {
             return;
         }
+        if self.writer_of(0).is_some_and(|writer| writer.is_backed_up()) {
+            let _ = cx.reject(conn, Reason::APP_REJECTED.0, "the application is behind");
+            return;
+        }
         let Some((cell, life)) = self.link.conns.take() else {
             let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
             return;
@@ -78,6 +82,11 @@ impl Handler for QueueHandler {
         }
         let Some(conn_cell) = self.conn_cell(channel.conn()) else { return };
         let Some(conn) = self.conn_name(conn_cell) else { return };
+        if self.writer(conn_cell).is_some_and(|writer| writer.is_backed_up()) {
+            let _ =
+                cx.decline_channel(channel, Reason::APP_REJECTED.0, "the application is behind");
+            return;
+        }
         let Some((slot, life)) = self.link.channels.take() else {
             let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "too many channels");
             return;

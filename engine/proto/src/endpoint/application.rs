@@ -25,13 +25,13 @@ impl Endpoint {
     /// [`ApiError::InvalidArgument`] names the field that is out of range.
     pub fn listen(&mut self, socket: u16, listener: ListenerConfig) -> Result<(), ApiError> {
         let listener = self.listener(listener)?;
-        self.listeners.insert(socket, listener);
+        self.listeners.sockets.insert(socket, listener);
         Ok(())
     }
 
     /// Stops answering; connections live on.
     pub fn unlisten(&mut self, socket: u16) {
-        self.listeners.remove(&socket);
+        self.listeners.sockets.remove(&socket);
     }
 
     /// Starts a connection; the same request goes to every address, the first valid answer decides.
@@ -458,7 +458,7 @@ impl Endpoint {
 
     /// What a listening socket waits for: a ConnectionRequest. `None` when it does not listen.
     pub fn listener_state(&self, socket: u16) -> Option<HandshakeState> {
-        self.listeners.get(&socket).map(|_| HandshakeState::first(Role::Host))
+        self.listeners.sockets.get(&socket).map(|_| HandshakeState::first(Role::Host))
     }
 
     /// Its counters and gauges; `None` for a stale handle.
