@@ -2974,7 +2974,8 @@ trunk_result trunk_engine_new(const struct trunk_engine_config *config,
 /// trunk_shutdown for the patient way), and its threads are gone when the call returns. NULL is
 /// allowed. Received items stay valid, and trunk_message_release still takes them; buffers of
 /// trunk_buf_alloc too. A thread-less engine is to be destroyed by the thread that polled it;
-/// destroyed by another one, its sockets stay open until that thread ends.
+/// destroyed by another one, its sockets stay open until that thread ends, which must not be just
+/// then. Callbacks are not called any more when this has returned.
 ///
 /// Any thread, but no other call with this engine may be going on or follow: one that follows gives
 /// TRUNK_ERR_INVALID_HANDLE. Waits for the engine's threads, for milliseconds. Errors:
@@ -3581,7 +3582,7 @@ trunk_result trunk_send_external(struct trunk_engine *engine,
 trunk_result trunk_group_new(struct trunk_engine *engine, trunk_group *group);
 
 /// Ends the wait of every thread that is inside trunk_recv_many with this group (0 = the engine's
-/// own): the call returns with no items.
+/// own), or the next such wait: the call returns with no items.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_group_wake(struct trunk_engine *engine, trunk_group group);

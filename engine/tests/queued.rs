@@ -629,6 +629,42 @@ fn a_shutdown_reports_under_the_applications_names() {
     }
 }
 
+/// The limit of a message is the connection's: its own settings, and the peer's.
+#[test]
+fn a_message_may_be_as_long_as_its_connection_says() {
+    let driver = drivers()[0];
+    let limited = |max_message| {
+        let mut limited = config(driver);
+        limited.connection.max_message = max_message;
+        limited
+    };
+    for (ours, own, peers, limit) in [
+        (1 << 20, None, 1 << 20, 1 << 20),
+        (1 << 20, Some(100_000), 1 << 20, 100_000),
+        (100_000, Some(1 << 20), 1 << 20, 1 << 20),
+        (1 << 20, None, 100_000, 100_000),
+    ] {
+        let identity = identity();
+        let host = QueuedEngine::start(limited(peers)).unwrap();
+        let addr = host.listen(&listen(&identity)).unwrap().local_addr;
+        let client = QueuedEngine::start(limited(ours)).unwrap();
+        let mut to = connect(addr, &identity);
+        to.connection = own.map(|max| limited(max).connection);
+        let conn = client.connect(&to, None).unwrap();
+        let channel = client.open_channel(conn, "x", &messages()).unwrap();
+        let Received::Event(Event::Incoming { conn: incoming, .. }) = Inbox::new(&host).next()
+        else {
+            panic!()
+        };
+        host.accept(incoming).unwrap();
+        Inbox::new(&client).connected(conn);
+        let long = pattern(limit + 1, 3);
+        let refused = client.send(channel, &long);
+        assert_eq!(refused, Err(ApiError::MessageTooLarge { len: limit + 1, limit }));
+        client.send(channel, &long[..limit]).unwrap();
+    }
+}
+
 /// Sends as long as messages are taken; how many bytes were.
 fn fill(engine: &QueuedEngine, channel: Channel) -> u64 {
     let message = pattern(200_000, 5);

@@ -195,7 +195,7 @@ impl QueuedEngine {
         prepare(conn);
         chosen.config.reuse = Reuse::ForceNew;
         let chosen = Box::new(chosen);
-        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
+        let pushed = Self::post(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
         if let Err(error) = pushed {
             link.conns.give_back(index, life);
             return Err(error);

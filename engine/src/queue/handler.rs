@@ -223,7 +223,8 @@ impl QueueHandler {
         *at(&mut self.conns, cell) = ConnSide { life, ..ConnSide::default() };
     }
 
-    pub(super) fn map_conn(&mut self, cell: u32, real: Conn) {
+    pub(super) fn map_conn(&mut self, cx: &Context<'_>, cell: u32, real: Conn) {
+        self.note_limits(cx, cell, real);
         let slot = real.slot() as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize(slot + 1, (NONE, 0));
@@ -231,6 +232,13 @@ impl QueueHandler {
         self.by_slot[slot] = (cell, real.handle().generation);
         if let Some(side) = self.conns.get_mut(cell as usize) {
             side.real = Some(real);
+        }
+    }
+
+    /// Lets the application's threads know what a connection carries.
+    pub(super) fn note_limits(&self, cx: &Context<'_>, cell: u32, real: Conn) {
+        if let (Some(shared), Some(limit)) = (self.link.conns.get(cell), cx.max_message(real)) {
+            shared.max_message.store(limit, Ordering::Relaxed);
         }
     }
 

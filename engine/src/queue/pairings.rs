@@ -184,7 +184,7 @@ impl QueueHandler {
             shared.begin(cx.status(real), group);
         }
         self.begin_conn(cell, life);
-        self.map_conn(cell, real);
+        self.map_conn(cx, cell, real);
         let conn = self.link.conn_name(cell, life);
         self.emit_group(group, Event::Peer { pairing: number, conn });
     }

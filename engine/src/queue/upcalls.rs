@@ -34,7 +34,7 @@ impl Handler for QueueHandler {
             cell.begin(Status::Connecting, 0);
         }
         self.begin_conn(cell, life);
-        self.map_conn(cell, conn);
+        self.map_conn(cx, cell, conn);
         let event = Event::Incoming {
             conn: self.link.conn_name(cell, life),
             remote: incoming.remote,
@@ -57,6 +57,7 @@ impl Handler for QueueHandler {
             if let Some(shared) = self.link.conns.get(cell) {
                 shared.set_status(new);
             }
+            self.note_limits(cx, cell, conn);
             if let Some(conn) = self.conn_name(cell) {
                 self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
             }
@@ -216,8 +217,8 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn on_connection_begun(&mut self, _cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
-        self.connection_begun(conn, *key);
+    fn on_connection_begun(&mut self, cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
+        self.connection_begun(cx, conn, *key);
     }
 
     fn on_request_done(

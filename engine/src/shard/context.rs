@@ -244,6 +244,12 @@ impl<'a> Context<'a> {
         self.core.endpoint.channel_info(handle, channel.key())
     }
 
+    /// The longest reliable message that a connection carries: our own limit, and once it is
+    /// connected no more than the peer's.
+    pub fn max_message(&self, conn: Conn) -> Option<usize> {
+        self.core.endpoint.max_message(self.core.own(conn).ok()?)
+    }
+
     /// Every connection of this shard, whatever its status.
     pub fn connections(&self) -> impl Iterator<Item = Conn> + '_ {
         self.core.endpoint.connections().map(|handle| self.core.conn(handle))

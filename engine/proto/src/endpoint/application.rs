@@ -466,6 +466,12 @@ impl Endpoint {
         self.open(conn).map(Connection::stats)
     }
 
+    /// The longest reliable message that a connection carries: our own limit, and once it is
+    /// connected no more than the peer's.
+    pub fn max_message(&self, conn: ConnHandle) -> Option<usize> {
+        self.open(conn).map(|c| c.mux_ref().max_message())
+    }
+
     /// The channels of a connection that the application knows, in no particular order.
     pub fn channels(&self, conn: ConnHandle) -> Vec<ChannelKey> {
         self.open(conn).map_or_else(Vec::new, |c| c.mux_ref().keys().collect())
