@@ -2979,7 +2979,7 @@ trunk_result trunk_shutdown(struct trunk_engine *engine,
 // once it was polled, and on the thread that polls; it is empty before.
 //
 // Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_engine_driver(struct trunk_engine *engine, const char **name);
 
 // Replaces the list of addresses and networks whose connection requests are dropped.
@@ -3583,7 +3583,7 @@ trunk_result trunk_channel_request(struct trunk_engine *engine,
 // gives TRUNK_OK: its TRUNK_ITEM_OPENED may not have been received yet.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+// TRUNK_ERR_NO_CONNECTION (its shard has ended), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_open_request_cancel(struct trunk_engine *engine, trunk_open_request request);
 
 // Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
@@ -3626,7 +3626,8 @@ trunk_result trunk_associate(struct trunk_engine *engine,
 // itself is accepted as ever. What happens to it goes to group (0 = the engine's own).
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION (the shards have ended),
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_listen(struct trunk_engine *engine,
                                       const uint8_t *peer,
                                       const struct trunk_association_config *config,
@@ -3636,7 +3637,7 @@ trunk_result trunk_association_listen(struct trunk_engine *engine,
 // Makes an association of a channel that a peer asks for (TRUNK_ITEM_REQUEST), instead of
 // trunk_channel_accept. Its name is the channel's.
 //
-// Any thread, never blocks. Errors: as trunk_association_listen, and TRUNK_ERR_NO_CONNECTION.
+// Any thread, never blocks. Errors: as trunk_association_listen.
 trunk_result trunk_association_accept(struct trunk_engine *engine,
                                       trunk_channel channel,
                                       const struct trunk_association_config *config,
@@ -3648,7 +3649,8 @@ trunk_result trunk_association_accept(struct trunk_engine *engine,
 // meanwhile. security may be NULL: as the connect says.
 //
 // Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),
+// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_send(struct trunk_engine *engine,
                                     trunk_association association,
                                     const void *data,
@@ -3762,7 +3764,8 @@ trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
 
 // Stores what a pairing is now.
 //
-// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
+// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       struct trunk_pairing_status *status);

@@ -434,21 +434,24 @@ impl QueuedEngine {
     ) -> Result<u64, ApiError> {
         let group = group.map_or(0, |g| g.index);
         let (key, name) = (chosen.key, config.name.clone());
-        // Open until the shard has been told: nobody else begins the same one meanwhile.
-        let mut lists = self.inner.directory.open();
         let lives = |number| self.link_of(number).is_ok_and(|link| !link.is_failed());
-        let known = match chosen.config.reuse {
-            Reuse::ForceNew => None,
-            _ => lists.find(key, &name, lives),
-        };
-        let number = match known {
-            Some(number) => number,
-            None => self.number(self.shard_for(&chosen, group)?),
-        };
-        let as_number = (number, group, known.is_none());
-        self.on_shard(number, move |h, cx| h.associate(cx, &chosen, config, as_number, message))?;
-        lists.coming(key, &name, number);
-        Ok(number)
+        let is_new = chosen.config.reuse == Reuse::ForceNew;
+        let mut new = None;
+        loop {
+            // Open until the shard has been told: nobody else begins the same one meanwhile.
+            let mut lists = self.inner.directory.open();
+            let known = if is_new { None } else { lists.find(key, &name, lives) };
+            let Some(number) = known.or(new) else {
+                // This may begin a connection, and carry out what was posted, inside a callback.
+                drop(lists);
+                new = Some(self.number(self.shard_for(&chosen, group)?));
+                continue;
+            };
+            let as_number = (number, group, known.is_none());
+            self.post(number, move |h, cx| h.associate(cx, &chosen, config, as_number, message))?;
+            lists.coming(key, &name, number);
+            return Ok(number);
+        }
     }
 
     /// Makes an association of a channel that a peer asks for, and accepts it.
@@ -496,7 +499,7 @@ impl QueuedEngine {
         let listing = lists.unlist(association);
         let listed = listing.as_ref().map(|l| l.group);
         let closed =
-            self.on_shard(association, move |h, cx| h.close_association(cx, association, listed));
+            self.post(association, move |h, cx| h.close_association(cx, association, listed));
         match (&closed, listing) {
             (Ok(()), _) => lists.forget(association),
             (Err(_), Some(listing)) => lists.list(listing),

@@ -3,6 +3,7 @@
 
 use super::associations::Associations;
 use super::cells::kind_flags;
+use super::command::Command;
 use super::event::Event;
 use super::group::PollGroup;
 use super::handler::QueueHandler;
@@ -239,6 +240,16 @@ impl QueuedEngine {
         call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
     ) -> Result<(), ApiError> {
         Self::call(self.link_of(number)?, call)
+    }
+
+    /// The same, never at once, not even inside a callback: for who has the directory open, which
+    /// the call opens, too.
+    pub(super) fn post(
+        &self,
+        number: u64,
+        call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        self.link_of(number)?.push(Command::Call(Box::new(call)))
     }
 
     /// What is known of the security of a connection; waits for its shard.
