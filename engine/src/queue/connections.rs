@@ -35,7 +35,8 @@ impl QueuedEngine {
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
-                if local.is_driven_here() {
+                // Inside a callback it is being polled: the sockets are taken when it goes on.
+                if local.is_driven_here() && !is_inside() {
                     local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)))?;
                     if let Ok(Err(e)) = answer.try_recv() {
                         let context = format!("listen at {}", config.addr);
