@@ -571,4 +571,17 @@ static inline int has_engine(const function *f) {
     return f->count > 0 && is(f->params[0].type, "struct trunk_engine *");
 }
 
+/* After a call: what is about nothing that was there before has left it as it is. */
+static inline void settle(subject *s, const function *f) {
+    int is_about = has_engine(f);
+    for (int i = 0; i < f->count; i++) {
+        is_about = is_about || (f->params[i].flags & IS_HANDLE);
+    }
+    if (is_about) {
+        renew(s);
+    } else {
+        tidy(s);
+    }
+}
+
 #endif

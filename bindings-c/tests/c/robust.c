@@ -138,6 +138,7 @@ static void wrong_handles(void) {
     trunk_group group;
     begin(&s, 0);
     OK(trunk_group_new(s.p.client, &group));
+    add_stale(s.p.host.engine);
     add_wrong(0);
     add_wrong(1);
     add_wrong(UINT64_MAX);
@@ -151,7 +152,6 @@ static void wrong_handles(void) {
     add_wrong(s.p.at_client);
     add_wrong(s.ends.at_client);
     add_wrong(group);
-    add_stale(s.p.host.engine);
     while (wrong_count < (is_checked() ? 100 : MOST_WRONG)) {
         add_wrong(next_random());
     }
@@ -440,7 +440,7 @@ static void all_sizes(const function *f, int i, const sized *one, const sized *o
         } else {
             call_with_unknown(f, &f->params[i], one, a, place, valid);
         }
-        renew(&s);
+        settle(&s, f);
     }
 }
 
@@ -511,7 +511,7 @@ static void set_extreme(const function *f, int i, const sized *one, const sized 
             snprintf(how, sizeof how, "%s.%s = %llu", one->name, changed->name,
                      (unsigned long long)extremes[k]);
             if (invoke(f, a, how) == TRUNK_OK) {
-                renew(&s);
+                settle(&s, f);
             }
         }
     }
