@@ -423,9 +423,9 @@ typedef uint32_t trunk_kind;
 ///
 /// Called on the thread of the connection's shard, of a thread-less engine inside trunk_engine_poll
 /// and calls that wait for an answer. The shard does nothing else meanwhile: it must not block, and
-/// must not throw C++ exceptions or longjmp. It may call anything but trunk_shutdown,
-/// trunk_engine_destroy, trunk_engine_poll and trunk_engine_get_stats; what it calls for connections
-/// of its own shard takes effect at once.
+/// must not throw C++ exceptions or longjmp. It may call anything, and what it calls for connections
+/// of its own shard takes effect at once. What polls or ends an engine, counts all of its shards
+/// (trunk_engine_get_stats), or concerns the shards of an event source gives TRUNK_ERR_IN_CALLBACK.
 typedef void (*trunk_data_fn)(void *user,
                               trunk_channel channel,
                               void *channel_user,
@@ -3009,7 +3009,7 @@ trunk_result trunk_shutdown(struct trunk_engine *engine,
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_engine_driver(struct trunk_engine *engine, const char **name);
 
 /// Replaces the list of addresses and networks whose connection requests are dropped.
@@ -3656,7 +3656,7 @@ trunk_result trunk_channel_request(struct trunk_engine *engine,
 /// gives TRUNK_OK: its TRUNK_ITEM_OPENED may not have been received yet.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_NO_CONNECTION (its shard has ended), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_open_request_cancel(struct trunk_engine *engine, trunk_open_request request);
 
 /// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
@@ -3699,7 +3699,8 @@ trunk_result trunk_associate(struct trunk_engine *engine,
 /// itself is accepted as ever. What happens to it goes to group (0 = the engine's own).
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION (the shards have ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_listen(struct trunk_engine *engine,
                                       const uint8_t *peer,
                                       const struct trunk_association_config *config,
@@ -3709,7 +3710,7 @@ trunk_result trunk_association_listen(struct trunk_engine *engine,
 /// Makes an association of a channel that a peer asks for (TRUNK_ITEM_REQUEST), instead of
 /// trunk_channel_accept. Its name is the channel's.
 ///
-/// Any thread, never blocks. Errors: as trunk_association_listen, and TRUNK_ERR_NO_CONNECTION.
+/// Any thread, never blocks. Errors: as trunk_association_listen.
 trunk_result trunk_association_accept(struct trunk_engine *engine,
                                       trunk_channel channel,
                                       const struct trunk_association_config *config,
@@ -3721,7 +3722,8 @@ trunk_result trunk_association_accept(struct trunk_engine *engine,
 /// meanwhile. security may be NULL: as the connect says.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_send(struct trunk_engine *engine,
                                     trunk_association association,
                                     const void *data,
@@ -3835,7 +3837,8 @@ trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
 
 /// Stores what a pairing is now.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       struct trunk_pairing_status *status);

@@ -18,9 +18,9 @@ use std::sync::{Arc, PoisonError};
 ///
 /// Called on the thread of the connection's shard, of a thread-less engine inside trunk_engine_poll
 /// and calls that wait for an answer. The shard does nothing else meanwhile: it must not block, and
-/// must not throw C++ exceptions or longjmp. It may call anything but trunk_shutdown,
-/// trunk_engine_destroy, trunk_engine_poll and trunk_engine_get_stats; what it calls for connections
-/// of its own shard takes effect at once.
+/// must not throw C++ exceptions or longjmp. It may call anything, and what it calls for connections
+/// of its own shard takes effect at once. What polls or ends an engine, counts all of its shards
+/// (trunk_engine_get_stats), or concerns the shards of an event source gives TRUNK_ERR_IN_CALLBACK.
 pub type trunk_data_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,

@@ -345,7 +345,7 @@ pub unsafe extern "C" fn trunk_shutdown(
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_driver(
     engine: *mut trunk_engine,
@@ -354,6 +354,7 @@ pub unsafe extern "C" fn trunk_engine_driver(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         let known = if live.queued.is_threadless() && live.owner.get().is_some() {
             live.drive()?;
             live.queued.driver_name()
