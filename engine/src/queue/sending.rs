@@ -31,7 +31,7 @@ impl QueuedEngine {
             return sent;
         }
         if data.len() > INLINE {
-            return self.send_copy(link, cell, channel, data, None);
+            return send_copy(link, cell, channel, data, None);
         }
         ready(link, cell, channel)?;
         link.admit(cell, data.len())?;
@@ -55,21 +55,7 @@ impl QueuedEngine {
         if let Some(sent) = self.send_here(channel, bytes, Some(token)) {
             return sent;
         }
-        self.send_copy(link, cell, channel, data, Some(token))
-    }
-
-    fn send_copy(
-        &self,
-        link: &ShardLink,
-        cell: &ChannelCell,
-        channel: Channel,
-        data: &[u8],
-        receipt: Option<u64>,
-    ) -> Result<(), ApiError> {
-        check_len(link, cell, channel, data.len())?;
-        ready(link, cell, channel)?;
-        link.admit(cell, data.len())?;
-        push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
+        send_copy(link, cell, channel, data, Some(token))
     }
 
     /// Sends without a copy; `data` is let go when all of it is acknowledged.
@@ -177,6 +163,19 @@ impl QueuedEngine {
             Err(error) => (0, Err(error)),
         }
     }
+}
+
+fn send_copy(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    data: &[u8],
+    receipt: Option<u64>,
+) -> Result<(), ApiError> {
+    check_len(link, cell, channel, data.len())?;
+    ready(link, cell, channel)?;
+    link.admit(cell, data.len())?;
+    push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
 }
 
 /// Whether a channel carries as much at once. What the peer's limit forbids is known once it is
