@@ -13,7 +13,7 @@
 mod common;
 
 use common::suite::{Suite, sources};
-use common::{Folder, Link, SLOW_LIMIT, compile, compile_cpp_with, compile_with, run};
+use common::{Folder, Link, SLOW_LIMIT, compile, compile_cpp_with, compile_with, run, succeeded};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::Path;
