@@ -37,10 +37,11 @@ pub struct trunk_channel_options {
     pub no_delay: u32,
     /// Opener. Not 0: data waits until the peer has answered. 0.
     pub wait_for_answer: u32,
-    /// Datagrams. Not 0: a message that arrives after a newer one is dropped. 0.
+    /// Opener, datagrams. Not 0: in both directions, a message that arrives after a newer one is
+    /// dropped. 0.
     pub latest: u32,
-    /// Datagrams: messages that could not be sent within this many milliseconds are dropped. 0 =
-    /// never.
+    /// Opener, datagrams: in both directions, messages that could not be sent within this many
+    /// milliseconds are dropped. 0 = never.
     pub expires_ms: u32,
     /// Opener. Not 0: joins the channel of this name that the connection has, whoever opened it, if
     /// there is one. trunk_channel_open then waits for the shard. 0.
@@ -200,12 +201,8 @@ pub unsafe extern "C" fn trunk_channel_accept(
         let (live, channel) = unsafe { named(engine, channel) }?;
         // SAFETY: options by contract.
         let mut options = unsafe { abi::read(options) }?;
-        if options.latest == 0 && options.expires_ms == 0 {
-            // The opener's counts; this one only has to be valid.
-            options.kind = TRUNK_KIND_BYTES;
-        } else {
-            options.kind = TRUNK_KIND_DATAGRAMS;
-        }
+        // The opener's count; these only have to be valid.
+        (options.kind, options.latest, options.expires_ms) = (TRUNK_KIND_BYTES, 0, 0);
         Ok(live.queued.accept_channel(channel, &options.convert()?)?)
     })
 }

@@ -266,9 +266,11 @@ pub struct ChannelOptions {
     pub unique: bool,
     /// Opener only: hold data back until the peer has answered.
     pub wait_for_answer: bool,
-    /// `datagrams` only: a message that arrives after a newer one is dropped.
+    /// Opener only, `datagrams` only: in both directions, a message that arrives after a newer one is
+    /// dropped.
     pub latest: bool,
-    /// `datagrams` only: messages not sent within this many milliseconds are dropped; 0 = never.
+    /// Opener only, `datagrams` only: in both directions, messages not sent within this many
+    /// milliseconds are dropped; 0 = never.
     pub expires_ms: u32,
 }
 

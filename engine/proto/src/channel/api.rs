@@ -69,7 +69,7 @@ impl Mux {
             return Err(ApiError::LimitReached { what: "channel ids", limit });
         };
         let reliable = options.kind != ChannelKind::Datagrams;
-        let mut flags = flag::OURS;
+        let mut flags = flag::OURS | if options.latest { flag::LATEST } else { 0 };
         let credited = reliable && !self.framing.is_plain();
         if credited {
             match self.budget.take_own_minimum(self.own_count) {
@@ -119,7 +119,13 @@ impl Mux {
         let others = self.table.count();
         let plain = self.framing.is_plain();
         let channel = self.offered(key)?;
-        let options = &ChannelOptions { kind: channel.kind, ..*options };
+        // What the opener asked for holds for both directions.
+        let options = &ChannelOptions {
+            kind: channel.kind,
+            latest: channel.has(flag::LATEST),
+            expires_ms: channel.expires_ms,
+            ..*options
+        };
         options.validate()?;
         set_options(channel, options);
         channel.state = State::Open;

@@ -91,8 +91,11 @@ impl Mux {
             channel.recv.limit = MAX_STREAM_OFFSET;
         }
         channel.name = (!request.name.is_empty()).then(|| request.name.into());
-        if o.latest {
-            channel.set(flag::LATEST);
+        if o.kind == ChannelKind::Datagrams {
+            channel.expires_ms = o.expires_ms;
+            if o.latest {
+                channel.set(flag::LATEST);
+            }
         }
         key
     }
@@ -214,9 +217,6 @@ impl Mux {
         channel.state = State::Open;
         channel.since = since;
         channel.clear(flag::WAIT_ANSWER | flag::WAIT_ACK);
-        if answer.options.latest {
-            channel.set(flag::LATEST);
-        }
         let limit = self.framing.first_limit(answer.options.window);
         channel.send_limit = limit;
         if channel.kind != ChannelKind::Datagrams {

@@ -146,8 +146,6 @@ impl Conn {
         options: ChannelOptions,
         id: Option<u16>,
     ) -> &mut Chan {
-        // Our own choice concerns what we send.
-        let latest = !ours && options.latest;
         let chan = Chan {
             channel,
             name: name.to_owned(),
@@ -156,7 +154,7 @@ impl Conn {
             options,
             pump: None,
             blocked: false,
-            received: Receiver::new(pattern::key(name, !ours), options.kind, latest),
+            received: Receiver::new(pattern::key(name, !ours), options.kind, options.latest),
             unconsumed: 0,
             stop_after: None,
             stop_sent: false,

@@ -120,6 +120,23 @@ fn latest_drops_what_comes_late() {
     assert_eq!(stats(&net, 1).datagrams_not_delivered, 3);
 }
 
+/// docs/protocol.md, 9.2.
+#[test]
+fn what_the_opener_asks_for_holds_in_both_directions() {
+    let mut net = net();
+    let wanted = ChannelOptions { latest: true, expires_ms: 20, ..ChannelOptions::default() };
+    let (a, b) = open(&mut net, &wanted);
+    for (pn, id) in [(100, 5u32), (101, 4), (102, 6)] {
+        let frame = fragment(id, 0, 1, &id.to_be_bytes());
+        receive(&mut net.sides[0], net.now, pn, &frame).unwrap();
+    }
+    assert_eq!(net.seen(0, a).messages, [[0, 0, 0, 5], [0, 0, 0, 6]]);
+    net.send(1, b, b"too old");
+    net.now += Duration::from_millis(20);
+    net.settle();
+    assert_eq!(stats(&net, 1).datagrams_expired, 1);
+}
+
 #[test]
 fn expired_messages_are_not_sent() {
     let mut net = net();
