@@ -496,10 +496,11 @@ typedef struct trunk_channel_options {
     uint32_t no_delay;
     /// Opener. Not 0: data waits until the peer has answered. 0.
     uint32_t wait_for_answer;
-    /// Datagrams. Not 0: a message that arrives after a newer one is dropped. 0.
+    /// Opener, datagrams. Not 0: in both directions, a message that arrives after a newer one is
+    /// dropped. 0.
     uint32_t latest;
-    /// Datagrams: messages that could not be sent within this many milliseconds are dropped. 0 =
-    /// never.
+    /// Opener, datagrams: in both directions, messages that could not be sent within this many
+    /// milliseconds are dropped. 0 = never.
     uint32_t expires_ms;
     /// Opener. Not 0: joins the channel of this name that the connection has, whoever opened it, if
     /// there is one. trunk_channel_open then waits for the shard. 0.
@@ -578,7 +579,7 @@ typedef struct trunk_opened {
     uint32_t struct_size;
     /// What came of it.
     trunk_outcome outcome;
-    /// The request; stale from now on.
+    /// The request, which is over.
     trunk_open_request request;
     /// Whether the channel was there before, or somebody else asked for it: a unique name.
     uint32_t joined;
@@ -945,8 +946,10 @@ typedef struct trunk_security_choice {
 /// To let the attempt go on, it leaves refusal NULL.
 ///
 /// Called by the thread that connects, inside trunk_connect and its kin, and by the connection's
-/// shard once the peer has proved itself; by several at once. It must not block, must not throw C++
-/// exceptions or longjmp, and must call nothing of this library but functions without an engine.
+/// shard once the peer has proved itself; by several at once. It must not block and must not throw
+/// C++ exceptions or longjmp. It may call anything; what waits for an engine gives
+/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no log
+/// of its threads.
 typedef void (*trunk_security_fn)(void *user,
                                   const struct trunk_security_query *query,
                                   struct trunk_security_choice *choice);
@@ -1889,7 +1892,7 @@ typedef struct trunk_interfaces {
     uint32_t ipv4;
     /// Over IPv6. 1.
     uint32_t ipv6;
-    /// How often interfaces are looked for that have come or gone; at least 100 ms. 5 s.
+    /// How often interfaces are looked for that have come or gone; 100 ms to 1 h. 5 s.
     uint64_t rescan_ns;
 } trunk_interfaces;
 
@@ -2674,12 +2677,6 @@ typedef struct trunk_presence_address {
 /// For a reason that this version has no name for.
 #define TRUNK_DELIVERY_OTHER 5
 
-/// It must be given its partner.
-#define TRUNK_PAIRING_CONTROLLER 0
-
-/// It may be given one; otherwise it adopts the first controller of its application that pings it.
-#define TRUNK_PAIRING_RESPONDER 1
-
 /// It is to do nothing, or does not know who it is.
 #define TRUNK_PAIRING_PASSIVE 0
 
@@ -2739,6 +2736,12 @@ typedef struct trunk_presence_address {
 
 /// Events that waited were for a partner that is none any more: code of them are gone.
 #define TRUNK_NOTICE_DISCARDED 6
+
+/// It must be given its partner.
+#define TRUNK_PAIRING_CONTROLLER 0
+
+/// It may be given one; otherwise it adopts the first controller of its application that pings it.
+#define TRUNK_PAIRING_RESPONDER 1
 
 /// It is accepted.
 #define TRUNK_CREDENTIAL_GOOD 0
@@ -2994,7 +2997,9 @@ trunk_result trunk_shutdown_report_init_sized(struct trunk_shutdown_report *repo
 /// Any thread; without threads the one that polls. BLOCKS until every connection is gone, at most
 /// for the linger and the fin-wait limits together. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WRONG_THREAD,
-/// TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED, TRUNK_ERR_STOPPED.
+/// TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_STOPPED (a second shutdown), TRUNK_ERR_FORKED;
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when a thread-less engine was never polled and its driver
+/// cannot be set up.
 trunk_result trunk_shutdown(struct trunk_engine *engine,
                             int64_t linger_ns,
                             struct trunk_shutdown_report *report);
@@ -3361,11 +3366,12 @@ trunk_result trunk_faults_init_sized(struct trunk_faults *faults, size_t struct_
 trunk_result trunk_fault_config_init_sized(struct trunk_fault_config *config, size_t struct_size);
 
 /// Changes the faults of an engine that was made with trunk_engine_config.faults, and whose packets
-/// they concern. NULL ends them.
+/// they concern. config may be NULL, which ends them.
 ///
 /// Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 /// microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also those
+/// of trunk_conn_get_info).
 trunk_result trunk_engine_set_faults(struct trunk_engine *engine,
                                      const struct trunk_fault_config *config);
 
@@ -3632,20 +3638,6 @@ trunk_result trunk_message_keep(struct trunk_engine *engine,
                                 size_t size,
                                 struct trunk_item *item);
 
-/// Fills struct_size bytes at config with the defaults. Call it as
-/// trunk_association_config_init(&config).
-///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
-trunk_result trunk_association_config_init_sized(struct trunk_association_config *config,
-                                                 size_t struct_size);
-
-/// Fills struct_size bytes at security with the defaults. Call it as
-/// trunk_send_security_init(&security).
-///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
-trunk_result trunk_send_security_init_sized(struct trunk_send_security *security,
-                                            size_t struct_size);
-
 /// Asks a peer for a channel by name, over a connection that is there, one being made, or a new one,
 /// as connect.reuse says, and stores the request's handle. Exactly one TRUNK_ITEM_OPENED answers it,
 /// in the group of connect. A request whose connection dies is asked for again once, over another
@@ -3659,11 +3651,35 @@ trunk_result trunk_channel_request(struct trunk_engine *engine,
                                    const struct trunk_channel_options *options,
                                    trunk_open_request *request);
 
-/// Gives a request up: TRUNK_OUTCOME_CANCELLED answers it, unless something else has.
+/// Gives a request up: TRUNK_OUTCOME_CANCELLED answers it. One that is answered stays so, and this
+/// gives TRUNK_OK: its TRUNK_ITEM_OPENED may not have been received yet.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_open_request_cancel(struct trunk_engine *engine, trunk_open_request request);
+
+/// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
+/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or an
+/// association made do so after trunk_engine_config.idle_hold_ns.
+///
+/// Any thread, never blocks. Errors: as trunk_accept.
+trunk_result trunk_conn_hold(struct trunk_engine *engine,
+                             trunk_conn conn,
+                             int64_t hold_ns);
+
+/// Fills struct_size bytes at config with the defaults. Call it as
+/// trunk_association_config_init(&config).
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_association_config_init_sized(struct trunk_association_config *config,
+                                                 size_t struct_size);
+
+/// Fills struct_size bytes at security with the defaults. Call it as
+/// trunk_send_security_init(&security).
+///
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT.
+trunk_result trunk_send_security_init_sized(struct trunk_send_security *security,
+                                            size_t struct_size);
 
 /// Stores the association of a name with a peer: the one that there is with the same settings, or a
 /// new one, which gets the connection that it needs. TRUNK_ITEM_ASSOCIATION tells what happens to it,
@@ -3712,9 +3728,11 @@ trunk_result trunk_association_send(struct trunk_engine *engine,
                                     uint64_t token,
                                     const struct trunk_send_security *security);
 
-/// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL.
+/// trunk_associate and trunk_association_send in one: stores the association, unless it is NULL;
+/// security may be NULL, too.
 ///
-/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as both.
+/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
+/// trunk_associate and trunk_association_send.
 trunk_result trunk_send_to(struct trunk_engine *engine,
                            const struct trunk_connect_config *connect,
                            const struct trunk_association_config *config,
@@ -3725,19 +3743,16 @@ trunk_result trunk_send_to(struct trunk_engine *engine,
                            trunk_association *association);
 
 /// Closes an association: what it was given before is delivered, and TRUNK_ASSOCIATION_DESTROYED is
-/// told in the end.
+/// told in the end. One that has ended stays so, and this gives TRUNK_OK.
 ///
 /// Any thread, never blocks. Errors: as trunk_open_request_cancel.
 trunk_result trunk_association_close(struct trunk_engine *engine, trunk_association association);
 
-/// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
-/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or an
-/// association made do so after trunk_engine_config.idle_hold_ns.
+/// A static word for a state of a pairing, such as "interacting"; never NULL, "unknown" for other
+/// values.
 ///
-/// Any thread, never blocks. Errors: as trunk_accept.
-trunk_result trunk_conn_hold(struct trunk_engine *engine,
-                             trunk_conn conn,
-                             int64_t hold_ns);
+/// Any thread, never blocks.
+const char *trunk_pairing_state_str(trunk_pairing_state state);
 
 /// Fills struct_size bytes at config with the defaults. Call it as
 /// trunk_pairing_config_init(&config).
@@ -3757,7 +3772,7 @@ trunk_result trunk_pairing_status_init_sized(struct trunk_pairing_status *status
 /// valid until trunk_pairing_close. TRUNK_ITEM_PAIRING tells what happens to it.
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds;
-/// reads the files that config names. Errors: as trunk_connect, and TRUNK_ERR_WRONG_THREAD.
+/// reads the files that config names. Errors: as trunk_connect and trunk_pairing_set_active.
 trunk_result trunk_pairing_new(struct trunk_engine *engine,
                                const struct trunk_pairing_config *config,
                                trunk_pairing *pairing);
@@ -3766,27 +3781,27 @@ trunk_result trunk_pairing_new(struct trunk_engine *engine,
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds.
 /// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NO_CONNECTION (the shard does not
-/// answer), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED.
+/// answer), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_pairing_set_active(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       uint32_t active);
 
-/// Says who we are to the event source: UTF-8, at most 255 bytes; NULL = nobody.
+/// Says who we are to the event source: UTF-8, at most 255 bytes; a client_id of NULL is nobody.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
                                             trunk_pairing pairing,
                                             const char *client_id);
 
-/// Gives what lets us into the event source: an access token as trunk_token_mint makes it; NULL =
-/// none.
+/// Gives what lets us into the event source: an access token as trunk_token_mint makes it; a token
+/// of NULL is none.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_token(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const char *token);
 
-/// Says with whom we pair: a client id; NULL = nobody.
+/// Says with whom we pair: a client id; a partner of NULL is nobody.
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
@@ -3809,7 +3824,9 @@ trunk_result trunk_pairing_send(struct trunk_engine *engine,
 /// Sends a packet to the partner by way of the event source: for pairings with relay and without an
 /// identity. Nobody says whether it arrives.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_TOO_LARGE.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT for a pairing with an identity, TRUNK_ERR_NO_CONNECTION without a
+/// partner or relay, TRUNK_ERR_TOO_LARGE.
 trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const void *data,
@@ -3850,12 +3867,6 @@ trunk_result trunk_pairing_leave(struct trunk_engine *engine,
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 trunk_result trunk_pairing_close(struct trunk_engine *engine, trunk_pairing pairing);
-
-/// A static word for a state of a pairing, such as "interacting"; never NULL, "unknown" for other
-/// values.
-///
-/// Any thread, never blocks.
-const char *trunk_pairing_state_str(trunk_pairing_state state);
 
 /// Fills struct_size bytes at grant with the defaults. Call it as
 /// trunk_credential_grant_init(&grant).
@@ -4032,11 +4043,12 @@ trunk_result trunk_source_stats_init_sized(struct trunk_source_stats *stats, siz
 
 /// Starts an event source and stores its handle, which is valid until trunk_event_source_close. It
 /// has an engine of its own, with threads: engine says how it is set up, without callbacks, and
-/// source what the event source does; either may be NULL. Without engine->connection, connections have settings that suit
-/// many clients with little traffic, not those of trunk_connection_config_init. With
-/// engine->identity, the clients of an event source that was killed learn at once that it was
-/// started again. Clients are let in with tokens that are signed with one of key_count keys;
-/// without any, nobody is before trunk_event_source_set_keys. Everything is copied.
+/// source what the event source does, either of which may be NULL. Without engine->connection,
+/// connections have settings that suit many clients with little traffic, not those of
+/// trunk_connection_config_init. With engine->identity, the clients of an event source that was
+/// killed learn at once that it was started again. Clients are let in with tokens that are signed
+/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys. Everything
+/// is copied.
 ///
 /// Any thread; several event sources in one process are fine. Waits for the threads of the shards
 /// to start and reads the files that engine names, does not block otherwise. Errors:
@@ -4180,7 +4192,7 @@ trunk_result trunk_discovery_counts_init_sized(struct trunk_discovery_counts *co
 trunk_result trunk_discovery_start(const struct trunk_discovery_config *config,
                                    trunk_discovery *discovery);
 
-/// Ends a discovery; the handle is stale afterwards. 0 is allowed. A thread that is inside
+/// Ends a discovery; the handle is stale afterwards. A thread that is inside
 /// trunk_discovery_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
@@ -4338,7 +4350,7 @@ trunk_result trunk_announcer_start_for_listener(struct trunk_engine *engine,
                                                 const struct trunk_announcer_config *config,
                                                 trunk_announcer *announcer);
 
-/// Ends an announcer and tells those who asked; the handle is stale afterwards. 0 is allowed. A
+/// Ends an announcer and tells those who asked; the handle is stale afterwards. A
 /// thread that is inside trunk_announcer_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).

@@ -110,13 +110,13 @@ pub unsafe extern "C" fn trunk_announcer_start_for_listener(
     })
 }
 
-/// Ends an announcer and tells those who asked; the handle is stale afterwards. 0 is allowed. A
+/// Ends an announcer and tells those who asked; the handle is stale afterwards. A
 /// thread that is inside trunk_announcer_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
 #[unsafe(no_mangle)]
 pub extern "C" fn trunk_announcer_close(announcer: trunk_announcer) -> trunk_result {
-    guard(|| if announcer == 0 { Ok(()) } else { ANNOUNCERS.take(announcer)?.close() })
+    guard(|| ANNOUNCERS.take(announcer)?.close())
 }
 
 /// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT, those

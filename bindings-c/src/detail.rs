@@ -1,8 +1,9 @@
 //! Details of items: plain C structs with the texts that they point to.
 
+use crate::association::{trunk_association_change, trunk_delivery};
 use crate::channel::trunk_channel_options;
-use crate::manager::{trunk_association_change, trunk_delivery, trunk_opened};
-use crate::pairing::{trunk_pairing_notice, trunk_peer, trunk_relayed};
+use crate::manager::trunk_opened;
+use crate::pairing_notice::{trunk_pairing_notice, trunk_peer, trunk_relayed};
 use crate::sec_info::trunk_sec_info;
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use crate::status::{TRUNK_REASON_NONE, trunk_reason, trunk_status};

@@ -253,13 +253,13 @@ pub unsafe extern "C" fn trunk_discovery_start(
     })
 }
 
-/// Ends a discovery; the handle is stale afterwards. 0 is allowed. A thread that is inside
+/// Ends a discovery; the handle is stale afterwards. A thread that is inside
 /// trunk_discovery_poll comes back at once, with TRUNK_ERR_INVALID_HANDLE.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
 #[unsafe(no_mangle)]
 pub extern "C" fn trunk_discovery_close(discovery: trunk_discovery) -> trunk_result {
-    guard(|| if discovery == 0 { Ok(()) } else { FINDERS.take(discovery)?.close() })
+    guard(|| FINDERS.take(discovery)?.close())
 }
 
 /// Asks, hears, forgets; stores at most capacity events at events and their number at count. If

@@ -67,11 +67,12 @@ fn answering(event_source: trunk_event_source) -> Result<Arc<Source>> {
 
 /// Starts an event source and stores its handle, which is valid until trunk_event_source_close. It
 /// has an engine of its own, with threads: engine says how it is set up, without callbacks, and
-/// source what the event source does; either may be NULL. Without engine->connection, connections have settings that suit
-/// many clients with little traffic, not those of trunk_connection_config_init. With
-/// engine->identity, the clients of an event source that was killed learn at once that it was
-/// started again. Clients are let in with tokens that are signed with one of key_count keys;
-/// without any, nobody is before trunk_event_source_set_keys. Everything is copied.
+/// source what the event source does, either of which may be NULL. Without engine->connection,
+/// connections have settings that suit many clients with little traffic, not those of
+/// trunk_connection_config_init. With engine->identity, the clients of an event source that was
+/// killed learn at once that it was started again. Clients are let in with tokens that are signed
+/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys. Everything
+/// is copied.
 ///
 /// Any thread; several event sources in one process are fine. Waits for the threads of the shards
 /// to start and reads the files that engine names, does not block otherwise. Errors:

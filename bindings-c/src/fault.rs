@@ -200,11 +200,12 @@ pub unsafe extern "C" fn trunk_fault_config_init_sized(
 }
 
 /// Changes the faults of an engine that was made with trunk_engine_config.faults, and whose packets
-/// they concern. NULL ends them.
+/// they concern. config may be NULL, which ends them.
 ///
 /// Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 /// microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also those
+/// of trunk_conn_get_info).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_set_faults(
     engine: *mut trunk_engine,

@@ -285,7 +285,9 @@ pub unsafe extern "C" fn trunk_shutdown_report_init_sized(
 /// Any thread; without threads the one that polls. BLOCKS until every connection is gone, at most
 /// for the linger and the fin-wait limits together. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WRONG_THREAD,
-/// TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED, TRUNK_ERR_STOPPED.
+/// TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_STOPPED (a second shutdown), TRUNK_ERR_FORKED;
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when a thread-less engine was never polled and its driver
+/// cannot be set up.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_shutdown(
     engine: *mut trunk_engine,

@@ -1,6 +1,7 @@
 //! Items: what comes out of a poll group. Plain C structs that point into memory of the engine,
 //! which an item owns until it is released.
 
+use crate::association::{trunk_association_change, trunk_delivery};
 use crate::channel::{kind_of, trunk_kind};
 use crate::detail::{
     Detail, c_text, trunk_closed, trunk_dead, trunk_incoming, trunk_path, trunk_request,
@@ -8,9 +9,9 @@ use crate::detail::{
 };
 use crate::fork;
 use crate::handle::{trunk_channel, trunk_conn};
-use crate::manager::{trunk_association_change, trunk_delivery, trunk_opened};
+use crate::manager::trunk_opened;
 use crate::names::Names;
-use crate::pairing::{trunk_pairing_notice, trunk_peer, trunk_relayed};
+use crate::pairing_notice::{trunk_pairing_notice, trunk_peer, trunk_relayed};
 use crate::security::TRUNK_FINGERPRINT_BYTES;
 use engine::{AssociationEvent, Event, Received, Retained};
 use std::ffi::{c_char, c_void};
@@ -347,27 +348,27 @@ impl trunk_item {
                 if let Ok(opened) = &outcome {
                     self.name_channel(names, opened.channel);
                 }
-                let request = names.masks.number(request);
+                let request = names.masks.request(request);
                 self.set_detail(TRUNK_ITEM_OPENED, Detail::opened(request, &outcome));
             }
             Event::Association { association, channel, event } => {
                 if let Some(channel) = channel {
                     self.name_channel(names, channel);
                 }
-                self.set_association(names.masks.number(association), event);
+                self.set_association(names.masks.association(association), event);
             }
             Event::Pairing { pairing, notice } => {
-                if let Some(detail) = Detail::pairing(names.masks.number(pairing), notice) {
+                if let Some(detail) = Detail::pairing(names.masks.pairing(pairing), notice) {
                     self.set_detail(TRUNK_ITEM_PAIRING, detail);
                 }
             }
             Event::Relayed { pairing, data } => {
-                let detail = Detail::relayed(names.masks.number(pairing), data);
+                let detail = Detail::relayed(names.masks.pairing(pairing), data);
                 self.set_detail(TRUNK_ITEM_RELAYED, detail);
             }
             Event::Peer { pairing, conn } => {
                 self.name_conn(names, conn);
-                self.set_detail(TRUNK_ITEM_PEER, Detail::peer(names.masks.number(pairing)));
+                self.set_detail(TRUNK_ITEM_PEER, Detail::peer(names.masks.pairing(pairing)));
             }
             Event::Path { conn, remote, relayed } => {
                 self.name_conn(names, conn);

@@ -16,8 +16,9 @@
 //! | `status`, `conn`, `info`, `sec_info` | connections |
 //! | `stats` | counters of engines, shards and groups |
 //! | `channel`, `channel_info`, `send`, `external` | channels and sending |
-//! | `manager`, `security_callback` | channels by name and peer, associations, security |
-//! | `pairing` | pairings over an event source |
+//! | `manager`, `association` | channels by name and peer, associations |
+//! | `security_callback` | the application's say while connections are being made |
+//! | `pairing`, `pairing_notice` | pairings over an event source: the calls, and what they tell |
 //! | `detail`, `item`, `receive`, `callbacks` | what is received |
 //! | `registry`, `object` | handles of what belongs to no engine, and who may be inside it |
 //! | `credential`, `token` | credentials and access tokens: made and checked |
@@ -84,6 +85,10 @@ mod callbacks;
 mod security_callback;
 
 mod manager;
+
+mod association;
+
+mod pairing_notice;
 
 mod pairing;
 

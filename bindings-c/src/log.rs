@@ -46,13 +46,20 @@ pub type trunk_log_fn = Option<
 >;
 
 thread_local! {
-    /// This thread is inside a callback.
+    /// This thread is inside a callback that an engine waits for.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is inside a log callback.
+/// Whether the calling thread is inside a log callback, or another one of the same rules.
 pub(crate) fn is_inside() -> bool {
     INSIDE.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Calls a callback of the application that has the rules of a log callback.
+pub(crate) fn inside(callback: impl FnOnce()) {
+    let before = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(true);
+    callback();
+    let _ = INSIDE.try_with(|inside| inside.set(before));
 }
 
 /// Runs `f` with the log of an engine. Inside a log callback, where lines are dropped, without: a
@@ -64,12 +71,12 @@ pub(crate) fn with<R>(log: Option<&Dispatch>, f: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Refuses what waits for an engine, which may be waiting for the log callback.
+/// Refuses what waits for an engine, which may be waiting for the log or security callback.
 pub(crate) fn outside_of_log() -> Result {
     if is_inside() {
         return Err(Error::new(
             crate::result::TRUNK_ERR_IN_CALLBACK,
-            "this waits for the engine, which may be waiting for the log callback",
+            "this waits for the engine, which may be waiting for the callback",
         ));
     }
     Ok(())
@@ -135,12 +142,10 @@ impl Subscriber for Sink {
             Level::DEBUG => TRUNK_LOG_DEBUG,
             Level::TRACE => TRUNK_LOG_TRACE,
         };
-        let before = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(true);
-        if !before {
+        if !is_inside() {
             // SAFETY: the application's function, called as the interface says, with strings that
             // outlive the call.
-            unsafe { (self.call)(self.user, level, target.as_ptr(), text.as_ptr()) };
-            let _ = INSIDE.try_with(|inside| inside.set(false));
+            inside(|| unsafe { (self.call)(self.user, level, target.as_ptr(), text.as_ptr()) });
         }
     }
 

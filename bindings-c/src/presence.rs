@@ -169,7 +169,7 @@ pub struct trunk_interfaces {
     pub ipv4: u32,
     /// Over IPv6. 1.
     pub ipv6: u32,
-    /// How often interfaces are looked for that have come or gone; at least 100 ms. 5 s.
+    /// How often interfaces are looked for that have come or gone; 100 ms to 1 h. 5 s.
     pub rescan_ns: u64,
 }
 
@@ -206,12 +206,16 @@ impl trunk_interfaces {
             // SAFETY: handed on.
             names.push(unsafe { abi::text(*name, "interfaces names") }?.to_owned());
         }
+        let rescan = Duration::from_nanos(from.rescan_ns);
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&rescan) {
+            return Err(Error::invalid("rescan_ns", "must lie between 100 ms and 1 h"));
+        }
         Ok(Interfaces {
             names,
             loopback: from.loopback != 0,
             ipv4: from.ipv4 != 0,
             ipv6: from.ipv6 != 0,
-            rescan: Duration::from_nanos(from.rescan_ns),
+            rescan,
         })
     }
 }
@@ -394,13 +398,18 @@ mod tests {
                 name_count: 2,
                 loopback: 0,
                 ipv6: 0,
-                rescan_ns: 7,
+                rescan_ns: 700_000_000,
                 ..trunk_interfaces::defaults()
             };
             let read = trunk_interfaces::convert(&raw const some).unwrap();
             assert_eq!(read.names, ["eth0", "lo"]);
             assert!(!read.loopback && read.ipv4 && !read.ipv6);
-            assert_eq!(read.rescan, Duration::from_nanos(7));
+            assert_eq!(read.rescan, Duration::from_millis(700));
+            some.rescan_ns = 7;
+            let error = trunk_interfaces::convert(&raw const some).unwrap_err();
+            assert!(error.to_string().contains("rescan_ns"), "{error}");
+            some.rescan_ns = u64::MAX;
+            assert!(trunk_interfaces::convert(&raw const some).is_err());
             some.names = std::ptr::null();
             let error = trunk_interfaces::convert(&raw const some).unwrap_err();
             assert_eq!(error.to_string(), "interfaces names is NULL");

@@ -1,12 +1,12 @@
 //! Things that belong to no engine: handles that name them in the whole process.
 //!
-//! A handle is a number under a mask of its kind, like those of an engine (`handle`). The number
+//! A handle is a number, spread, under a mask of its kind, like those of an engine (`handle`). It
 //! says how many forks there had been when the thing was made, so that a child knows its parent's
 //! handles without a lock: the parent may have been in the midst of a change when it forked, and
 //! its locks stay as they were in the child for ever. A child begins with a shelf of its own.
 
 use crate::fork;
-use crate::handle::mix;
+use crate::handle::{gather, mix, spread};
 use crate::result::{Error, Result, TRUNK_ERR_FORKED};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -94,12 +94,12 @@ impl<T: Send + Sync + 'static> Registry<T> {
         let number = (generation << GENERATION_AT) | (count << 1) | 1;
         let mut things = shelf.things.write().unwrap_or_else(PoisonError::into_inner);
         things.insert(number, Arc::new(thing));
-        number ^ self.mask
+        spread(number, self.mask)
     }
 
     /// The number of a handle, if it can have been made by the process of this fork generation.
     fn number(&self, handle: u64, generation: u32) -> Result<u64> {
-        let number = handle ^ self.mask;
+        let number = gather(handle, self.mask);
         let count = (number & COUNTS) >> 1;
         let (made_in, now) = (number >> GENERATION_AT, u64::from(generation) & GENERATIONS);
         let known = number & 1 == 1 && count != 0 && count <= self.made.load(Ordering::Relaxed);
@@ -168,9 +168,20 @@ mod tests {
         let (now, later) = (fork::generation(), fork::generation() + 1);
         assert!(OTHERS.number(own, now).is_ok());
         assert_eq!(OTHERS.number(own, later).unwrap_err().code, TRUNK_ERR_FORKED);
-        let childs = own ^ (1 << GENERATION_AT);
+        let childs = spread(gather(own, OTHERS.mask) | 1 << GENERATION_AT, OTHERS.mask);
         assert!(OTHERS.number(childs, later).is_ok());
         assert_eq!(OTHERS.number(childs, now).unwrap_err().code, TRUNK_ERR_INVALID_HANDLE);
         assert!(OTHERS.get(own).is_ok());
+    }
+
+    #[test]
+    fn a_turned_bit_makes_no_other_handle() {
+        static MANY: Registry<()> = Registry::new(Kind::Discovery, "no such thing");
+        let handles: Vec<_> = (0..10_000).map(|_| MANY.insert(())).collect();
+        for handle in handles {
+            for bit in 0..64 {
+                assert!(MANY.get(handle ^ 1 << bit).is_err(), "{handle:x}, bit {bit}");
+            }
+        }
     }
 }

@@ -364,6 +364,17 @@ pub unsafe extern "C" fn trunk_fingerprint_format(
     })
 }
 
+/// # Safety
+/// NULL or a fingerprint.
+pub(crate) unsafe fn optional_peer(peer: *const u8) -> Result<Option<PeerId>> {
+    if peer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by contract.
+    let bytes = unsafe { abi::bytes(peer, TRUNK_FINGERPRINT_BYTES, "peer") }?;
+    Ok(bytes.first_chunk().map(|id| PeerId(*id)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use crate::abi;
 use crate::detail::c_text;
+use crate::log;
 use crate::result::{Error, Result};
 use crate::sec_info::trunk_sec_info;
 use crate::security::{trunk_identity, trunk_trust};
@@ -66,8 +67,10 @@ pub struct trunk_security_choice {
 /// To let the attempt go on, it leaves refusal NULL.
 ///
 /// Called by the thread that connects, inside trunk_connect and its kin, and by the connection's
-/// shard once the peer has proved itself; by several at once. It must not block, must not throw C++
-/// exceptions or longjmp, and must call nothing of this library but functions without an engine.
+/// shard once the peer has proved itself; by several at once. It must not block and must not throw
+/// C++ exceptions or longjmp. It may call anything; what waits for an engine gives
+/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no log
+/// of its threads.
 pub type trunk_security_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -117,7 +120,7 @@ impl Asked {
             reserved: [0; 3],
         };
         // SAFETY: the application's function, called as the interface says.
-        unsafe { (self.call)(self.user, &raw const asked, &raw mut choice) };
+        log::inside(|| unsafe { (self.call)(self.user, &raw const asked, &raw mut choice) });
         // SAFETY: the application's pointers, valid by contract.
         unsafe { choice.convert() }.map_err(|error| Refused(error.to_string()))
     }

@@ -23,6 +23,13 @@ fn comments_are_understood() {
     assert!(reject.is_superset(&accept) && reject.contains("TRUNK_ERR_INVALID_ARGUMENT"));
     assert!(!accept.contains("TRUNK_ERR_INVALID_ARGUMENT"));
     assert!(errors("trunk_version").is_empty());
+    for function in header.functions.iter().filter(|one| one.result == "trunk_result") {
+        assert!(
+            !header.errors(function).is_empty(),
+            "{}: the comment has no errors",
+            function.name
+        );
+    }
     let may_be_null = |name: &str, param: &str| {
         let function = function(name);
         let param = function.params.iter().find(|one| one.name == param);

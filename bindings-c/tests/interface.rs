@@ -51,15 +51,23 @@ fn limits_with_mio() {
 }
 
 #[test]
-#[ignore = "knows the functions of pairings, associations and discovery not yet"]
 fn robust() {
     run_all("tests/c/robust.c");
 }
 
 #[test]
-#[ignore = "knows the functions of pairings, associations and discovery not yet"]
 fn robust_with_mio() {
     run_all_with_mio("tests/c/robust.c");
+}
+
+#[test]
+fn inside() {
+    run_all("tests/c/inside.c");
+}
+
+#[test]
+fn inside_with_mio() {
+    run_all_with_mio("tests/c/inside.c");
 }
 
 #[test]

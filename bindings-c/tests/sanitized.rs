@@ -27,10 +27,12 @@ const OPTIONS: [&str; 3] =
 
 /// Tests that valgrind runs, in one process for each program, because it takes seconds to start.
 /// They make engines only with the settings of `harness.h`: valgrind does not know io_uring.
-const SELECTED: [(&str, &[&str]); 3] = [
+const SELECTED: [(&str, &[&str]); 5] = [
+    ("tests/c/discovery.c", &["found_changed_and_lost", "little_room", "own_event_loop"]),
     ("tests/c/data.c", &["messages_keep_their_borders", "buffers", "items_outlive_everything"]),
     ("tests/c/life.c", &["whole_life", "whole_life_without_threads", "rejected"]),
     ("tests/c/limits.c", &["send_buffers_come_back", "everything_at_once"]),
+    ("tests/c/robust.c", &["zeros", "initialisers", "wrong_handles", "destroyed_engines"]),
 ];
 
 /// Says that something is missing; a panic where it must not be.
@@ -80,9 +82,7 @@ fn run_sanitized(link: Link, variables: &[(&str, &str)]) {
     };
     let wrapper = [&OPTIONS[..], &["-std=c++17"]].concat();
     let wrapper = compile_cpp_with(&cxx, &wrapper, "tests/c/wrapper.cpp", link);
-    // Until robust.c knows the newest functions: see interface.rs.
-    let sources = sources().into_iter().filter(|source| !source.ends_with("robust.c"));
-    let programs = sources.map(|source| compile_with(cc, &OPTIONS, &source, link));
+    let programs = sources().into_iter().map(|source| compile_with(cc, &OPTIONS, &source, link));
     for program in programs.chain([wrapper]) {
         let mut suite = Suite::new(program)
             .with("TEST_MEMORY_CHECKED", "1")

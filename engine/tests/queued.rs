@@ -216,6 +216,18 @@ fn nobody_waits_after_a_shutdown() {
     }
 }
 
+#[test]
+fn an_engine_shuts_down_once() {
+    for driver in drivers() {
+        for engine in [QueuedEngine::start(config(driver)), QueuedEngine::local(config(driver))] {
+            let engine = engine.unwrap();
+            engine.shutdown(Duration::ZERO).unwrap();
+            let again = engine.shutdown(Duration::ZERO);
+            assert!(matches!(again, Err(EngineError::Stopped)), "{driver}: {again:?}");
+        }
+    }
+}
+
 /// Once a connection is gone on both sides, a shutdown has nothing to wait for.
 #[test]
 fn a_shutdown_after_a_close_does_not_wait() {

@@ -156,6 +156,8 @@ fn partners_get_a_connection_of_their_own() {
         });
         let (at_alice, at_bob) = (alice.peers()[0], bob.peers()[0]);
         assert_eq!(alice.engine.info(at_alice).unwrap().peer, Some(bob.identity.peer_id()));
+        let refused = alice.engine.send_relayed(alice.pairing, b"packet");
+        assert!(matches!(refused, Err(ApiError::InvalidArgument { field: "identity", .. })));
         let options = ChannelOptions { kind: ChannelKind::Messages, ..ChannelOptions::default() };
         let channel = alice.engine.open_channel(at_alice, "chat", &options).unwrap();
         let long = pattern(300_000, 3);

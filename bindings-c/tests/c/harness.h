@@ -135,6 +135,11 @@ static inline trunk_result try_connect(const host *h, trunk_engine *engine,
     return trunk_connect(engine, &config, conn);
 }
 
+/* For try_connect: a connection of its own. */
+static inline void forced(trunk_connect_config *config) {
+    config->reuse = TRUNK_REUSE_FORCE_NEW;
+}
+
 static inline trunk_conn connect_to(const host *h, trunk_engine *engine) {
     trunk_conn conn;
     OK(try_connect(h, engine, NULL, &conn));

@@ -187,6 +187,7 @@ static void *poll_first(void *engine) {
     trunk_result result = trunk_engine_fd(engine, &fd);
     CHECK(result == TRUNK_OK || result == TRUNK_ERR_UNSUPPORTED);
     OK(trunk_shutdown(engine, 0, NULL));
+    GIVES(TRUNK_ERR_STOPPED, trunk_shutdown(engine, 0, NULL));
     return NULL;
 }
 
@@ -339,7 +340,6 @@ static void with_credential(trunk_connect_config *config) {
     config->user = &shared_pair;
 }
 
-static void forced(trunk_connect_config *config) { config->reuse = TRUNK_REUSE_FORCE_NEW; }
 static void never_new(trunk_connect_config *config) { config->reuse = TRUNK_REUSE_NEVER_NEW; }
 
 static void credentials_and_reuse(void) {
@@ -473,6 +473,7 @@ static void waits_end(void) {
     } while (result == TRUNK_OK);
     CHECK(result == TRUNK_ERR_STOPPED);
     CHECK(pthread_join(thread, NULL) == 0);
+    GIVES(TRUNK_ERR_STOPPED, trunk_shutdown(engine, 0, NULL));
     OK(trunk_engine_destroy(engine));
 }
 

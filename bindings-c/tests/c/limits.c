@@ -383,8 +383,6 @@ static void with_few_connections(trunk_engine_config *config) {
     config->max_connections = 4;
 }
 
-static void forced(trunk_connect_config *config) { config->reuse = TRUNK_REUSE_FORCE_NEW; }
-
 static void limits_of_numbers(void) {
     pair p;
     trunk_conn conns[8];
@@ -550,9 +548,7 @@ static void *call_everything(void *at) {
         if (result == TRUNK_OK && is(f->name, "trunk_listen")) {
             OK(trunk_listener_close(own->p.host.engine, own->stores[2][0], 0));
         }
-        OK(trunk_engine_destroy(own->made));
-        own->made = NULL;
-        OK(trunk_message_release(own->items, COUNT(own->items)));
+        tidy(own);
         if (i % 10 == 9) {
             trunk_close(own->p.host.engine, own->p.at_host, 0, NULL, TRUNK_LINGER_NONE);
         }

@@ -115,8 +115,10 @@ static inline void answer(void) {
 /* Ends the announcers that are driven. */
 static inline void stop_answering(void) {
     for (size_t i = 0; i < sizeof answering / sizeof *answering; i++) {
-        OK(trunk_announcer_close(answering[i]));
-        answering[i] = 0;
+        if (answering[i] != 0) {
+            OK(trunk_announcer_close(answering[i]));
+            answering[i] = 0;
+        }
     }
 }
 

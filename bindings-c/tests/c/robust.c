@@ -6,41 +6,18 @@
 
 static subject s;
 
-#define EACH_FUNCTION(f)                                                                           \
-    (const function *f = functions; f < functions + COUNT(functions); f++)
-
-/* What a call with valid arguments gives where it is not TRUNK_OK. */
-static const struct {
-    const char *name;
-    trunk_result with_threads, without;
-} expected[] = {
-    {"trunk_engine_poll", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
-    {"trunk_engine_fd", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
-    {"trunk_engine_next_timeout_ns", TRUNK_ERR_NOT_THREADLESS, TRUNK_OK},
-};
-
-static trunk_result expects(const function *f) {
-    for (size_t i = 0; i < COUNT(expected); i++) {
-        if (is(expected[i].name, f->name)) {
-            return s.threadless ? expected[i].without : expected[i].with_threads;
-        }
-    }
-    return TRUNK_OK;
-}
-
 static void valid_arguments_with(int threadless) {
     begin(&s, threadless);
     for EACH_FUNCTION (f) {
         uint64_t a[MOST_PARAMS];
         arguments(&s, f, a);
         trunk_result result = invoke(f, a, "valid arguments");
-        if (result != expects(f)) {
+        if (result != expects(&s, f)) {
             COMPLAIN("%s: %s", f->name, trunk_result_str(result));
         }
         /* Once more: closed twice, sent twice, and so on. */
         if (!is(f->name, "trunk_buf_alloc")) {
-            OK(trunk_engine_destroy(s.made));
-            s.made = NULL;
+            tidy(&s);
             invoke(f, a, "once more");
         }
         renew(&s);
@@ -68,7 +45,7 @@ static void zeros(void) {
 static void null_pointers_with(int threadless) {
     begin(&s, threadless);
     for EACH_FUNCTION (f) {
-        if (expects(f) == TRUNK_ERR_NOT_THREADLESS) {
+        if (expects(&s, f) == TRUNK_ERR_NOT_THREADLESS) {
             continue;
         }
         for (int i = 0; i < f->count; i++) {
@@ -106,8 +83,6 @@ static void add_wrong(uint64_t handle) {
     CHECK(wrong_count < MOST_WRONG);
     wrong[wrong_count++] = handle;
 }
-
-static void forced(trunk_connect_config *config) { config->reuse = TRUNK_REUSE_FORCE_NEW; }
 
 /* Handles of what has ended. */
 static void add_stale(trunk_engine *engine) {
@@ -160,22 +135,24 @@ static void try_wrong(const function *f, int i) {
 }
 
 static void wrong_handles(void) {
-    static const char *const types[] = {"trunk_conn", "trunk_channel", "trunk_listener",
-                                        "trunk_group"};
     trunk_group group;
     begin(&s, 0);
     OK(trunk_group_new(s.p.client, &group));
     add_wrong(0);
     add_wrong(1);
     add_wrong(UINT64_MAX);
-    for (size_t i = 0; i < COUNT(types); i++) {
-        add_wrong(handle(&s, types[i]));
+    for EACH_FUNCTION (f) {
+        for (int i = 0; i < f->count; i++) {
+            if (f->params[i].flags & IS_HANDLE) {
+                add_wrong(handle(&s, f, f->params[i].type));
+            }
+        }
     }
     add_wrong(s.p.at_client);
     add_wrong(s.ends.at_client);
     add_wrong(group);
     add_stale(s.p.host.engine);
-    while (wrong_count < MOST_WRONG) {
+    while (wrong_count < (is_checked() ? 100 : MOST_WRONG)) {
         add_wrong(next_random());
     }
     for EACH_FUNCTION (f) {
@@ -269,137 +246,14 @@ static void another_thread(void) {
     conclude();
 }
 
-/* ---- callbacks ---- */
-
-/* A call that waits for a callback to make it. */
-static struct {
-    pthread_mutex_t lock;
-    enum { NOTHING, WANTED, RUNNING, DONE } state;
-    enum { BY_ENGINE, BY_POLL, BY_CALL } by; /* whose thread it is, and inside of what */
-    pthread_t main;
-    const function *f;
-    uint64_t a[MOST_PARAMS];
-    trunk_result result;
-    int64_t took_ns;
-} inside = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static int inside_state(void) {
-    pthread_mutex_lock(&inside.lock);
-    int state = inside.state;
-    pthread_mutex_unlock(&inside.lock);
-    return state;
-}
-
-/* In every callback: makes the call that is wanted. */
-static void call_inside(void) {
-    pthread_mutex_lock(&inside.lock);
-    int is_main = pthread_equal(inside.main, pthread_self()) != 0;
-    if (inside.state == WANTED && is_main == (inside.by != BY_ENGINE)) {
-        inside.state = RUNNING;
-        pthread_mutex_unlock(&inside.lock);
-        int64_t start = now_ns();
-        trunk_result result = invoke(inside.f, inside.a, "inside a callback");
-        pthread_mutex_lock(&inside.lock);
-        inside.result = result;
-        inside.took_ns = now_ns() - start;
-        inside.state = DONE;
-    }
-    pthread_mutex_unlock(&inside.lock);
-}
-
-static void call_inside_log(void *user, trunk_log_level level, const char *target,
-                            const char *text) {
-    (void)user, (void)level, (void)target, (void)text;
-    call_inside();
-}
-
-static void with_log_that_calls(trunk_engine_config *config) {
-    hurry(config);
-    config->log = call_inside_log;
-    config->log_level = TRUNK_LOG_TRACE;
-}
-
-/* Has the log say something. */
-static void provoke_log(void) {
-    trunk_conn conn;
-    trunk_listener listener;
-    trunk_listen_config config;
-    if (inside.by == BY_CALL) {
-        OK(trunk_listen_config_init(&config));
-        fill(&s, "trunk_listen_config", &config);
-        OK(trunk_listen(s.p.host.engine, &config, &listener));
-    } else {
-        OK(try_connect(&s.p.host, s.p.client, forced, &conn));
-    }
-}
-
-/* Which callbacks there are, and how they are made to come. A new one belongs here. */
-static const struct {
-    const char *type;
-    void (*set)(trunk_engine_config *);
-    void (*provoke)(void);
-} callers[] = {{"trunk_log_fn", with_log_that_calls, provoke_log}};
-
-static void calls_inside(size_t k, int threadless, int by) {
-    inside.main = pthread_self();
-    inside.by = by;
-    configure = callers[k].set;
-    begin(&s, threadless);
-    for EACH_FUNCTION (f) {
-        arguments(&s, f, inside.a);
-        inside.f = f;
-        pthread_mutex_lock(&inside.lock);
-        inside.state = WANTED;
-        pthread_mutex_unlock(&inside.lock);
-        callers[k].provoke();
-        int64_t start = now_ns();
-        while (inside_state() != DONE) {
-            CHECK(now_ns() - start < 20 * SECOND && "the callback comes and its call returns");
-            drive();
-        }
-        int is_refused = inside.result == TRUNK_ERR_IN_CALLBACK;
-        int is_possible_here = expects(f) != TRUNK_ERR_NOT_THREADLESS;
-        if (is_possible_here && is_refused != documents(f, TRUNK_ERR_IN_CALLBACK)) {
-            COMPLAIN("%s inside %s: %s", f->name, callers[k].type,
-                     trunk_result_str(inside.result));
-        }
-        if (inside.took_ns > SECOND / 2) {
-            COMPLAIN("%s inside %s takes %lld ms", f->name, callers[k].type,
-                     (long long)(inside.took_ns / 1000000));
-        }
-        renew(&s);
-    }
-    end(&s);
-    conclude();
-}
-
-static void inside_callbacks(void) {
-    for (size_t i = 0; i < COUNT(callbacks); i++) {
-        size_t k = 0;
-        while (k < COUNT(callers) && !is(callers[k].type, callbacks[i].name)) {
-            k++;
-        }
-        /* callbacks.c and manager.c are inside the others. */
-        if (k == COUNT(callers) && is(callbacks[i].name, "trunk_log_fn")) {
-            COMPLAIN("nothing is tried inside %s", callbacks[i].name);
-        }
-    }
-    for (size_t k = 0; k < COUNT(callers); k++) {
-        calls_inside(k, 0, BY_ENGINE);
-        calls_inside(k, 0, BY_CALL);
-        calls_inside(k, 1, BY_CALL);
-        calls_inside(k, 1, BY_POLL);
-    }
-}
-
 /* ---- fork ---- */
 
 static void in_the_child(void) {
     s.forked = 1;
     for EACH_FUNCTION (f) {
         uint64_t a[MOST_PARAMS];
-        int belongs = has_engine(f) || is(f->name, "trunk_buf_free") ||
-                      is(f->name, "trunk_message_release");
+        /* Its comment says so of what belongs to the parent. */
+        int belongs = documents(f, TRUNK_ERR_FORKED);
         arguments(&s, f, a);
         if (is(f->name, "trunk_message_release")) {
             a[0] = (uintptr_t)&s.item;
@@ -409,7 +263,7 @@ static void in_the_child(void) {
             COMPLAIN("%s in a forked child: %s", f->name, trunk_result_str(result));
         }
     }
-    OK(trunk_engine_destroy(s.made));
+    tidy(&s);
 
     /* The child's own engine is like any other, and knows nothing of the parent's. */
     static subject own;
@@ -425,6 +279,9 @@ static void forked_with(int threadless) {
     int status;
     begin(&s, threadless);
     OK(trunk_buf_alloc(s.p.host.engine, 100, &s.buf));
+    source(&s);
+    discovery(&s);
+    announcer(&s);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
@@ -508,7 +365,7 @@ static void initialisers(void) {
 }
 
 /* A call with one struct of a certain size; `at` is where the call finds the struct. */
-static void call_with(const function *f, const param *p, const sized *one, uint64_t *a,
+static void call_of_size(const function *f, const param *p, const sized *one, uint64_t *a,
                       uint64_t *place, const uint64_t *valid, size_t size) {
     char how[200];
     int is_read = (p->flags & IS_READ_ONLY) != 0;
@@ -566,9 +423,9 @@ static void all_sizes(const function *f, int i, const sized *one, const sized *o
             place = (uint64_t *)(void *)((unsigned char *)(uintptr_t)a[i] + offset);
         }
         if (k < one->count) {
-            call_with(f, &f->params[i], one, a, place, valid, one->fields[k].offset);
+            call_of_size(f, &f->params[i], one, a, place, valid, one->fields[k].offset);
         } else if (k < one->count + COUNT(more)) {
-            call_with(f, &f->params[i], one, a, place, valid, more[k - one->count]);
+            call_of_size(f, &f->params[i], one, a, place, valid, more[k - one->count]);
         } else {
             call_with_unknown(f, &f->params[i], one, a, place, valid);
         }
@@ -735,7 +592,6 @@ static const test tests[] = {
     {"after_shutdown", after_shutdown},
     {"after_shutdown_without_threads", after_shutdown_without_threads},
     {"another_thread", another_thread},
-    {"inside_callbacks", inside_callbacks},
     {"forked", forked},
     {"forked_without_threads", forked_without_threads},
     {"initialisers", initialisers},

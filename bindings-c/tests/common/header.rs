@@ -16,18 +16,31 @@ pub struct Named {
 impl Named {
     /// Whether it is a pointer to data.
     pub fn is_pointer(&self) -> bool {
-        self.type_.ends_with('*') || self.type_.ends_with("*const")
+        self.type_.ends_with('*')
+    }
+
+    /// What it points to: `const char` of `const char *`.
+    fn pointee(&self) -> Option<&str> {
+        self.type_.strip_suffix('*').map(str::trim)
     }
 
     /// The struct of this interface that it points to, if it does.
     pub fn points_to(&self) -> Option<&str> {
-        let inner = self.type_.strip_suffix('*')?.trim();
+        let inner = self.pointee()?;
         inner.strip_prefix("const ").unwrap_or(inner).strip_prefix("struct ")
     }
 
     /// Whether what it points to is only read.
     pub fn is_read_only(&self) -> bool {
-        self.type_.starts_with("const ")
+        self.pointee().is_some_and(|inner| {
+            inner.ends_with("*const") || (inner.starts_with("const ") && !inner.ends_with('*'))
+        })
+    }
+
+    /// Whether numbers, bytes or pointers are stored where it points to.
+    pub fn is_store(&self) -> bool {
+        let is_plain = |inner: &str| inner != "void" && !inner.starts_with("struct ");
+        !self.is_read_only() && self.pointee().is_some_and(is_plain)
     }
 }
 
@@ -185,17 +198,17 @@ impl Header {
         self.callbacks.iter().any(|one| one.name == type_)
     }
 
-    /// The errors that a function's comment names, those of "as trunk_…" included.
+    /// The errors that a function's comment names, those of other functions that it names for
+    /// theirs included. What stands in parentheses explains them.
     pub fn errors(&self, function: &Function) -> BTreeSet<String> {
         let Some((_, listed)) = function.doc.split_once("Errors:") else { return BTreeSet::new() };
         let mut found = BTreeSet::new();
-        for word in words(listed).filter(|word| word.starts_with("TRUNK_ERR_")) {
-            found.insert(word.to_owned());
-        }
-        for (at, _) in listed.match_indices("as trunk_") {
-            let name = words(&listed[at + "as ".len()..]).next().unwrap_or_default();
-            if name != function.name {
-                let other = self.function(name).unwrap_or_else(|| panic!("as {name}: unknown"));
+        for word in words(&without_parentheses(listed)) {
+            if word.starts_with("TRUNK_ERR_") {
+                found.insert(word.to_owned());
+            } else if word.starts_with("trunk_") {
+                let other = self.function(word).unwrap_or_else(|| panic!("{word}: unknown"));
+                assert_ne!(other.name, function.name, "it has the errors that it has");
                 found.extend(self.errors(other));
             }
         }
@@ -216,6 +229,17 @@ impl Header {
             has("NULL") && (pointers == 1 || has(&param.name))
         })
     }
+}
+
+fn without_parentheses(text: &str) -> String {
+    let mut depth = 0;
+    let is_outside = |c: &char| {
+        depth += i32::from(*c == '(');
+        let outside = depth == 0;
+        depth -= i32::from(*c == ')');
+        outside
+    };
+    text.chars().filter(is_outside).collect()
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -25,11 +25,11 @@ fn write(header: &Header, code: &mut String) -> Result {
     for callback in &header.callbacks {
         write_stub(callback, code)?;
     }
-    for function in header.functions.iter().filter(|f| is_called(f)) {
+    for function in &header.functions {
         write_call(header, function, code)?;
     }
     code.push_str("static const function functions[] = {\n");
-    for Function { name, params, .. } in header.functions.iter().filter(|f| is_called(f)) {
+    for Function { name, params, .. } in &header.functions {
         let count = params.len();
         writeln!(code, "    {{\"{name}\", call_{name}, {count}, params_{name}, errors_{name}}},")?;
     }
@@ -53,33 +53,6 @@ fn write(header: &Header, code: &mut String) -> Result {
     }
     code.push_str("};\n");
     Ok(())
-}
-
-/// Types that `tests/c/interface.h` makes no value of: what takes them is tested in programs of its
-/// own (`manager.c`, `trust.c`, `event_source.c`).
-const NOT_MADE: [&str; 8] = [
-    "trunk_discovery",
-    "trunk_announcer",
-    "trunk_open_request",
-    "trunk_association",
-    "trunk_pairing",
-    "trunk_event_source",
-    "trunk_credential_issuer",
-    "trunk_credential_verifier",
-];
-
-fn is_called(function: &Function) -> bool {
-    let not_made = |param: &Named| NOT_MADE.contains(&param.type_.trim_end_matches(" *"));
-    let takes_tokens = function.name.starts_with("trunk_token_");
-    // They need a value that only another call gives: `manager.c`, `event_source.c`.
-    let needs_more = [
-        "trunk_event_source_start",
-        "trunk_engine_config_load_profile",
-        "trunk_sec_info_load",
-        "trunk_sec_info_matches",
-        "trunk_sec_info_same_connection",
-    ];
-    !takes_tokens && !needs_more.contains(&&*function.name) && !function.params.iter().any(not_made)
 }
 
 /// A callback that does nothing.
@@ -120,6 +93,7 @@ fn write_call(header: &Header, function: &Function, code: &mut String) -> Result
         let flags = [
             (param.is_pointer(), "IS_POINTER"),
             (param.is_read_only(), "IS_READ_ONLY"),
+            (param.is_store(), "IS_STORE"),
             (header.is_handle(&param.type_), "IS_HANDLE"),
             (header.is_callback(&param.type_), "IS_CALLBACK"),
             (Header::may_be_null(function, param), "MAY_BE_NULL"),

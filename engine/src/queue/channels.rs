@@ -7,7 +7,7 @@ use super::command::Command;
 use crate::handle::{Channel, Conn};
 use std::sync::atomic::Ordering;
 use trunkline_proto::channel::ChannelInfo;
-use trunkline_proto::config::ChannelOptions;
+use trunkline_proto::config::{ChannelKind, ChannelOptions};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
 use trunkline_proto::limits;

@@ -220,7 +220,8 @@ impl QueuedEngine {
         Ok(number)
     }
 
-    /// Gives a request up; [`RequestError::Cancelled`] answers it unless something else has.
+    /// Gives a request up; [`RequestError::Cancelled`] answers it unless something else has. One that
+    /// is answered stays so: the answer may be on its way while this is called.
     ///
     /// # Errors
     /// A full queue, or a number that was never given.

@@ -91,7 +91,7 @@ use crate::handler::{Context, Handler as _};
 use crate::shard::mailbox::Mailbox;
 use crate::shard::shared::Shared;
 use crate::stats::EngineStats;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use associations::Associations;
 use callbacks::{inside, is_inside};
 use cells::{ChannelCell, ConnCell};
@@ -135,6 +135,8 @@ struct Inner {
     directory: Arc<Directory>,
     next_number: AtomicU64,
     next_shard: AtomicUsize,
+    /// Whether [`QueuedEngine::shutdown`] was called.
+    shut_down: AtomicBool,
     runner: Runner,
 }
 
@@ -274,6 +276,7 @@ impl QueuedEngine {
             directory,
             next_number: AtomicU64::new(1),
             next_shard: AtomicUsize::new(0),
+            shut_down: AtomicBool::new(false),
             shared,
             links,
             runner,
@@ -513,10 +516,13 @@ impl QueuedEngine {
     /// each. An engine without threads must be ended on its thread.
     ///
     /// # Errors
-    /// [`EngineError::WrongThread`].
+    /// [`EngineError::WrongThread`]; [`EngineError::Stopped`] for a second call.
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
         self.leave_partners();
         let report = match &self.inner.runner {
+            Runner::Threads(_) if self.inner.shut_down.swap(true, Ordering::AcqRel) => {
+                return Err(EngineError::Stopped);
+            }
             Runner::Threads(engine) => engine.shutdown(linger),
             Runner::Local(local) => {
                 let report = local.with(|shard| shard.end(linger))?;

@@ -422,10 +422,15 @@ impl QueuedEngine {
     /// [`PairingSettings::relay`]. Nobody says whether it arrives.
     ///
     /// # Errors
-    /// As [`Session::send_relayed`]; otherwise as [`set_pairing_active`](Self::set_pairing_active).
+    /// [`ApiError::InvalidArgument`] for a pairing with an identity, whose connection takes all
+    /// packets; as [`Session::send_relayed`]; otherwise as
+    /// [`set_pairing_active`](Self::set_pairing_active).
     pub fn send_relayed(&self, pairing: u64, packet: &[u8]) -> Result<(), ApiError> {
         let packet = packet.to_vec();
-        self.ask_pairing(pairing, move |session, _, cx| session.send_relayed(cx, &packet))?
+        self.ask_pairing(pairing, move |session, link, cx| match link {
+            Some(_) => Err(HAS_IDENTITY),
+            None => session.send_relayed(cx, &packet),
+        })?
     }
 
     /// What a pairing is now.
@@ -525,4 +530,9 @@ impl QueuedEngine {
 const NO_IDENTITY: ApiError = ApiError::InvalidArgument {
     field: "identity",
     why: "must be given to the pairing for connections with the partner",
+};
+
+const HAS_IDENTITY: ApiError = ApiError::InvalidArgument {
+    field: "identity",
+    why: "must not be given to a pairing whose packets are the application's",
 };

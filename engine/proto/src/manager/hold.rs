@@ -140,6 +140,9 @@ impl Machine {
     }
 }
 
+/// Least time between two looks at a connection that is in use, however short its hold time.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+
 /// The machine of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
@@ -208,7 +211,8 @@ impl Hold {
         let quiet_at = self.since + self.time;
         if open {
             // The end of the last channel is told; this is for ends that take their time.
-            self.look_at = Some(quiet_at.max(now + self.time.div(4)));
+            let pause = self.time.div(4).max(LEAST_PAUSE);
+            self.look_at = Some(quiet_at.max(now + pause));
             return Step::default();
         }
         if quiet_at > now {

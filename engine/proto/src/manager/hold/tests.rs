@@ -1,6 +1,18 @@
 use super::*;
 use std::collections::{HashSet, VecDeque};
 
+#[test]
+fn a_connection_in_use_is_not_looked_at_again_at_once() {
+    for time in [Duration::ZERO, Duration::from_nanos(3), Duration::from_secs(180)] {
+        let now = Instant::ZERO + Duration::from_secs(1000);
+        let mut hold = Hold::new(Instant::ZERO, time);
+        assert_eq!(hold.look(now, None, true).entered, None);
+        assert!(hold.look_at >= Some(now + LEAST_PAUSE), "{time:?}: {:?}", hold.look_at);
+        let _ = hold.look(now, None, false);
+        assert!(hold.look_at.is_none_or(|at| at > now), "{time:?}: {:?}", hold.look_at);
+    }
+}
+
 /// One side in the model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Side {
