@@ -83,10 +83,11 @@ static trunk_conn ask(trunk_engine *engine, const char *address,
 static int step(trunk_engine *engine, const trunk_item *item, trunk_conn ours, int *failed) {
     switch (item->type) {
     case TRUNK_ITEM_INCOMING: /* host: a client has proved itself */
-        must(trunk_accept(engine, item->conn), "accept");
+        trunk_accept(engine, item->conn); /* if it cannot be, an item will say why */
         break;
     case TRUNK_ITEM_REQUEST: /* host: it asks for a channel */
-        must(trunk_channel_accept(engine, item->channel, NULL), "accept a channel");
+        /* It may have ended by now: then TRUNK_ITEM_CLOSED is next, and there is nothing to do. */
+        trunk_channel_accept(engine, item->channel, NULL);
         break;
     case TRUNK_ITEM_DATA:
         if (item->conn == ours) {

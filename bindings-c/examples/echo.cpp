@@ -11,28 +11,6 @@
 
 using trunk::on;
 
-// The host. Its callbacks run on the engine's thread and must not block.
-trunk::handler echo(
-    [](const trunk::arrival &a) {
-        if (a.channel.send(a.data).code() == TRUNK_ERR_WOULD_BLOCK) {
-            // This client sends and does not read. A patient host would a.keep() the message and
-            // try again at TRUNK_ITEM_WRITABLE.
-            (void)a.channel.reset(1);
-        }
-    },
-    [](trunk::item item) {
-        trunk::visit(item, trunk::overloaded{
-                               [](on<TRUNK_ITEM_INCOMING> i) { i.conn().accept().must("accept"); },
-                               [](on<TRUNK_ITEM_REQUEST> i) { i.channel().accept().must("take"); },
-                               [](on<TRUNK_ITEM_EOF> i) { (void)i.channel().close(); },
-                               [](on<TRUNK_ITEM_STATUS> i) {
-                                   if (i->new_status >= TRUNK_STATUS_CLOSED_BY_PEER) {
-                                       (void)i.conn().close(trunk::no_linger);
-                                   }
-                               },
-                           });
-    });
-
 // Connects, sends all texts on a channel, and prints what comes back. Returns whether all did.
 bool ask(trunk::engine &client, trunk::peer host, const std::vector<std::string> &texts) {
     auto conn = client.connect(host).must("connect"); // nothing of this waits
@@ -69,6 +47,30 @@ int main(int argc, char **argv) {
     if (texts.empty()) {
         texts = {"hello", "from", "one process"};
     }
+
+    // The host. Its callbacks run on the engine's thread and must not block. The handler is made
+    // before the engine that calls it, and so outlives it.
+    trunk::handler echo(
+        [](const trunk::arrival &a) {
+            if (a.channel.send(a.data).code() == TRUNK_ERR_WOULD_BLOCK) {
+                // This client sends and does not read. A patient host would a.keep() the message
+                // and try again at TRUNK_ITEM_WRITABLE.
+                (void)a.channel.reset(1);
+            }
+        },
+        [](trunk::item item) {
+            // What has ended by now cannot be accepted: another item says so.
+            trunk::visit(item, trunk::overloaded{
+                                   [](on<TRUNK_ITEM_INCOMING> i) { (void)i.conn().accept(); },
+                                   [](on<TRUNK_ITEM_REQUEST> i) { (void)i.channel().accept(); },
+                                   [](on<TRUNK_ITEM_EOF> i) { (void)i.channel().close(); },
+                                   [](on<TRUNK_ITEM_STATUS> i) {
+                                       if (i->new_status >= TRUNK_STATUS_CLOSED_BY_PEER) {
+                                           (void)i.conn().close(trunk::no_linger);
+                                       }
+                                   },
+                               });
+        });
 
     trunk::config config;
     config.handler = &echo;

@@ -13,7 +13,7 @@
 
 /* User data of the callbacks of both sides. Only the shard's thread touches it while it runs. */
 typedef struct side {
-    trunk_engine *engine; /* set before anything can call */
+    trunk_engine *engine; /* set before a connection calls */
     long left;            /* client: round trips to go */
     const char *error;
 } side;
@@ -53,7 +53,11 @@ static void host_item(void *user, const trunk_item *item) {
 
 static void client_item(void *user, const trunk_item *item) {
     side *me = user;
-    if (item->type == TRUNK_ITEM_RESET) {
+    /* A lost connection ends the channel, too: TRUNK_ITEM_STATUS tells that. */
+    int refused = item->type == TRUNK_ITEM_CLOSED &&
+                  item->detail.closed->end != TRUNK_END_FINISHED &&
+                  item->detail.closed->end != TRUNK_END_CONNECTION;
+    if (item->type == TRUNK_ITEM_RESET || refused) {
         me->error = "the host does not echo";
         trunk_close(me->engine, item->conn, 0, NULL, TRUNK_LINGER_NONE);
     } else if (item->type == TRUNK_ITEM_STATUS &&
@@ -68,7 +72,8 @@ static void client_item(void *user, const trunk_item *item) {
     }
 }
 
-/* An engine whose own group calls. Nothing is called before it listens or connects. */
+/* An engine whose own group calls. Before it listens or connects, only the failure of a shard is
+ * told, which may be before trunk_engine_new has stored the engine. */
 static void start(side *me, trunk_item_fn on_item) {
     trunk_callbacks callbacks;
     trunk_engine_config config;

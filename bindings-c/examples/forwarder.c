@@ -10,9 +10,9 @@
  *
  *     --subscribers 100   --slow 1 (of them)   --seconds 5   --fps 60   --size 16384 (of a frame)
  *
- * Who is too slow misses frames and holds nobody up: when BACKLOG frames wait for a subscriber, its
- * sends give TRUNK_ERR_WOULD_BLOCK, and from there to TRUNK_ITEM_WRITABLE the forwarder skips it.
- * The channel is reliable, so nothing else is missing.
+ * A subscriber that is too slow misses frames and holds nobody up: when BACKLOG frames wait for it,
+ * its sends give TRUNK_ERR_WOULD_BLOCK, and from there to TRUNK_ITEM_WRITABLE the forwarder skips
+ * it. The channel is reliable, so nothing else is missing.
  *
  * Build:  cc -std=c99 forwarder.c -ltrunkline -lpthread -o forwarder
  */
@@ -22,7 +22,7 @@
 
 /* Frames that may wait for a subscriber, besides those on their way. */
 enum { MAX_SUBSCRIBERS = 1000, BACKLOG = 8 };
-/* Who takes nothing for so long is sent away. */
+/* A subscriber that takes nothing for so long is sent away. */
 #define PATIENCE (5 * SECOND)
 /* Frames that some subscriber has not acknowledged count against what the publisher may send: this
  * must be more than all of their backlogs. */

@@ -39,10 +39,12 @@ static void join(trunk_conn conn) {
         trunk_reject(engine, conn, 0, "full");
         return;
     }
+    if (trunk_conn_set_user(engine, conn, &players[i]) != TRUNK_OK) {
+        return; /* gone by now */
+    }
     players[i].conn = conn;
     world.players = i < world.players ? world.players : i + 1;
-    must(trunk_conn_set_user(engine, conn, &players[i]), "user data");
-    must(trunk_accept(engine, conn), "accept");
+    trunk_accept(engine, conn); /* if it cannot be, an item will say why */
 }
 
 static void leave(player *who) {
@@ -61,7 +63,9 @@ static void take_channel(player *who, const trunk_item *item) {
         trunk_channel_decline(engine, item->channel, 1, "not a channel of this game");
         return;
     }
-    must(trunk_channel_accept(engine, item->channel, NULL), "accept a channel");
+    if (trunk_channel_accept(engine, item->channel, NULL) != TRUNK_OK) {
+        return; /* it has ended by now: TRUNK_ITEM_CLOSED is next */
+    }
     *channel = item->channel;
     ready += who->inputs != 0 && who->state != 0 && who->chat != 0;
 }

@@ -76,8 +76,8 @@ static void take_notice(const trunk_pairing_notice *notice) {
         if (notice->subtype != OUR_KEY || notice->size != TRUNK_FINGERPRINT_BYTES) {
             break;
         }
-        /* The event source could put itself between the two here. Who does not want to trust it
-         * knows the partner's fingerprint beforehand, or compares what is printed. */
+        /* The event source could put itself between the two here. If you do not want to trust it,
+         * know the partner's fingerprint beforehand, or compare what is printed. */
         must(trunk_fingerprint_format(notice->data, text), "fingerprint");
         printf("partner %s has the key %s\n", notice->client, text);
         must(controller ? trunk_pairing_connect(engine, pairing, notice->data)
@@ -128,7 +128,8 @@ static void take(const trunk_item *item) {
         }
         break;
     case TRUNK_ITEM_REQUEST:
-        must(trunk_channel_accept(engine, item->channel, NULL), "accept a channel");
+        /* It may have ended by now: then TRUNK_ITEM_CLOSED is next, and there is nothing to do. */
+        trunk_channel_accept(engine, item->channel, NULL);
         break;
     case TRUNK_ITEM_DATA:
         printf("partner: %.*s\n", (int)item->size, (const char *)item->data);

@@ -79,6 +79,20 @@ static int is_safe(const char *name, size_t size) {
     return 1;
 }
 
+/* Ends a file: what is not stored by now never will be. */
+static void drop(incoming *file) {
+    incoming **at = &arriving;
+    while (*at != file) {
+        at = &(*at)->next;
+    }
+    *at = file->next;
+    if (file->fd >= 0) {
+        close(file->fd);
+        unlink(file->partial);
+    }
+    free(file);
+}
+
 static void begin(const trunk_item *item) {
     static unsigned number;
     const trunk_request *request = item->detail.request;
@@ -113,22 +127,13 @@ static void begin(const trunk_item *item) {
     file->channel = item->channel;
     file->next = arriving;
     arriving = file;
-    must(trunk_channel_set_user(engine, item->channel, file), "user data");
-    must(trunk_channel_accept(engine, item->channel, NULL), "accept a channel");
-}
-
-/* Ends a file: what is not stored by now never will be. */
-static void drop(incoming *file) {
-    incoming **at = &arriving;
-    while (*at != file) {
-        at = &(*at)->next;
+    if (trunk_channel_set_user(engine, item->channel, file) != TRUNK_OK) {
+        failed(file->name, "the sender gave up"); /* TRUNK_ITEM_CLOSED comes without user data */
+        drop(file);
+        return;
     }
-    *at = file->next;
-    if (file->fd >= 0) {
-        close(file->fd);
-        unlink(file->partial);
-    }
-    free(file);
+    /* It may have ended by now: then TRUNK_ITEM_CLOSED is next, and brings the file along. */
+    trunk_channel_accept(engine, item->channel, NULL);
 }
 
 /* Tells the sender what became of its file. A few hundred bytes on a fresh direction always fit. */
@@ -247,7 +252,7 @@ static int recv_step(const trunk_item *item) {
     incoming *file = item->channel_user;
     switch (item->type) {
     case TRUNK_ITEM_INCOMING:
-        must(trunk_accept(engine, item->conn), "accept");
+        trunk_accept(engine, item->conn); /* if it cannot be, an item will say why */
         break;
     case TRUNK_ITEM_REQUEST:
         begin(item);
@@ -395,9 +400,11 @@ static void open_file(outgoing *file) {
         settle(file, trunk_last_error());
         return;
     }
-    trunk_channel_set_user(engine, file->channel, file);
     file->stage = AT_HEADER;
     open_count++;
+    if (trunk_channel_set_user(engine, file->channel, file) != TRUNK_OK) {
+        settle(file, "the channel has ended"); /* TRUNK_ITEM_CLOSED comes without user data */
+    }
 }
 
 /* Reads the next block straight into the engine's memory. */
@@ -499,6 +506,9 @@ static void judge(outgoing *file) {
 /* Whether the connection is gone. */
 static int send_step(const trunk_item *item) {
     outgoing *file = item->channel_user;
+    if (item->channel != 0 && file == NULL) {
+        return 0; /* of a channel that ended before it had user data */
+    }
     switch (item->type) {
     case TRUNK_ITEM_WRITABLE:
         pump(file);

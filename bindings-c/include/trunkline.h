@@ -45,11 +45,20 @@
  *     while (trunk_recv_many(engine, 0, items, 64, TRUNK_WAIT_FOREVER, &count) == TRUNK_OK) {
  *         for (size_t i = 0; i < count; i++) {
  *             switch (items[i].type) {
- *             case TRUNK_ITEM_DATA: ... items[i].data, items[i].size ...
+ *             case TRUNK_ITEM_DATA:
+ *                 fwrite(items[i].data, 1, items[i].size, stdout);
+ *                 break;
  *             }
  *         }
  *         trunk_message_release(items, count);
  *     }
+ *
+ * The loop ends with TRUNK_ERR_STOPPED after trunk_shutdown; anything else is an error. A whole
+ * program is in docs/embedding.md and bindings-c/examples/echo.c.
+ *
+ * Items tell what has happened: meanwhile a channel or connection may have ended.
+ * TRUNK_ERR_INVALID_HANDLE and TRUNK_ERR_NO_CONNECTION are therefore ordinary answers to every call
+ * about one, also inside callbacks; a later item says why.
  *
  * THREADS
  * -------
@@ -74,8 +83,11 @@
  * calls: trunk_engine_config.callbacks for the engine's own group, trunk_group_new_callbacks for
  * further ones. The calls come on the thread of the connection's shard, where what the application
  * calls in turn takes effect at once and without a queue: the fast way, for code that does not block.
- * Of a thread-less engine they come inside trunk_engine_poll. See trunk_data_fn for what they may do;
- * trunk_log_fn and trunk_security_fn are the other callbacks.
+ *
+ * Of a thread-less engine they come inside trunk_engine_poll and inside every call that waits for the
+ * shard (trunk_conn_get_info and the like), trunk_shutdown and trunk_engine_destroy: hold no lock
+ * around these that the callback takes. See trunk_data_fn for what they may do; trunk_log_fn,
+ * trunk_security_fn and trunk_release_fn are the other callbacks.
  *
  * BY PEER AND NAME
  * ----------------
@@ -152,21 +164,23 @@
  * FUNCTIONS, in the order of this header
  * --------------------------------------
  *
- *     version, results    trunk_version, trunk_result_str, trunk_last_error
+ *     version, results    trunk_version, trunk_version_str, trunk_result_str, trunk_last_error
  *     settings            trunk_engine_config_load_profile
- *     engine              trunk_engine_new, _driver, _set_deny, _network_changed, _get_stats,
- *                         _get_shard_stats, _set_faults, trunk_shutdown, trunk_engine_destroy
+ *     engine              trunk_engine_new, _driver, _set_deny, _network_changed, _conns, _now,
+ *                         _get_stats, _get_shard_stats, _set_faults, trunk_shutdown,
+ *                         trunk_engine_destroy
  *     without threads     trunk_engine_poll, _fd, _next_timeout_ns, _wake
  *     security            trunk_identity_generate, trunk_identity_fingerprint,
  *                         trunk_fingerprint_parse, trunk_fingerprint_format
  *     listening           trunk_listen, trunk_listener_address, trunk_listener_close
  *     connections         trunk_connect, trunk_accept, trunk_reject, trunk_close,
- *                         trunk_conn_status, _check, _get_info, _get_stats, _get_sec_info,
- *                         _channels, _hold, _set_user, _user, _set_group
+ *                         trunk_conn_status, _check, _shard, _get_info, _get_stats,
+ *                         _get_sec_info, _channels, _hold, _set_user, _user, _set_group
  *     channels            trunk_channel_open, _accept, _decline, _close, _reset, _stop, _conn,
  *                         _get_info, _set_user, _user
  *     sending             trunk_send, trunk_send_receipt, trunk_send_many, trunk_buf_alloc,
- *                         trunk_send_buf, trunk_buf_free, trunk_send_item, trunk_flush
+ *                         trunk_send_buf, trunk_buf_free, trunk_send_item, trunk_flush,
+ *                         trunk_send_external
  *     receiving           trunk_group_new, _wake, _get_stats, trunk_recv_many,
  *                         trunk_message_release
  *     callbacks           trunk_group_new_callbacks, trunk_message_keep
@@ -199,10 +213,11 @@
  * MEMORY
  * ------
  *
- * What the application passes in is copied before the function returns. What it gets is either
- * stored in its own memory, or belongs to an item (until trunk_message_release) or a trunk_buf
- * (until trunk_send_buf or trunk_buf_free). trunk_credential.claims points into what was given to
- * trunk_credential_verify.
+ * What the application passes in is copied before the function returns, with these exceptions:
+ * trunk_send_external (until its release function is called), trunk_send_buf, user pointers, and what
+ * trunk_security_choice points to. What it gets is either stored in its own memory, or belongs to an
+ * item (until trunk_message_release) or a trunk_buf (until trunk_send_buf or trunk_buf_free).
+ * trunk_credential.claims points into what was given to trunk_credential_verify.
  *
  * FORK
  * ----
@@ -252,10 +267,11 @@
 /// Most bytes of a trunk_sec_info that is stored.
 #define TRUNK_SEC_INFO_BYTES 208
 
-/// For trunk_recv_many and trunk_engine_poll: wait as long as it takes.
+/// For trunk_recv_many, trunk_engine_poll, trunk_discovery_poll and trunk_announcer_poll: wait as
+/// long as it takes.
 #define TRUNK_WAIT_FOREVER -1
 
-/// For trunk_recv_many and trunk_engine_poll: do not wait.
+/// For the same: do not wait.
 #define TRUNK_WAIT_NOT 0
 
 /// Most bytes of a credential.
@@ -421,11 +437,16 @@ typedef uint32_t trunk_kind;
 /// Takes the next bytes of a channel, or one message, as kind says. data is valid during the call;
 /// trunk_message_keep keeps it. channel_user is the channel's user data.
 ///
-/// Called on the thread of the connection's shard, of a thread-less engine inside trunk_engine_poll
-/// and calls that wait for an answer. The shard does nothing else meanwhile: it must not block, and
-/// must not throw C++ exceptions or longjmp. It may call anything, and what it calls for connections
-/// of its own shard takes effect at once. What polls or ends an engine, counts all of its shards
-/// (trunk_engine_get_stats), or concerns the shards of an event source gives TRUNK_ERR_IN_CALLBACK.
+/// Called on the thread of the connection's shard, of a thread-less engine inside
+/// trunk_engine_poll, calls that wait for the shard, trunk_shutdown and trunk_engine_destroy. The
+/// shard does nothing else meanwhile: it must not block, and must not throw C++ exceptions or
+/// longjmp. What it calls for connections of its own shard takes effect at once.
+///
+/// It may call anything but trunk_shutdown, trunk_engine_destroy, trunk_engine_poll,
+/// trunk_engine_fd, trunk_engine_next_timeout_ns, trunk_engine_get_stats,
+/// trunk_engine_get_shard_stats and the trunk_event_source_ functions that wait
+/// (TRUNK_ERR_IN_CALLBACK). What asks another shard gives TRUNK_ERR_WOULD_BLOCK: do not try again
+/// inside.
 typedef void (*trunk_data_fn)(void *user,
                               trunk_channel channel,
                               void *channel_user,
@@ -623,18 +644,18 @@ typedef struct trunk_party {
     uint32_t reserved;
     /// Its fingerprint.
     uint8_t identity[TRUNK_FINGERPRINT_BYTES];
-    /// SHA-256 of its credential, with a label. One that can be guessed can be found again from
-    /// this.
+    /// SHA-256 of a label and its credential. Whoever can guess the credential can check the guess
+    /// against this.
     uint8_t credential[32];
 } trunk_party;
 
 /// What is known of a connection's security. stored holds all of it: it can be kept and taken back
-/// with trunk_sec_info_load. It has the exporter value in it, which is worth keeping secret where an
-/// application binds something to it. New fields come at the end.
+/// with trunk_sec_info_load. It has the exporter value in it, which is worth keeping secret where
+/// an application binds something to it. New fields come at the end.
 typedef struct trunk_sec_info {
     /// Size of this struct; set by trunk_sec_info_init.
     uint32_t struct_size;
-    /// Our side.
+    /// Whether we are client or host.
     trunk_role role;
     /// What carries the connection.
     trunk_link link;
@@ -689,8 +710,8 @@ typedef struct trunk_association_change {
     const struct trunk_sec_info *sec_info;
 } trunk_association_change;
 
-/// Why a message was not delivered, as far as is known: after TRUNK_DELIVERY_ENDED the peer may have
-/// it, and the acknowledgement was lost.
+/// Why a message was not delivered, as far as is known: after TRUNK_DELIVERY_ENDED the peer may
+/// have it, and the acknowledgement was lost.
 typedef uint32_t trunk_delivery_error;
 
 /// Of TRUNK_ITEM_DELIVERED and TRUNK_ITEM_UNDELIVERED. New fields come at the end.
@@ -852,14 +873,15 @@ typedef struct trunk_item {
     uint64_t owner[6];
 } trunk_item;
 
-/// Takes everything else that happens, of TRUNK_ITEM_DATA nothing. item belongs to the engine and is
-/// valid during the call.
+/// Takes every item except TRUNK_ITEM_DATA. item belongs to the engine and is valid during the
+/// call.
 ///
 /// Called as trunk_data_fn, with the same rules. TRUNK_ITEM_SHARD_FAILED, and what comes when an
 /// engine is destroyed, come when the shard has ended: calls from inside give errors then.
 typedef void (*trunk_item_fn)(void *user, const struct trunk_item *item);
 
-/// What a group calls instead of keeping items for trunk_recv_many. trunk_callbacks_init prepares it.
+/// What a group calls instead of keeping items for trunk_recv_many. trunk_callbacks_init prepares
+/// it.
 typedef struct trunk_callbacks {
     /// Size of this struct; set by trunk_callbacks_init.
     uint32_t struct_size;
@@ -886,7 +908,7 @@ typedef struct trunk_security_query {
     uint32_t has_sec_handle;
     /// 0.
     uint32_t reserved;
-    /// It.
+    /// The value given, if has_sec_handle.
     uint64_t sec_handle;
     /// What is known by now; at TRUNK_SECURITY_BEGINNING that is our own side.
     const struct trunk_sec_info *info;
@@ -924,8 +946,8 @@ typedef struct trunk_trust {
 } trunk_trust;
 
 /// What the security callback wants; what it leaves NULL stays as the connect says. What it points
-/// to must stay valid until the next call of the callback on the same thread. Of fixed size: it does
-/// not grow.
+/// to must stay valid until the next call of the callback on the same thread. Of fixed size: it
+/// does not grow.
 typedef struct trunk_security_choice {
     /// Who we are. Without effect once the peer is proven.
     const struct trunk_identity *identity;
@@ -948,8 +970,8 @@ typedef struct trunk_security_choice {
 /// Called by the thread that connects, inside trunk_connect and its kin, and by the connection's
 /// shard once the peer has proved itself; by several at once. It must not block and must not throw
 /// C++ exceptions or longjmp. It may call anything; what waits for an engine gives
-/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no log
-/// of its threads.
+/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no
+/// log of its threads.
 typedef void (*trunk_security_fn)(void *user,
                                   const struct trunk_security_query *query,
                                   struct trunk_security_choice *choice);
@@ -1009,7 +1031,7 @@ typedef struct trunk_fault_config {
 typedef struct trunk_engine_config {
     /// Size of this struct; set by trunk_engine_config_init.
     uint32_t struct_size;
-    /// Shards: each has its own thread, sockets and connections, and shares nothing. At most 256. 1.
+    /// Shards, each with its own thread, sockets and connections; they share nothing. At most 256. 1.
     uint32_t shards;
     /// Not 0: no threads at all. One shard, which the application drives with trunk_engine_poll. 0.
     uint32_t threadless;
@@ -1070,11 +1092,13 @@ typedef struct trunk_engine_config {
     uint32_t server;
     /// What log gets. TRUNK_LOG_WARN.
     trunk_log_level log_level;
-    /// Takes the engine's log. NULL = no log.
+    /// Takes the engine's log, also before trunk_engine_new has stored the engine. NULL = no log.
     trunk_log_fn log;
     /// First argument of log.
     void *log_user;
-    /// What the engine's own group calls instead of keeping items for trunk_recv_many. NULL = none.
+    /// What the engine's own group calls instead of keeping items for trunk_recv_many. As log, they
+    /// can be called before trunk_engine_new has stored the engine (TRUNK_ITEM_SHARD_FAILED).
+    /// NULL = none.
     const struct trunk_callbacks *callbacks;
     /// Asked while connections are being made. NULL = nobody.
     trunk_security_fn security;
@@ -1083,8 +1107,8 @@ typedef struct trunk_engine_config {
     /// Faults that are added to everything sent and received, for tests; trunk_engine_set_faults
     /// changes them. NULL = none, and none can be added later.
     const struct trunk_fault_config *faults;
-    /// Seed of everything random, 32 bytes, for tests that repeat: connections are not secret. NULL =
-    /// unpredictable.
+    /// Seed of everything random, 32 bytes, for tests that repeat: connections are not secret.
+    /// NULL = unpredictable.
     const uint8_t *dangerous_seed;
     /// How long a connection that a channel request or an association made by itself stays when no
     /// channel is open and nothing moves. 180 s; negative = until it is closed.
@@ -1150,9 +1174,8 @@ typedef struct trunk_listen_config {
     /// What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
     /// TRUNK_LISTEN_DATAGRAM.
     uint32_t links;
-    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
-    /// (all of IPv6; for both, listen twice); port 0 lets the system
-    /// choose. Required.
+    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470" (all
+    /// of IPv6). For both, listen twice. Port 0 lets the system choose. Required.
     const char *address;
     /// Who we are. Required.
     const struct trunk_identity *identity;
@@ -1225,7 +1248,7 @@ typedef struct trunk_conn_info {
     uint32_t struct_size;
     /// The status.
     trunk_status status;
-    /// Our side.
+    /// Whether we are client or host.
     trunk_role role;
     /// Whether the peer has shown a certificate, and peer is valid.
     uint32_t has_peer;
@@ -1494,9 +1517,11 @@ typedef struct trunk_buf {
 /// Gives memory back that trunk_send_external was given: nobody reads it any more.
 ///
 /// Called once, on any thread: usually the shard's, when the peer has acknowledged the bytes or the
-/// channel has ended, also before trunk_send_external or trunk_engine_destroy has returned. It must
-/// not block. It may call what never blocks; calls that would wait for a shard give
-/// TRUNK_ERR_WOULD_BLOCK or TRUNK_ERR_IN_CALLBACK.
+/// channel has ended, also before trunk_send_external has returned; at the latest inside
+/// trunk_engine_destroy, and of a thread-less engine that another thread destroys than the one that
+/// polled, when that thread ends. It must not block and must not throw C++ exceptions or longjmp.
+/// It may call what never blocks; calls that would wait for a shard give TRUNK_ERR_WOULD_BLOCK or
+/// TRUNK_ERR_IN_CALLBACK.
 typedef void (*trunk_release_fn)(void *user, const void *data, size_t size);
 
 /// How an association is made. trunk_association_config_init fills in the defaults. Times are
@@ -1543,8 +1568,8 @@ typedef struct trunk_pairing_config {
     uint32_t struct_size;
     /// Our part. TRUNK_PAIRING_CONTROLLER.
     trunk_pairing_role role;
-    /// Where the event source is, and what makes it acceptable. Its credential, group, user and reuse
-    /// do not count. Required.
+    /// Where the event source is, and what makes it acceptable. Its credential, group, user and
+    /// reuse do not count. Required.
     const struct trunk_connect_config *source;
     /// Whether packets are exchanged with the partner by way of the event source. 0.
     uint32_t relay;
@@ -1603,8 +1628,8 @@ typedef struct trunk_pairing_status {
     uint32_t direct;
     /// 0.
     uint32_t reserved;
-    /// The partner's client id; empty without one.
-    char partner[256];
+    /// The partner's client id, at most 64 bytes; empty without one.
+    char partner[72];
 } trunk_pairing_status;
 
 /// What a credential is to say. trunk_credential_grant_init fills in the defaults.
@@ -2058,8 +2083,9 @@ typedef struct trunk_announcement {
     const char *name;
     /// Which application it is: 1 to 63 letters, digits, ".", "-" or "_". Required.
     const char *service;
-    /// An id of 1 to 64 bytes that the application chooses and hands out, such as a random number of
-    /// 128 bits: lets those who know it find this device among all others. It is never sent. NULL.
+    /// An id of 1 to 64 bytes that the application chooses and hands out, such as a random number
+    /// of 128 bits: lets those who know it find this device among all others. It is never sent.
+    /// NULL.
     const void *id;
     /// Bytes of it.
     size_t id_size;
@@ -2101,8 +2127,8 @@ typedef struct trunk_announcer_config {
     const struct trunk_interfaces *interfaces;
     /// A session ends when nothing is heard for so long; 1 s to 1 h. 35 s.
     uint64_t heartbeat_ns;
-    /// Answers to questions by multicast are held back by up to so much, at random, so that those of
-    /// many devices do not collide; at most 1 s. 100 ms.
+    /// Answers to questions by multicast are held back by up to so much, at random, so that those
+    /// of many devices do not collide; at most 1 s. 100 ms.
     uint64_t spread_ns;
     /// Which questions are answered. TRUNK_ANSWERS_EVERYBODY.
     trunk_answers answers;
@@ -2198,7 +2224,8 @@ typedef struct trunk_presence_address {
 #define TRUNK_ERR_NO_CONNECTION -4
 
 /// A bounded queue is full: nothing was taken. TRUNK_ITEM_WRITABLE follows where the call was a
-/// send; otherwise try again later. Discoveries and announcers: another thread is inside.
+/// send; otherwise try again later. Discoveries and announcers: another thread is inside. Inside a
+/// callback: another shard was asked.
 #define TRUNK_ERR_WOULD_BLOCK -5
 
 /// The message is larger than the channel or the peer takes.
@@ -2380,11 +2407,11 @@ typedef struct trunk_presence_address {
 /// A local limit was reached.
 #define TRUNK_REASON_LOCAL_LIMIT 3002
 
-/// The peer and we connected to each other at once, and the other connection is kept.
-#define TRUNK_REASON_SUPERSEDED 3004
-
 /// The local system refused to send.
 #define TRUNK_REASON_LOCAL_NETWORK 3003
+
+/// The peer and we connected to each other at once, and the other connection is kept.
+#define TRUNK_REASON_SUPERSEDED 3004
 
 /// Nothing was heard from the peer in time.
 #define TRUNK_REASON_TIMEOUT 4001
@@ -2453,7 +2480,7 @@ typedef struct trunk_presence_address {
 /// TLS over TCP.
 #define TRUNK_LINK_STREAM 1
 
-/// Not at all.
+/// Not authenticated.
 #define TRUNK_AUTH_NONE 0
 
 /// Its certificate chains to a CA that is trusted.
@@ -2527,7 +2554,8 @@ typedef struct trunk_presence_address {
 /// A channel is usable: the peer has accepted it, or we have.
 #define TRUNK_ITEM_READY 5
 
-/// A channel ended and its handle is stale; its last item: detail.closed.
+/// A channel ended; its last item: detail.closed. Its handle is stale since it ended, which may be
+/// before this item is received.
 #define TRUNK_ITEM_CLOSED 6
 
 /// The peer sends no more on a channel, and everything before was received.
@@ -2545,8 +2573,8 @@ typedef struct trunk_presence_address {
 /// The peer has acknowledged all of what was sent with this token.
 #define TRUNK_ITEM_RECEIPT 11
 
-/// What was taken for sending on a channel could not be handed to its connection: detail.text says
-/// why.
+/// What was taken for sending on a channel could not be handed to its connection (trunk_send has
+/// the reasons): detail.text says why.
 #define TRUNK_ITEM_SEND_FAILED 12
 
 /// The peer has answered trunk_conn_check.
@@ -2592,8 +2620,8 @@ typedef struct trunk_presence_address {
 /// Before anything is sent: identity, trust and credential can be chosen.
 #define TRUNK_SECURITY_BEGINNING 0
 
-/// The peer has proved itself, and our credential has not left yet: it can be chosen, and pins given
-/// now must hold.
+/// The peer has proved itself, and our credential has not left yet: it can be chosen, and pins
+/// given now must hold.
 #define TRUNK_SECURITY_PEER_PROVEN 1
 
 /// There is a channel.
@@ -2635,7 +2663,7 @@ typedef struct trunk_presence_address {
 /// Over: its handle is stale, and it can never be used again.
 #define TRUNK_ASSOCIATION_DESTROYED 4
 
-/// It has not.
+/// The association has not ended.
 #define TRUNK_ASSOCIATION_END_NONE 0
 
 /// No connection came within the time given.
@@ -2695,7 +2723,7 @@ typedef struct trunk_presence_address {
 /// The partner is there.
 #define TRUNK_PAIRING_INTERACTING 5
 
-/// It does.
+/// The partner does not reject us.
 #define TRUNK_PAIRING_REJECT_NONE 0
 
 /// It has another partner.
@@ -2845,7 +2873,7 @@ typedef struct trunk_presence_address {
 /// TLS over TCP.
 #define TRUNK_DEVICE_LINK_TLS 2
 
-/// There is none.
+/// No session.
 #define TRUNK_PRESENCE_NONE 0
 
 /// Asking: a question was published, and no answer has come.
@@ -2942,13 +2970,14 @@ trunk_result trunk_connection_config_init_sized(struct trunk_connection_config *
                                                 size_t struct_size);
 
 /// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
-/// prepared: "auto" (for the network interface with the default route), the name of one that is part
-/// of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything with a
-/// slash or a dot). Change single settings afterwards. The shards of a thread-less engine stay 1.
+/// prepared: "auto" (for the network interface with the default route), the name of one that is
+/// part of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything
+/// with a slash or a dot). Change single settings afterwards. The shards of a thread-less engine
+/// stay 1.
 ///
-/// What was set is stored as text in the capacity bytes at report, one line for each setting with its
-/// reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be NULL when
-/// capacity is 0: then nothing is stored there.
+/// What was set is stored as text in the capacity bytes at report, one line for each setting with
+/// its reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be
+/// NULL when capacity is 0: then nothing is stored there.
 ///
 /// Any thread; reads files, does not block otherwise. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_ARGUMENT (no such profile, or a mistake in it), TRUNK_ERR_FILE,
@@ -3035,11 +3064,9 @@ trunk_result trunk_engine_network_changed(struct trunk_engine *engine);
 /// The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
-/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
-/// fails.
-trunk_result trunk_engine_poll(struct trunk_engine *engine,
-                               int64_t budget_ns,
-                               uint64_t *happened);
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the
+/// driver fails.
+trunk_result trunk_engine_poll(struct trunk_engine *engine, int64_t budget_ns, uint64_t *happened);
 
 /// Stores a file descriptor that is readable when trunk_engine_poll has work, for an event loop of
 /// the application: wait until it is readable or trunk_engine_next_timeout_ns has passed, poll,
@@ -3050,11 +3077,11 @@ trunk_result trunk_engine_poll(struct trunk_engine *engine,
 trunk_result trunk_engine_fd(struct trunk_engine *engine, int32_t *fd);
 
 /// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
-/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
+/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask
+/// again after every poll.
 ///
 /// The thread that polls first. Never blocks. Errors: as trunk_engine_poll.
-trunk_result trunk_engine_next_timeout_ns(struct trunk_engine *engine,
-                                          int64_t *timeout_ns);
+trunk_result trunk_engine_next_timeout_ns(struct trunk_engine *engine, int64_t *timeout_ns);
 
 /// Ends the wait of trunk_engine_poll, or makes the descriptor readable. Sends from other threads
 /// do so by themselves.
@@ -3212,7 +3239,8 @@ trunk_result trunk_conn_check(struct trunk_engine *engine, trunk_conn conn);
 trunk_result trunk_conn_set_group(struct trunk_engine *engine, trunk_conn conn, trunk_group group);
 
 /// Keeps a pointer of the application with a connection. Each item of the connection brings it
-/// along, TRUNK_ITEM_DEAD included; the engine only hands it back.
+/// along, TRUNK_ITEM_DEAD included; the engine only hands it back. An item carries the pointer that
+/// is kept when it is received (a callback: when it is called), not when it happened.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_conn_set_user(struct trunk_engine *engine, trunk_conn conn, void *user);
@@ -3251,9 +3279,9 @@ trunk_result trunk_conn_get_stats(struct trunk_engine *engine,
                                   trunk_conn conn,
                                   struct trunk_conn_stats *stats);
 
-/// Stores the handles of the engine's connections at conns, at most capacity, in no particular order,
-/// and at count how many there are, which may be more: all that trunk_close was not called for,
-/// those that are offered among them. conns may be NULL when capacity is 0.
+/// Stores the handles of the engine's connections at conns, at most capacity, in no particular
+/// order, and at count how many there are, which may be more: all that trunk_close was not called
+/// for, those that are offered among them. conns may be NULL when capacity is 0.
 ///
 /// Any thread; without threads the one that polls. Inside a callback only on an engine with one
 /// shard. Waits for the shards, usually for microseconds. Errors: as trunk_conn_get_info.
@@ -3262,19 +3290,17 @@ trunk_result trunk_engine_conns(struct trunk_engine *engine,
                                 size_t capacity,
                                 size_t *count);
 
-/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep for
-/// each shard. It stays the same as long as the connection.
+/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep
+/// for each shard. It stays the same as long as the connection.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
-trunk_result trunk_conn_shard(struct trunk_engine *engine,
-                              trunk_conn conn,
-                              uint32_t *shard);
+trunk_result trunk_conn_shard(struct trunk_engine *engine, trunk_conn conn, uint32_t *shard);
 
-/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in nanoseconds.
+/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in
+/// nanoseconds.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
-trunk_result trunk_engine_now(struct trunk_engine *engine,
-                              uint64_t *ns);
+trunk_result trunk_engine_now(struct trunk_engine *engine, uint64_t *ns);
 
 /// Fills struct_size bytes at info with zeros and its size. Call it as trunk_sec_info_init(&info).
 ///
@@ -3291,11 +3317,9 @@ trunk_result trunk_conn_get_sec_info(struct trunk_engine *engine,
 
 /// Takes a stored value back: size bytes of trunk_sec_info.stored.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT (other bytes, or of a
-/// later version).
-trunk_result trunk_sec_info_load(const uint8_t *stored,
-                                 size_t size,
-                                 struct trunk_sec_info *info);
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT (other bytes, or of
+/// a later version).
+trunk_result trunk_sec_info_load(const uint8_t *stored, size_t size, struct trunk_sec_info *info);
 
 /// Stores at matches whether a connection with info will do for whoever asked for wanted: our role,
 /// both identities, how each was authenticated, both credentials and the trust are the same. A peer
@@ -3371,8 +3395,9 @@ trunk_result trunk_fault_config_init_sized(struct trunk_fault_config *config, si
 ///
 /// Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 /// microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also those
-/// of trunk_conn_get_info).
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; with config.conn also
+/// TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK.
 trunk_result trunk_engine_set_faults(struct trunk_engine *engine,
                                      const struct trunk_fault_config *config);
 
@@ -3383,15 +3408,17 @@ trunk_result trunk_engine_set_faults(struct trunk_engine *engine,
 trunk_result trunk_channel_options_init_sized(struct trunk_channel_options *options,
                                               size_t struct_size);
 
-/// Asks the peer for a channel and stores its handle, which is valid until TRUNK_ITEM_CLOSED or the
-/// close of its connection. It can be sent on at once. TRUNK_ITEM_READY or TRUNK_ITEM_CLOSED tells
-/// what the peer answered. name is UTF-8, at most 1024 bytes, and need not be unique; options may
-/// be NULL.
+/// Asks the peer for a channel and stores its handle, which is valid until the channel has ended
+/// (TRUNK_ITEM_CLOSED tells, and may still wait in the group) or its connection is closed. It can
+/// be sent on at once. TRUNK_ITEM_READY or TRUNK_ITEM_CLOSED tells what the peer answered.
+/// TRUNK_ITEM_CLOSED can come before trunk_channel_set_user: then its channel_user is NULL. name is
+/// UTF-8, at most 1024 bytes, and need not be unique; options may be NULL.
 ///
 /// Any thread, never blocks; with options.unique it waits for the shard, usually for microseconds,
-/// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT, TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_FORKED.
+/// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT,
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED; with options.unique also TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK.
 trunk_result trunk_channel_open(struct trunk_engine *engine,
                                 trunk_conn conn,
                                 const char *name,
@@ -3399,7 +3426,7 @@ trunk_result trunk_channel_open(struct trunk_engine *engine,
                                 trunk_channel *channel);
 
 /// Accepts a channel that came as TRUNK_ITEM_REQUEST. TRUNK_ITEM_READY follows; it can be sent on
-/// at once. options may be NULL; its kind does not count.
+/// at once. options may be NULL; of them kind, latest and expires_ms do not count: the opener's do.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
@@ -3444,8 +3471,10 @@ trunk_result trunk_channel_conn(struct trunk_engine *engine,
                                 trunk_conn *conn);
 
 /// Keeps a pointer of the application with a channel. Each item of the channel brings it along,
-/// TRUNK_ITEM_CLOSED included; the engine only hands it back. Nothing is told about the channels of
-/// a connection that we close: TRUNK_ITEM_DEAD of the connection stands for all of them.
+/// TRUNK_ITEM_CLOSED included; the engine only hands it back. An item carries the pointer that is
+/// kept when it is received (a callback: when it is called), not when it happened. Nothing is told
+/// about the channels of a connection that we close: TRUNK_ITEM_DEAD of the connection stands for
+/// all of them.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_channel_set_user(struct trunk_engine *engine, trunk_channel channel, void *user);
@@ -3485,18 +3514,25 @@ trunk_result trunk_conn_channels(struct trunk_engine *engine,
 /// on a stream does nothing; an empty message is a message. At most 16 MiB at once, 64 KiB on a
 /// channel of TRUNK_KIND_DATAGRAMS.
 ///
+/// What only the shard can know is told by TRUNK_ITEM_SEND_FAILED after TRUNK_OK: that our
+/// direction is over, that the channel waits for our answer, or that the message is larger than the
+/// peer takes. Inside a callback of that shard it is the result.
+///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK (nothing was taken; TRUNK_ITEM_WRITABLE follows), TRUNK_ERR_DROPPED,
-/// TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED; inside a callback of that shard
+/// also TRUNK_ERR_WRONG_CHANNEL (our direction is over, or the channel waits for our answer) and
+/// TRUNK_ERR_LIMIT (the bytes of one channel in its life).
 trunk_result trunk_send(struct trunk_engine *engine,
                         trunk_channel channel,
                         const void *data,
                         size_t size);
 
-/// The same, and TRUNK_ITEM_RECEIPT with token when the peer has acknowledged all of it. For
-/// reliable channels.
+/// The same, and TRUNK_ITEM_RECEIPT with token, which may be 0 here, when the peer has acknowledged
+/// all of it. For reliable channels, and not for no bytes of a stream.
 ///
-/// Any thread, never blocks. Errors: as trunk_send.
+/// Any thread, never blocks. Errors: as trunk_send; inside a callback of that shard also
+/// TRUNK_ERR_INVALID_ARGUMENT (no receipt is possible; elsewhere TRUNK_ITEM_SEND_FAILED says so).
 trunk_result trunk_send_receipt(struct trunk_engine *engine,
                                 trunk_channel channel,
                                 const void *data,
@@ -3517,12 +3553,11 @@ trunk_result trunk_send_many(struct trunk_engine *engine,
 /// caller writes into it and gives it to trunk_send_buf, which sends it without a copy, or to
 /// trunk_buf_free. Its bytes are arbitrary at first. It outlives its engine.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE; TRUNK_ERR_WOULD_BLOCK
-/// when all buffers are in use or not acknowledged yet (try again when something was received, or
-/// use trunk_send); TRUNK_ERR_TOO_LARGE when size is more than send_buffer_bytes; TRUNK_ERR_FORKED.
-trunk_result trunk_buf_alloc(struct trunk_engine *engine,
-                             size_t size,
-                             struct trunk_buf *buf);
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE;
+/// TRUNK_ERR_WOULD_BLOCK when all buffers are in use or not acknowledged yet (try again when
+/// something was received, or use trunk_send); TRUNK_ERR_TOO_LARGE when size is more than
+/// send_buffer_bytes; TRUNK_ERR_FORKED.
+trunk_result trunk_buf_alloc(struct trunk_engine *engine, size_t size, struct trunk_buf *buf);
 
 /// Sends the first size bytes of a buffer of trunk_buf_alloc without a copy. When it is taken, the
 /// buffer is the engine's again and the struct is empty; the memory is free for others when the
@@ -3530,8 +3565,9 @@ trunk_result trunk_buf_alloc(struct trunk_engine *engine,
 /// in it any more, and may try again with the same size. token, unless 0, asks for
 /// TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send, and TRUNK_ERR_INVALID_ARGUMENT when size is
-/// more than capacity.
+/// Any thread, never blocks. Errors: as trunk_send_receipt (TRUNK_ERR_INVALID_HANDLE also for a
+/// buffer that was sent or freed), and TRUNK_ERR_INVALID_ARGUMENT when size is more than capacity
+/// or differs from that of the first try.
 trunk_result trunk_send_buf(struct trunk_engine *engine,
                             trunk_channel channel,
                             struct trunk_buf *buf,
@@ -3547,8 +3583,8 @@ trunk_result trunk_buf_free(struct trunk_buf *buf);
 /// item stays the caller's and can be sent on many channels; its memory is free when it is released
 /// and all peers have acknowledged it. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send, and TRUNK_ERR_INVALID_ARGUMENT when the item
-/// has no data.
+/// Any thread, never blocks. Errors: as trunk_send_receipt, and TRUNK_ERR_INVALID_ARGUMENT when the
+/// item has no data.
 trunk_result trunk_send_item(struct trunk_engine *engine,
                              trunk_channel channel,
                              const struct trunk_item *item,
@@ -3565,7 +3601,7 @@ trunk_result trunk_flush(struct trunk_engine *engine, trunk_channel channel);
 /// data and size. When they are not, release is not called. For long messages: a short one is sent
 /// sooner by trunk_send. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send.
+/// Any thread, never blocks. Errors: as trunk_send_receipt.
 trunk_result trunk_send_external(struct trunk_engine *engine,
                                  trunk_channel channel,
                                  const void *data,
@@ -3587,17 +3623,19 @@ trunk_result trunk_group_new(struct trunk_engine *engine, trunk_group *group);
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_group_wake(struct trunk_engine *engine, trunk_group group);
 
-/// Takes at most capacity messages and events from a poll group (0 = the engine's own), in order
-/// for each connection, and stores them at items and their number at count. If there are none,
-/// waits for some for at most timeout_ns (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds) and
-/// may then store none. A thread-less engine never waits here: call trunk_engine_poll first.
+/// Takes at most capacity messages and events, and at most 4096 in one call, from a poll group
+/// (0 = the engine's own), in order for each connection, and stores them at items and their number
+/// at count. If there are none, waits for some for at most timeout_ns (TRUNK_WAIT_NOT,
+/// TRUNK_WAIT_FOREVER, or nanoseconds) and may then store none. A thread-less engine never waits
+/// here: call trunk_engine_poll first.
 ///
 /// The caller owns the items and gives their memory back with trunk_message_release. The places at
 /// items are overwritten without being looked at.
 ///
 /// Any thread, several at once: each gets whole stretches in order. BLOCKS for at most timeout_ns.
-/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED;
-/// TRUNK_ERR_STOPPED when the engine was shut down and nothing is left.
+/// Errors: TRUNK_ERR_NULL (a capacity of 0, too), TRUNK_ERR_INVALID_HANDLE,
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
+/// and nothing is left.
 trunk_result trunk_recv_many(struct trunk_engine *engine,
                              trunk_group group,
                              struct trunk_item *items,
@@ -3605,9 +3643,9 @@ trunk_result trunk_recv_many(struct trunk_engine *engine,
                              int64_t timeout_ns,
                              size_t *count);
 
-/// Gives back the memory of count items and makes them TRUNK_ITEM_NONE; those that already are stay
-/// it. Until then, the bytes of a reliable channel count against what its peer may send. Items
-/// outlive their engine.
+/// Gives back the memory of count items and makes them TRUNK_ITEM_NONE. Items that already are
+/// TRUNK_ITEM_NONE are left alone. Until then, the bytes of a reliable channel count against what
+/// its peer may send. Items outlive their engine.
 ///
 /// Any thread, also another one than received them; never blocks. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_FORKED (the items were received by the parent process and are left alone).
@@ -3628,10 +3666,10 @@ trunk_result trunk_group_new_callbacks(struct trunk_engine *engine,
                                        const struct trunk_callbacks *callbacks,
                                        trunk_group *group);
 
-/// Inside trunk_data_fn: keeps size bytes at data, which it was given, or a part of them, as an item
-/// of TRUNK_ITEM_DATA without connection and channel: where they lie if that is worth it, otherwise
-/// as a copy. They count against what the peer may send until trunk_message_release. For other bytes,
-/// and elsewhere, it is a copy. The item can be sent on with trunk_send_item.
+/// Inside trunk_data_fn: keeps size bytes at data, which it was given, or a part of them, as an
+/// item of TRUNK_ITEM_DATA without connection and channel: where they lie if that is worth it,
+/// otherwise as a copy. They count against what the peer may send until trunk_message_release. For
+/// other bytes, and elsewhere, it is a copy. The item can be sent on with trunk_send_item.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_message_keep(struct trunk_engine *engine,
@@ -3639,13 +3677,13 @@ trunk_result trunk_message_keep(struct trunk_engine *engine,
                                 size_t size,
                                 struct trunk_item *item);
 
-/// Asks a peer for a channel by name, over a connection that is there, one being made, or a new one,
-/// as connect.reuse says, and stores the request's handle. Exactly one TRUNK_ITEM_OPENED answers it,
-/// in the group of connect. A request whose connection dies is asked for again once, over another
-/// one. connect.user is not used. options may be NULL.
+/// Asks a peer for a channel by name, over a connection that is there, one being made, or a new
+/// one, as connect.reuse says, and stores the request's handle. Exactly one TRUNK_ITEM_OPENED
+/// answers it, in the group of connect. A request whose connection dies is asked for again once,
+/// over another one. connect.user is not used. options may be NULL.
 ///
-/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as trunk_connect
-/// and trunk_channel_open.
+/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
+/// trunk_connect and trunk_channel_open.
 trunk_result trunk_channel_request(struct trunk_engine *engine,
                                    const struct trunk_connect_config *connect,
                                    const char *name,
@@ -3660,13 +3698,11 @@ trunk_result trunk_channel_request(struct trunk_engine *engine,
 trunk_result trunk_open_request_cancel(struct trunk_engine *engine, trunk_open_request request);
 
 /// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
-/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or an
-/// association made do so after trunk_engine_config.idle_hold_ns.
+/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or
+/// an association made do so after trunk_engine_config.idle_hold_ns.
 ///
 /// Any thread, never blocks. Errors: as trunk_accept.
-trunk_result trunk_conn_hold(struct trunk_engine *engine,
-                             trunk_conn conn,
-                             int64_t hold_ns);
+trunk_result trunk_conn_hold(struct trunk_engine *engine, trunk_conn conn, int64_t hold_ns);
 
 /// Fills struct_size bytes at config with the defaults. Call it as
 /// trunk_association_config_init(&config).
@@ -3683,8 +3719,8 @@ trunk_result trunk_send_security_init_sized(struct trunk_send_security *security
                                             size_t struct_size);
 
 /// Stores the association of a name with a peer: the one that there is with the same settings, or a
-/// new one, which gets the connection that it needs. TRUNK_ITEM_ASSOCIATION tells what happens to it,
-/// in the group of connect; from TRUNK_ASSOCIATION_CONNECTED on it names the channel whose
+/// new one, which gets the connection that it needs. TRUNK_ITEM_ASSOCIATION tells what happens to
+/// it, in the group of connect; from TRUNK_ASSOCIATION_CONNECTED on it names the channel whose
 /// TRUNK_ITEM_DATA are its messages.
 ///
 /// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
@@ -3717,9 +3753,9 @@ trunk_result trunk_association_accept(struct trunk_engine *engine,
                                       trunk_group group,
                                       trunk_association *association);
 
-/// Sends a copy of size bytes at data as one message over an association. What becomes of it is told
-/// with token: TRUNK_ITEM_DELIVERED or TRUNK_ITEM_UNDELIVERED, also when the association has ended
-/// meanwhile. security may be NULL: as the connect says.
+/// Sends a copy of size bytes at data as one message over an association. What becomes of it is
+/// told with token: TRUNK_ITEM_DELIVERED or TRUNK_ITEM_UNDELIVERED, also when the association has
+/// ended meanwhile. security may be NULL: as the connect says.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),
@@ -3771,8 +3807,8 @@ trunk_result trunk_pairing_config_init_sized(struct trunk_pairing_config *config
 trunk_result trunk_pairing_status_init_sized(struct trunk_pairing_status *status,
                                              size_t struct_size);
 
-/// Begins a pairing, which is passive until trunk_pairing_set_active, and stores its handle, which is
-/// valid until trunk_pairing_close. TRUNK_ITEM_PAIRING tells what happens to it.
+/// Begins a pairing, which is passive until trunk_pairing_set_active, and stores its handle, which
+/// is valid until trunk_pairing_close. TRUNK_ITEM_PAIRING tells what happens to it.
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds;
 /// reads the files that config names. Errors: as trunk_connect and trunk_pairing_set_active.
@@ -3780,7 +3816,8 @@ trunk_result trunk_pairing_new(struct trunk_engine *engine,
                                const struct trunk_pairing_config *config,
                                trunk_pairing *pairing);
 
-/// Whether the client is to be connected, and to reach its partner. Going passive tells the partner.
+/// Whether the client is to be connected, and to reach its partner. Going passive tells the
+/// partner.
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds.
 /// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NO_CONNECTION (the shard does not
@@ -3789,9 +3826,11 @@ trunk_result trunk_pairing_set_active(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       uint32_t active);
 
-/// Says who we are to the event source: UTF-8, at most 255 bytes; a client_id of NULL is nobody.
+/// Says who we are to the event source: 1 to 64 letters and digits of ASCII and characters of
+/// "-._~:@+"; a client_id of NULL is nobody.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
                                             trunk_pairing pairing,
                                             const char *client_id);
@@ -3799,23 +3838,27 @@ trunk_result trunk_pairing_assign_client_id(struct trunk_engine *engine,
 /// Gives what lets us into the event source: an access token as trunk_token_mint makes it; a token
 /// of NULL is none.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_token(struct trunk_engine *engine,
                                         trunk_pairing pairing,
                                         const char *token);
 
-/// Says with whom we pair: a client id; a partner of NULL is nobody.
+/// Says with whom we pair: a client id as that of trunk_pairing_assign_client_id; a partner of NULL
+/// is nobody.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_assign_partner(struct trunk_engine *engine,
                                           trunk_pairing pairing,
                                           const char *partner);
 
-/// Sends an event of the application to the partner: size bytes at data, at most 8192, and subtype, a
-/// number of the application up to 65535. One that is buffered may wait for the partner, and
+/// Sends an event of the application to the partner: size bytes at data, at most 8192, and subtype,
+/// a number of the application up to 65535. One that is buffered may wait for the partner, and
 /// queued, which may be NULL, gets whether it does.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
 trunk_result trunk_pairing_send(struct trunk_engine *engine,
                                 trunk_pairing pairing,
                                 uint32_t subtype,
@@ -3847,8 +3890,9 @@ trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
 /// first, and over a direct path as soon as one is found. TRUNK_ITEM_PEER names the connection.
 /// Nothing happens while there is one. The partner calls trunk_pairing_accept.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
-/// TRUNK_ERR_NO_CONNECTION without a partner.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity, TRUNK_ERR_NO_CONNECTION without a
+/// partner.
 trunk_result trunk_pairing_connect(struct trunk_engine *engine,
                                    trunk_pairing pairing,
                                    const uint8_t *fingerprint);
@@ -3860,12 +3904,11 @@ trunk_result trunk_pairing_accept(struct trunk_engine *engine,
                                   trunk_pairing pairing,
                                   const uint8_t *fingerprint);
 
-/// Ends the connection with the partner at once, and accepts none. (trunk_close with linger delivers
-/// first.)
+/// Ends the connection with the partner at once, and accepts none. (trunk_close with linger
+/// delivers first.)
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
-trunk_result trunk_pairing_leave(struct trunk_engine *engine,
-                                 trunk_pairing pairing);
+trunk_result trunk_pairing_leave(struct trunk_engine *engine, trunk_pairing pairing);
 
 /// Ends a pairing: the partner is told, and the handle is stale.
 ///
@@ -4051,8 +4094,8 @@ trunk_result trunk_source_stats_init_sized(struct trunk_source_stats *stats, siz
 /// connections have settings that suit many clients with little traffic, not those of
 /// trunk_connection_config_init. With engine->identity, the clients of an event source that was
 /// killed learn at once that it was started again. Clients are let in with tokens that are signed
-/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys. Everything
-/// is copied.
+/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys.
+/// Everything is copied.
 ///
 /// Any thread; several event sources in one process are fine. Waits for the threads of the shards
 /// to start and reads the files that engine names, does not block otherwise. Errors:
@@ -4121,10 +4164,11 @@ trunk_result trunk_event_source_get_stats(trunk_event_source event_source,
 trunk_result trunk_event_source_get_engine_stats(trunk_event_source event_source,
                                                  struct trunk_engine_stats *stats);
 
-/// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less than
-/// the number of shards.
+/// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less
+/// than the number of shards.
 ///
-/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and
+/// TRUNK_ERR_FAILED when the shard does not answer.
 trunk_result trunk_event_source_get_shard_stats(trunk_event_source event_source,
                                                 uint32_t shard,
                                                 struct trunk_shard_stats *stats);
@@ -4221,24 +4265,23 @@ trunk_result trunk_discovery_poll(trunk_discovery discovery,
 
 /// Stores a file descriptor that is readable when trunk_discovery_poll has something to hear, for
 /// an event loop of the application: wait until it is readable or trunk_discovery_next_timeout_ns
-/// has passed, poll, and ask for the next timeout again. It belongs to the discovery: do not read or
-/// close it.
+/// has passed, poll, and ask for the next timeout again. It belongs to the discovery: do not read
+/// or close it.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_UNSUPPORTED (Windows), TRUNK_ERR_FORKED.
-trunk_result trunk_discovery_fd(trunk_discovery discovery,
-                                int32_t *fd);
+trunk_result trunk_discovery_fd(trunk_discovery discovery, int32_t *fd);
 
 /// Stores how many nanoseconds may pass until trunk_discovery_poll has work even if nothing
-/// arrives: 0 = now, also while events wait for which there was no room. Ask again after every poll.
+/// arrives: 0 = now, also while events wait for which there was no room. Ask again after every
+/// poll.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
-trunk_result trunk_discovery_next_timeout_ns(trunk_discovery discovery,
-                                             int64_t *timeout_ns);
+trunk_result trunk_discovery_next_timeout_ns(trunk_discovery discovery, int64_t *timeout_ns);
 
-/// Ends the wait of the thread that is inside trunk_discovery_poll, or of the next one, or makes the
-/// descriptor readable.
+/// Ends the wait of the thread that is inside trunk_discovery_poll, or of the next one, or makes
+/// the descriptor readable.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
 trunk_result trunk_discovery_wake(trunk_discovery discovery);
@@ -4253,8 +4296,8 @@ trunk_result trunk_discovery_devices(trunk_discovery discovery,
                                      size_t capacity,
                                      size_t *count);
 
-/// Looks for devices for duration_ns, from start to end in one call, and stores those that are there
-/// then as trunk_discovery_devices does. config may be NULL, as with trunk_discovery_start.
+/// Looks for devices for duration_ns, from start to end in one call, and stores those that are
+/// there then as trunk_discovery_devices does. config may be NULL, as with trunk_discovery_start.
 ///
 /// Any thread. BLOCKS for duration_ns, and nothing ends it before. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM.
@@ -4271,8 +4314,8 @@ trunk_result trunk_discovery_find(const struct trunk_discovery_config *config,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_discovery_state(trunk_discovery discovery, trunk_presence_state *state);
 
-/// Stores the state of the session that is sought at one destination: at a single host, named by its
-/// address as in targets, or by multicast (NULL). One that ends is followed by another at once.
+/// Stores the state of the session that is sought at one destination: at a single host, named by
+/// its address as in targets, or by multicast (NULL). One that ends is followed by another at once.
 /// TRUNK_PRESENCE_NONE when nobody is asked there.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
@@ -4288,8 +4331,8 @@ trunk_result trunk_discovery_session(trunk_discovery discovery,
 trunk_result trunk_discovery_get_counts(trunk_discovery discovery,
                                         struct trunk_discovery_counts *counts);
 
-/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
-/// a capacity of 0), and at count how many there are, which may be more.
+/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL
+/// with a capacity of 0), and at count how many there are, which may be more.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
@@ -4298,8 +4341,8 @@ trunk_result trunk_discovery_problems(trunk_discovery discovery,
                                       size_t capacity,
                                       size_t *count);
 
-/// Tells a discovery that the network has changed: with the next poll it looks at the interfaces and
-/// asks as at the beginning. Not needed, but faster than waiting.
+/// Tells a discovery that the network has changed: with the next poll it looks at the interfaces
+/// and asks as at the beginning. Not needed, but faster than waiting.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WOULD_BLOCK,
 /// TRUNK_ERR_FORKED.
@@ -4360,36 +4403,33 @@ trunk_result trunk_announcer_start_for_listener(struct trunk_engine *engine,
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED (nothing is freed).
 trunk_result trunk_announcer_close(trunk_announcer announcer);
 
-/// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT, those
-/// that are waiting.
+/// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT,
+/// those that are waiting.
 ///
 /// Any thread, one at a time. BLOCKS for timeout_ns; trunk_announcer_wake and trunk_announcer_close
 /// end it. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK
 /// (another thread is inside), TRUNK_ERR_SYSTEM (nothing that has to do with a single interface),
 /// TRUNK_ERR_FORKED.
-trunk_result trunk_announcer_poll(trunk_announcer announcer,
-                                  int64_t timeout_ns);
+trunk_result trunk_announcer_poll(trunk_announcer announcer, int64_t timeout_ns);
 
-/// Stores a file descriptor that is readable when trunk_announcer_poll has something to hear, for an
-/// event loop of the application: wait until it is readable or trunk_announcer_next_timeout_ns has
-/// passed, poll with TRUNK_WAIT_NOT, and ask for the next timeout again. It belongs to the
+/// Stores a file descriptor that is readable when trunk_announcer_poll has something to hear, for
+/// an event loop of the application: wait until it is readable or trunk_announcer_next_timeout_ns
+/// has passed, poll with TRUNK_WAIT_NOT, and ask for the next timeout again. It belongs to the
 /// announcer: do not read or close it.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_UNSUPPORTED (Windows), TRUNK_ERR_FORKED.
-trunk_result trunk_announcer_fd(trunk_announcer announcer,
-                                int32_t *fd);
+trunk_result trunk_announcer_fd(trunk_announcer announcer, int32_t *fd);
 
-/// Stores how many nanoseconds may pass until trunk_announcer_poll has work even if nothing arrives;
-/// 0 = now. Ask again after every poll.
+/// Stores how many nanoseconds may pass until trunk_announcer_poll has work even if nothing
+/// arrives; 0 = now. Ask again after every poll.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
-trunk_result trunk_announcer_next_timeout_ns(trunk_announcer announcer,
-                                             int64_t *timeout_ns);
+trunk_result trunk_announcer_next_timeout_ns(trunk_announcer announcer, int64_t *timeout_ns);
 
-/// Ends the wait of the thread that is inside trunk_announcer_poll, or of the next one, or makes the
-/// descriptor readable.
+/// Ends the wait of the thread that is inside trunk_announcer_poll, or of the next one, or makes
+/// the descriptor readable.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
 trunk_result trunk_announcer_wake(trunk_announcer announcer);
@@ -4439,8 +4479,8 @@ trunk_result trunk_announcer_addresses(trunk_announcer announcer,
                                        size_t capacity,
                                        size_t *count);
 
-/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
-/// a capacity of 0), and at count how many there are, which may be more.
+/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL
+/// with a capacity of 0), and at count how many there are, which may be more.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.

@@ -11,7 +11,8 @@
 /// the application which the library calls (trunk::handler) ends the program with std::terminate.
 ///
 /// What is one call of trunkline.h is that function: threads, waits and errors stand there. Other
-/// functions are for any thread and do not block, unless they say so. What is passed in is copied.
+/// functions are for any thread and do not block, unless they say so. What is passed in is copied,
+/// but for trunk::channel::send_external.
 /// Handles and engines may be used by several threads at once, the rest as long as none changes it.
 #ifndef TRUNKLINE_HPP
 #define TRUNKLINE_HPP
@@ -90,7 +91,8 @@ public:
     const char *name() const noexcept { return trunk_result_str(code_); } ///< The code in words.
     const std::string &message() const noexcept { return message_; }      ///< The detail in words.
     explicit operator bool() const noexcept { return code_ == TRUNK_OK; } ///< Whether it is done.
-    /// Ends the program, with the words on standard error, unless it is done.
+    /// Ends the program (std::exit), with the words on standard error, unless it is done. Not for
+    /// callbacks, nor while an engine may call a handler of static lifetime.
     void must(const char *what) const {
         if (code_ != TRUNK_OK) {
             std::fprintf(stderr, "%s: %s (%s)\n", what, message_.c_str(), name());
@@ -320,6 +322,7 @@ public:
     };
     explicit items(std::size_t capacity = 64) : raw_(capacity) {} ///< Of this size.
     items(const items &) = delete;                                ///< It stays where it is.
+    items &operator=(const items &) = delete;                     ///< The same.
     ~items() { clear(); }                                         ///< Gives all back.
     /// Gives all back: trunk_message_release.
     void clear() noexcept { trunk_message_release(raw_.data(), std::exchange(n_, 0)); }
@@ -408,7 +411,7 @@ struct open_request : handle<open_request> {
     status cancel() const { return call(trunk_open_request_cancel); } ///< Gives it up.
 };
 
-/// A channel, until TRUNK_ITEM_CLOSED or the close of its connection.
+/// A channel, until it has ended or its connection is closed.
 struct channel : handle<channel> {
     using handle::handle;
     /// Takes a request; NULL = with default options.
@@ -425,9 +428,17 @@ struct channel : handle<channel> {
     }
     /// Sends a copy.
     status send(bytes data) const { return call(trunk_send, data.data(), data.size()); }
-    /// Sends a copy; TRUNK_ITEM_RECEIPT with the token tells when it has arrived.
-    status send(bytes data, std::uint64_t token) const {
+    /// Sends a copy of size bytes.
+    status send(const void *data, std::size_t size) const { return call(trunk_send, data, size); }
+    /// Sends a copy; TRUNK_ITEM_RECEIPT with the token, which may be 0, tells when it has arrived.
+    status send_receipt(bytes data, std::uint64_t token) const {
         return call(trunk_send_receipt, data.data(), data.size(), token);
+    }
+    /// Sends size bytes without a copy. Unless it is refused, release gives them back, which is
+    /// called with user, data and size: trunk_send_external. Token 0 = no receipt.
+    status send_external(const void *data, std::size_t size, trunk_release_fn release, void *user,
+                         std::uint64_t token = 0) const {
+        return call(trunk_send_external, data, size, release, user, token);
     }
     /// Sends the first size bytes without a copy. If they are not taken, the caller still has the
     /// buffer, and may try again with the same size. Token 0 = no receipt.

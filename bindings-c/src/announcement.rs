@@ -49,8 +49,9 @@ pub struct trunk_announcement {
     pub name: *const c_char,
     /// Which application it is: 1 to 63 letters, digits, ".", "-" or "_". Required.
     pub service: *const c_char,
-    /// An id of 1 to 64 bytes that the application chooses and hands out, such as a random number of
-    /// 128 bits: lets those who know it find this device among all others. It is never sent. NULL.
+    /// An id of 1 to 64 bytes that the application chooses and hands out, such as a random number
+    /// of 128 bits: lets those who know it find this device among all others. It is never sent.
+    /// NULL.
     pub id: *const c_void,
     /// Bytes of it.
     pub id_size: usize,
@@ -159,8 +160,8 @@ pub struct trunk_announcer_config {
     pub interfaces: *const trunk_interfaces,
     /// A session ends when nothing is heard for so long; 1 s to 1 h. 35 s.
     pub heartbeat_ns: u64,
-    /// Answers to questions by multicast are held back by up to so much, at random, so that those of
-    /// many devices do not collide; at most 1 s. 100 ms.
+    /// Answers to questions by multicast are held back by up to so much, at random, so that those
+    /// of many devices do not collide; at most 1 s. 100 ms.
     pub spread_ns: u64,
     /// Which questions are answered. TRUNK_ANSWERS_EVERYBODY.
     pub answers: trunk_answers,

@@ -119,8 +119,8 @@ pub extern "C" fn trunk_announcer_close(announcer: trunk_announcer) -> trunk_res
     guard(|| ANNOUNCERS.take(announcer)?.close())
 }
 
-/// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT, those
-/// that are waiting.
+/// Answers questions for timeout_ns (TRUNK_WAIT_FOREVER, or nanoseconds); with TRUNK_WAIT_NOT,
+/// those that are waiting.
 ///
 /// Any thread, one at a time. BLOCKS for timeout_ns; trunk_announcer_wake and trunk_announcer_close
 /// end it. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK
@@ -138,9 +138,9 @@ pub extern "C" fn trunk_announcer_poll(
     })
 }
 
-/// Stores a file descriptor that is readable when trunk_announcer_poll has something to hear, for an
-/// event loop of the application: wait until it is readable or trunk_announcer_next_timeout_ns has
-/// passed, poll with TRUNK_WAIT_NOT, and ask for the next timeout again. It belongs to the
+/// Stores a file descriptor that is readable when trunk_announcer_poll has something to hear, for
+/// an event loop of the application: wait until it is readable or trunk_announcer_next_timeout_ns
+/// has passed, poll with TRUNK_WAIT_NOT, and ask for the next timeout again. It belongs to the
 /// announcer: do not read or close it.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
@@ -157,8 +157,8 @@ pub unsafe extern "C" fn trunk_announcer_fd(
     })
 }
 
-/// Stores how many nanoseconds may pass until trunk_announcer_poll has work even if nothing arrives;
-/// 0 = now. Ask again after every poll.
+/// Stores how many nanoseconds may pass until trunk_announcer_poll has work even if nothing
+/// arrives; 0 = now. Ask again after every poll.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
@@ -174,8 +174,8 @@ pub unsafe extern "C" fn trunk_announcer_next_timeout_ns(
     })
 }
 
-/// Ends the wait of the thread that is inside trunk_announcer_poll, or of the next one, or makes the
-/// descriptor readable.
+/// Ends the wait of the thread that is inside trunk_announcer_poll, or of the next one, or makes
+/// the descriptor readable.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
@@ -290,8 +290,8 @@ pub unsafe extern "C" fn trunk_announcer_addresses(
     })
 }
 
-/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
-/// a capacity of 0), and at count how many there are, which may be more.
+/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL
+/// with a capacity of 0), and at count how many there are, which may be more.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.

@@ -42,7 +42,7 @@ const _: () = {
 /// How an association ended.
 pub type trunk_association_end = u32;
 
-/// It has not.
+/// The association has not ended.
 pub const TRUNK_ASSOCIATION_END_NONE: trunk_association_end = 0;
 /// No connection came within the time given.
 pub const TRUNK_ASSOCIATION_END_NO_CONNECTION: trunk_association_end = 1;
@@ -87,8 +87,8 @@ pub struct trunk_association_change {
     pub sec_info: *const trunk_sec_info,
 }
 
-/// Why a message was not delivered, as far as is known: after TRUNK_DELIVERY_ENDED the peer may have
-/// it, and the acknowledgement was lost.
+/// Why a message was not delivered, as far as is known: after TRUNK_DELIVERY_ENDED the peer may
+/// have it, and the acknowledgement was lost.
 pub type trunk_delivery_error = u32;
 
 /// It was delivered.
@@ -335,8 +335,8 @@ pub unsafe extern "C" fn trunk_send_security_init_sized(
 }
 
 /// Stores the association of a name with a peer: the one that there is with the same settings, or a
-/// new one, which gets the connection that it needs. TRUNK_ITEM_ASSOCIATION tells what happens to it,
-/// in the group of connect; from TRUNK_ASSOCIATION_CONNECTED on it names the channel whose
+/// new one, which gets the connection that it needs. TRUNK_ITEM_ASSOCIATION tells what happens to
+/// it, in the group of connect; from TRUNK_ASSOCIATION_CONNECTED on it names the channel whose
 /// TRUNK_ITEM_DATA are its messages.
 ///
 /// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
@@ -416,9 +416,9 @@ pub unsafe extern "C" fn trunk_association_accept(
     })
 }
 
-/// Sends a copy of size bytes at data as one message over an association. What becomes of it is told
-/// with token: TRUNK_ITEM_DELIVERED or TRUNK_ITEM_UNDELIVERED, also when the association has ended
-/// meanwhile. security may be NULL: as the connect says.
+/// Sends a copy of size bytes at data as one message over an association. What becomes of it is
+/// told with token: TRUNK_ITEM_DELIVERED or TRUNK_ITEM_UNDELIVERED, also when the association has
+/// ended meanwhile. security may be NULL: as the connect says.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),

@@ -16,11 +16,16 @@ use std::sync::{Arc, PoisonError};
 /// Takes the next bytes of a channel, or one message, as kind says. data is valid during the call;
 /// trunk_message_keep keeps it. channel_user is the channel's user data.
 ///
-/// Called on the thread of the connection's shard, of a thread-less engine inside trunk_engine_poll
-/// and calls that wait for an answer. The shard does nothing else meanwhile: it must not block, and
-/// must not throw C++ exceptions or longjmp. It may call anything, and what it calls for connections
-/// of its own shard takes effect at once. What polls or ends an engine, counts all of its shards
-/// (trunk_engine_get_stats), or concerns the shards of an event source gives TRUNK_ERR_IN_CALLBACK.
+/// Called on the thread of the connection's shard, of a thread-less engine inside
+/// trunk_engine_poll, calls that wait for the shard, trunk_shutdown and trunk_engine_destroy. The
+/// shard does nothing else meanwhile: it must not block, and must not throw C++ exceptions or
+/// longjmp. What it calls for connections of its own shard takes effect at once.
+///
+/// It may call anything but trunk_shutdown, trunk_engine_destroy, trunk_engine_poll,
+/// trunk_engine_fd, trunk_engine_next_timeout_ns, trunk_engine_get_stats,
+/// trunk_engine_get_shard_stats and the trunk_event_source_ functions that wait
+/// (TRUNK_ERR_IN_CALLBACK). What asks another shard gives TRUNK_ERR_WOULD_BLOCK: do not try again
+/// inside.
 pub type trunk_data_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,
@@ -32,14 +37,15 @@ pub type trunk_data_fn = Option<
     ),
 >;
 
-/// Takes everything else that happens, of TRUNK_ITEM_DATA nothing. item belongs to the engine and is
-/// valid during the call.
+/// Takes every item except TRUNK_ITEM_DATA. item belongs to the engine and is valid during the
+/// call.
 ///
 /// Called as trunk_data_fn, with the same rules. TRUNK_ITEM_SHARD_FAILED, and what comes when an
 /// engine is destroyed, come when the shard has ended: calls from inside give errors then.
 pub type trunk_item_fn = Option<unsafe extern "C" fn(user: *mut c_void, item: *const trunk_item)>;
 
-/// What a group calls instead of keeping items for trunk_recv_many. trunk_callbacks_init prepares it.
+/// What a group calls instead of keeping items for trunk_recv_many. trunk_callbacks_init prepares
+/// it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct trunk_callbacks {
@@ -174,10 +180,10 @@ pub unsafe extern "C" fn trunk_group_new_callbacks(
     })
 }
 
-/// Inside trunk_data_fn: keeps size bytes at data, which it was given, or a part of them, as an item
-/// of TRUNK_ITEM_DATA without connection and channel: where they lie if that is worth it, otherwise
-/// as a copy. They count against what the peer may send until trunk_message_release. For other bytes,
-/// and elsewhere, it is a copy. The item can be sent on with trunk_send_item.
+/// Inside trunk_data_fn: keeps size bytes at data, which it was given, or a part of them, as an
+/// item of TRUNK_ITEM_DATA without connection and channel: where they lie if that is worth it,
+/// otherwise as a copy. They count against what the peer may send until trunk_message_release. For
+/// other bytes, and elsewhere, it is a copy. The item can be sent on with trunk_send_item.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]

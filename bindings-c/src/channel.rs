@@ -152,15 +152,17 @@ pub(crate) unsafe fn named<'a>(
     Ok((live, channel))
 }
 
-/// Asks the peer for a channel and stores its handle, which is valid until TRUNK_ITEM_CLOSED or the
-/// close of its connection. It can be sent on at once. TRUNK_ITEM_READY or TRUNK_ITEM_CLOSED tells
-/// what the peer answered. name is UTF-8, at most 1024 bytes, and need not be unique; options may
-/// be NULL.
+/// Asks the peer for a channel and stores its handle, which is valid until the channel has ended
+/// (TRUNK_ITEM_CLOSED tells, and may still wait in the group) or its connection is closed. It can
+/// be sent on at once. TRUNK_ITEM_READY or TRUNK_ITEM_CLOSED tells what the peer answered.
+/// TRUNK_ITEM_CLOSED can come before trunk_channel_set_user: then its channel_user is NULL. name is
+/// UTF-8, at most 1024 bytes, and need not be unique; options may be NULL.
 ///
 /// Any thread, never blocks; with options.unique it waits for the shard, usually for microseconds,
-/// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT, TRUNK_ERR_WOULD_BLOCK,
-/// TRUNK_ERR_FORKED.
+/// and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_LIMIT,
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED; with options.unique also TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_channel_open(
     engine: *mut trunk_engine,
@@ -186,7 +188,7 @@ pub unsafe extern "C" fn trunk_channel_open(
 }
 
 /// Accepts a channel that came as TRUNK_ITEM_REQUEST. TRUNK_ITEM_READY follows; it can be sent on
-/// at once. options may be NULL; its kind does not count.
+/// at once. options may be NULL; of them kind, latest and expires_ms do not count: the opener's do.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
@@ -297,8 +299,10 @@ pub unsafe extern "C" fn trunk_channel_conn(
 }
 
 /// Keeps a pointer of the application with a channel. Each item of the channel brings it along,
-/// TRUNK_ITEM_CLOSED included; the engine only hands it back. Nothing is told about the channels of
-/// a connection that we close: TRUNK_ITEM_DEAD of the connection stands for all of them.
+/// TRUNK_ITEM_CLOSED included; the engine only hands it back. An item carries the pointer that is
+/// kept when it is received (a callback: when it is called), not when it happened. Nothing is told
+/// about the channels of a connection that we close: TRUNK_ITEM_DEAD of the connection stands for
+/// all of them.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]

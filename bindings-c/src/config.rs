@@ -218,7 +218,7 @@ impl trunk_connection_config {
 pub struct trunk_engine_config {
     /// Size of this struct; set by trunk_engine_config_init.
     pub struct_size: u32,
-    /// Shards: each has its own thread, sockets and connections, and shares nothing. At most 256. 1.
+    /// Shards, each with its own thread, sockets and connections; they share nothing. At most 256. 1.
     pub shards: u32,
     /// Not 0: no threads at all. One shard, which the application drives with trunk_engine_poll. 0.
     pub threadless: u32,
@@ -279,11 +279,13 @@ pub struct trunk_engine_config {
     pub server: u32,
     /// What log gets. TRUNK_LOG_WARN.
     pub log_level: trunk_log_level,
-    /// Takes the engine's log. NULL = no log.
+    /// Takes the engine's log, also before trunk_engine_new has stored the engine. NULL = no log.
     pub log: trunk_log_fn,
     /// First argument of log.
     pub log_user: *mut c_void,
-    /// What the engine's own group calls instead of keeping items for trunk_recv_many. NULL = none.
+    /// What the engine's own group calls instead of keeping items for trunk_recv_many. As log, they
+    /// can be called before trunk_engine_new has stored the engine (TRUNK_ITEM_SHARD_FAILED).
+    /// NULL = none.
     pub callbacks: *const trunk_callbacks,
     /// Asked while connections are being made. NULL = nobody.
     pub security: trunk_security_fn,
@@ -292,8 +294,8 @@ pub struct trunk_engine_config {
     /// Faults that are added to everything sent and received, for tests; trunk_engine_set_faults
     /// changes them. NULL = none, and none can be added later.
     pub faults: *const trunk_fault_config,
-    /// Seed of everything random, 32 bytes, for tests that repeat: connections are not secret. NULL =
-    /// unpredictable.
+    /// Seed of everything random, 32 bytes, for tests that repeat: connections are not secret.
+    /// NULL = unpredictable.
     pub dangerous_seed: *const u8,
     /// How long a connection that a channel request or an association made by itself stays when no
     /// channel is open and nothing moves. 180 s; negative = until it is closed.

@@ -62,9 +62,8 @@ pub struct trunk_listen_config {
     /// What connections are taken over: a sum of TRUNK_LISTEN_... On one port, UDP and TCP.
     /// TRUNK_LISTEN_DATAGRAM.
     pub links: u32,
-    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470"
-    /// (all of IPv6; for both, listen twice); port 0 lets the system
-    /// choose. Required.
+    /// Address and port, such as "127.0.0.1:7470", "0.0.0.0:7470" (all of IPv4) or "[::]:7470" (all
+    /// of IPv6). For both, listen twice. Port 0 lets the system choose. Required.
     pub address: *const c_char,
     /// Who we are. Required.
     pub identity: *const trunk_identity,
@@ -543,7 +542,8 @@ pub unsafe extern "C" fn trunk_conn_set_group(
 }
 
 /// Keeps a pointer of the application with a connection. Each item of the connection brings it
-/// along, TRUNK_ITEM_DEAD included; the engine only hands it back.
+/// along, TRUNK_ITEM_DEAD included; the engine only hands it back. An item carries the pointer that
+/// is kept when it is received (a callback: when it is called), not when it happened.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]

@@ -321,8 +321,8 @@ pub unsafe extern "C" fn trunk_discovery_poll(
 
 /// Stores a file descriptor that is readable when trunk_discovery_poll has something to hear, for
 /// an event loop of the application: wait until it is readable or trunk_discovery_next_timeout_ns
-/// has passed, poll, and ask for the next timeout again. It belongs to the discovery: do not read or
-/// close it.
+/// has passed, poll, and ask for the next timeout again. It belongs to the discovery: do not read
+/// or close it.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_UNSUPPORTED (Windows), TRUNK_ERR_FORKED.
@@ -339,7 +339,8 @@ pub unsafe extern "C" fn trunk_discovery_fd(
 }
 
 /// Stores how many nanoseconds may pass until trunk_discovery_poll has work even if nothing
-/// arrives: 0 = now, also while events wait for which there was no room. Ask again after every poll.
+/// arrives: 0 = now, also while events wait for which there was no room. Ask again after every
+/// poll.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
@@ -358,8 +359,8 @@ pub unsafe extern "C" fn trunk_discovery_next_timeout_ns(
     })
 }
 
-/// Ends the wait of the thread that is inside trunk_discovery_poll, or of the next one, or makes the
-/// descriptor readable.
+/// Ends the wait of the thread that is inside trunk_discovery_poll, or of the next one, or makes
+/// the descriptor readable.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_SYSTEM, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
@@ -389,8 +390,8 @@ pub unsafe extern "C" fn trunk_discovery_devices(
     })
 }
 
-/// Looks for devices for duration_ns, from start to end in one call, and stores those that are there
-/// then as trunk_discovery_devices does. config may be NULL, as with trunk_discovery_start.
+/// Looks for devices for duration_ns, from start to end in one call, and stores those that are
+/// there then as trunk_discovery_devices does. config may be NULL, as with trunk_discovery_start.
 ///
 /// Any thread. BLOCKS for duration_ns, and nothing ends it before. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_SYSTEM.
@@ -435,8 +436,8 @@ pub unsafe extern "C" fn trunk_discovery_state(
     })
 }
 
-/// Stores the state of the session that is sought at one destination: at a single host, named by its
-/// address as in targets, or by multicast (NULL). One that ends is followed by another at once.
+/// Stores the state of the session that is sought at one destination: at a single host, named by
+/// its address as in targets, or by multicast (NULL). One that ends is followed by another at once.
 /// TRUNK_PRESENCE_NONE when nobody is asked there.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
@@ -478,8 +479,8 @@ pub unsafe extern "C" fn trunk_discovery_get_counts(
     })
 }
 
-/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL with
-/// a capacity of 0), and at count how many there are, which may be more.
+/// Stores what goes wrong on single interfaces now: at most capacity problems at problems (NULL
+/// with a capacity of 0), and at count how many there are, which may be more.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
@@ -500,8 +501,8 @@ pub unsafe extern "C" fn trunk_discovery_problems(
     })
 }
 
-/// Tells a discovery that the network has changed: with the next poll it looks at the interfaces and
-/// asks as at the beginning. Not needed, but faster than waiting.
+/// Tells a discovery that the network has changed: with the next poll it looks at the interfaces
+/// and asks as at the beginning. Not needed, but faster than waiting.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WOULD_BLOCK,
 /// TRUNK_ERR_FORKED.

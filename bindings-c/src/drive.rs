@@ -35,8 +35,8 @@ unsafe fn driven<'a>(engine: *mut trunk_engine) -> Result<&'a Live> {
 /// The thread that polls first. BLOCKS for at most budget_ns. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NOT_THREADLESS, TRUNK_ERR_WRONG_THREAD,
 /// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_STOPPED, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED;
-/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the driver
-/// fails.
+/// TRUNK_ERR_DRIVER and TRUNK_ERR_SYSTEM when the first call cannot set the driver up, or the
+/// driver fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_poll(
     engine: *mut trunk_engine,
@@ -80,7 +80,8 @@ pub unsafe extern "C" fn trunk_engine_fd(engine: *mut trunk_engine, fd: *mut i32
 }
 
 /// Stores how many nanoseconds may pass until trunk_engine_poll has work even if nothing arrives:
-/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask again after every poll.
+/// 0 = now (also while an item waits in a poll group), TRUNK_WAIT_FOREVER = nothing is planned. Ask
+/// again after every poll.
 ///
 /// The thread that polls first. Never blocks. Errors: as trunk_engine_poll.
 #[unsafe(no_mangle)]

@@ -71,8 +71,8 @@ fn answering(event_source: trunk_event_source) -> Result<Arc<Source>> {
 /// connections have settings that suit many clients with little traffic, not those of
 /// trunk_connection_config_init. With engine->identity, the clients of an event source that was
 /// killed learn at once that it was started again. Clients are let in with tokens that are signed
-/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys. Everything
-/// is copied.
+/// with one of key_count keys; without any, nobody is before trunk_event_source_set_keys.
+/// Everything is copied.
 ///
 /// Any thread; several event sources in one process are fine. Waits for the threads of the shards
 /// to start and reads the files that engine names, does not block otherwise. Errors:
@@ -261,10 +261,11 @@ pub unsafe extern "C" fn trunk_event_source_get_engine_stats(
     })
 }
 
-/// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less than
-/// the number of shards.
+/// Stores counters and gauges of one shard of the engine of an event source, from 0 to one less
+/// than the number of shards.
 ///
-/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and TRUNK_ERR_FAILED when the shard does not answer.
+/// Threads as trunk_event_source_get_stats. Errors: as trunk_event_source_get_stats; and
+/// TRUNK_ERR_FAILED when the shard does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_event_source_get_shard_stats(
     event_source: trunk_event_source,

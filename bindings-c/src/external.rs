@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Gives memory back that trunk_send_external was given: nobody reads it any more.
 ///
 /// Called once, on any thread: usually the shard's, when the peer has acknowledged the bytes or the
-/// channel has ended, also before trunk_send_external or trunk_engine_destroy has returned. It must
-/// not block. It may call what never blocks; calls that would wait for a shard give
-/// TRUNK_ERR_WOULD_BLOCK or TRUNK_ERR_IN_CALLBACK.
+/// channel has ended, also before trunk_send_external has returned; at the latest inside
+/// trunk_engine_destroy, and of a thread-less engine that another thread destroys than the one that
+/// polled, when that thread ends. It must not block and must not throw C++ exceptions or longjmp.
+/// It may call what never blocks; calls that would wait for a shard give TRUNK_ERR_WOULD_BLOCK or
+/// TRUNK_ERR_IN_CALLBACK.
 pub type trunk_release_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, data: *const c_void, size: usize)>;
 
@@ -64,7 +66,7 @@ impl Drop for External {
 /// data and size. When they are not, release is not called. For long messages: a short one is sent
 /// sooner by trunk_send. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send.
+/// Any thread, never blocks. Errors: as trunk_send_receipt.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send_external(
     engine: *mut trunk_engine,

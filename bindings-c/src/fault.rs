@@ -204,8 +204,9 @@ pub unsafe extern "C" fn trunk_fault_config_init_sized(
 ///
 /// Any thread, never blocks; with config.conn it waits for the connection's shard, usually for
 /// microseconds, and without threads belongs to the one that polls. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED (with config.conn also those
-/// of trunk_conn_get_info).
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; with config.conn also
+/// TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_WRONG_THREAD and
+/// TRUNK_ERR_IN_CALLBACK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_set_faults(
     engine: *mut trunk_engine,

@@ -50,7 +50,7 @@ pub struct trunk_conn_info {
     pub struct_size: u32,
     /// The status.
     pub status: trunk_status,
-    /// Our side.
+    /// Whether we are client or host.
     pub role: trunk_role,
     /// Whether the peer has shown a certificate, and peer is valid.
     pub has_peer: u32,
@@ -287,9 +287,9 @@ pub unsafe extern "C" fn trunk_conn_get_stats(
     })
 }
 
-/// Stores the handles of the engine's connections at conns, at most capacity, in no particular order,
-/// and at count how many there are, which may be more: all that trunk_close was not called for,
-/// those that are offered among them. conns may be NULL when capacity is 0.
+/// Stores the handles of the engine's connections at conns, at most capacity, in no particular
+/// order, and at count how many there are, which may be more: all that trunk_close was not called
+/// for, those that are offered among them. conns may be NULL when capacity is 0.
 ///
 /// Any thread; without threads the one that polls. Inside a callback only on an engine with one
 /// shard. Waits for the shards, usually for microseconds. Errors: as trunk_conn_get_info.
@@ -312,8 +312,8 @@ pub unsafe extern "C" fn trunk_engine_conns(
     })
 }
 
-/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep for
-/// each shard. It stays the same as long as the connection.
+/// Stores which of the engine's shards carries a connection, from 0: for state that callbacks keep
+/// for each shard. It stays the same as long as the connection.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
@@ -334,7 +334,8 @@ pub unsafe extern "C" fn trunk_conn_shard(
     })
 }
 
-/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in nanoseconds.
+/// Stores the time of the engine's clock, which trunk_sec_info.established_ns is of, in
+/// nanoseconds.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]

@@ -79,8 +79,8 @@ impl Live {
         log::with(self.log.as_ref(), f)
     }
 
-    /// Whether the calling thread may wait for a shard: not inside a log callback, and without threads
-    /// only the one that drives. The first that asks is.
+    /// Whether the calling thread may wait for a shard: not inside a log callback, and without
+    /// threads only the one that drives. The first that asks is.
     pub(crate) fn drive(&self) -> Result {
         log::outside_of_log()?;
         if !self.queued.is_threadless() {
@@ -97,7 +97,7 @@ impl Live {
     }
 }
 
-/// Number of engines that were ever made is the length of this list.
+/// All engines that were ever made: leak checkers find here what is kept on purpose.
 static ENGINES: AtomicPtr<trunk_engine> = AtomicPtr::new(std::ptr::null_mut());
 
 fn enlist(live: Live) -> *mut trunk_engine {

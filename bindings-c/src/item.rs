@@ -34,7 +34,8 @@ pub const TRUNK_ITEM_INCOMING: trunk_item_type = 3;
 pub const TRUNK_ITEM_REQUEST: trunk_item_type = 4;
 /// A channel is usable: the peer has accepted it, or we have.
 pub const TRUNK_ITEM_READY: trunk_item_type = 5;
-/// A channel ended and its handle is stale; its last item: detail.closed.
+/// A channel ended; its last item: detail.closed. Its handle is stale since it ended, which may be
+/// before this item is received.
 pub const TRUNK_ITEM_CLOSED: trunk_item_type = 6;
 /// The peer sends no more on a channel, and everything before was received.
 pub const TRUNK_ITEM_EOF: trunk_item_type = 7;
@@ -46,8 +47,8 @@ pub const TRUNK_ITEM_STOPPED: trunk_item_type = 9;
 pub const TRUNK_ITEM_WRITABLE: trunk_item_type = 10;
 /// The peer has acknowledged all of what was sent with this token.
 pub const TRUNK_ITEM_RECEIPT: trunk_item_type = 11;
-/// What was taken for sending on a channel could not be handed to its connection: detail.text says
-/// why.
+/// What was taken for sending on a channel could not be handed to its connection (trunk_send has
+/// the reasons): detail.text says why.
 pub const TRUNK_ITEM_SEND_FAILED: trunk_item_type = 12;
 /// The peer has answered trunk_conn_check.
 pub const TRUNK_ITEM_CHECK_ANSWERED: trunk_item_type = 13;

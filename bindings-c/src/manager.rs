@@ -115,13 +115,13 @@ pub(crate) unsafe fn peer_and_group(
     Ok((settings, group_at(live, config.group)?))
 }
 
-/// Asks a peer for a channel by name, over a connection that is there, one being made, or a new one,
-/// as connect.reuse says, and stores the request's handle. Exactly one TRUNK_ITEM_OPENED answers it,
-/// in the group of connect. A request whose connection dies is asked for again once, over another
-/// one. connect.user is not used. options may be NULL.
+/// Asks a peer for a channel by name, over a connection that is there, one being made, or a new
+/// one, as connect.reuse says, and stores the request's handle. Exactly one TRUNK_ITEM_OPENED
+/// answers it, in the group of connect. A request whose connection dies is asked for again once,
+/// over another one. connect.user is not used. options may be NULL.
 ///
-/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as trunk_connect
-/// and trunk_channel_open.
+/// Any thread. Reads the files that connect names, does not block otherwise. Errors: as
+/// trunk_connect and trunk_channel_open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_channel_request(
     engine: *mut trunk_engine,
@@ -164,8 +164,8 @@ pub unsafe extern "C" fn trunk_open_request_cancel(
 }
 
 /// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
-/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or an
-/// association made do so after trunk_engine_config.idle_hold_ns.
+/// moved for hold_ns. Negative: it stays until it is closed. Connections that a channel request or
+/// an association made do so after trunk_engine_config.idle_hold_ns.
 ///
 /// Any thread, never blocks. Errors: as trunk_accept.
 #[unsafe(no_mangle)]

@@ -32,8 +32,8 @@ pub struct trunk_pairing_config {
     pub struct_size: u32,
     /// Our part. TRUNK_PAIRING_CONTROLLER.
     pub role: trunk_pairing_role,
-    /// Where the event source is, and what makes it acceptable. Its credential, group, user and reuse
-    /// do not count. Required.
+    /// Where the event source is, and what makes it acceptable. Its credential, group, user and
+    /// reuse do not count. Required.
     pub source: *const trunk_connect_config,
     /// Whether packets are exchanged with the partner by way of the event source. 0.
     pub relay: u32,
@@ -171,8 +171,8 @@ pub struct trunk_pairing_status {
     pub direct: u32,
     /// 0.
     pub reserved: u32,
-    /// The partner's client id; empty without one.
-    pub partner: [c_char; 256],
+    /// The partner's client id, at most 64 bytes; empty without one.
+    pub partner: [c_char; 72],
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -188,7 +188,7 @@ unsafe impl Struct for trunk_pairing_status {
             peer: 0,
             direct: 0,
             reserved: 0,
-            partner: [0; 256],
+            partner: [0; 72],
         }
     }
 }
@@ -245,8 +245,8 @@ pub unsafe extern "C" fn trunk_pairing_status_init_sized(
     guard(|| unsafe { abi::init(status, struct_size) })
 }
 
-/// Begins a pairing, which is passive until trunk_pairing_set_active, and stores its handle, which is
-/// valid until trunk_pairing_close. TRUNK_ITEM_PAIRING tells what happens to it.
+/// Begins a pairing, which is passive until trunk_pairing_set_active, and stores its handle, which
+/// is valid until trunk_pairing_close. TRUNK_ITEM_PAIRING tells what happens to it.
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds;
 /// reads the files that config names. Errors: as trunk_connect and trunk_pairing_set_active.
@@ -275,7 +275,8 @@ pub unsafe extern "C" fn trunk_pairing_new(
     })
 }
 
-/// Whether the client is to be connected, and to reach its partner. Going passive tells the partner.
+/// Whether the client is to be connected, and to reach its partner. Going passive tells the
+/// partner.
 ///
 /// Any thread; without threads the one that polls. Waits for its shard, usually for microseconds.
 /// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_NO_CONNECTION (the shard does not
@@ -293,9 +294,11 @@ pub unsafe extern "C" fn trunk_pairing_set_active(
     })
 }
 
-/// Says who we are to the event source: UTF-8, at most 255 bytes; a client_id of NULL is nobody.
+/// Says who we are to the event source: 1 to 64 letters and digits of ASCII and characters of
+/// "-._~:@+"; a client_id of NULL is nobody.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_client_id(
     engine: *mut trunk_engine,
@@ -313,7 +316,8 @@ pub unsafe extern "C" fn trunk_pairing_assign_client_id(
 /// Gives what lets us into the event source: an access token as trunk_token_mint makes it; a token
 /// of NULL is none.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_token(
     engine: *mut trunk_engine,
@@ -335,9 +339,11 @@ pub unsafe extern "C" fn trunk_pairing_assign_token(
     })
 }
 
-/// Says with whom we pair: a client id; a partner of NULL is nobody.
+/// Says with whom we pair: a client id as that of trunk_pairing_assign_client_id; a partner of NULL
+/// is nobody.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_assign_partner(
     engine: *mut trunk_engine,
@@ -352,11 +358,12 @@ pub unsafe extern "C" fn trunk_pairing_assign_partner(
     })
 }
 
-/// Sends an event of the application to the partner: size bytes at data, at most 8192, and subtype, a
-/// number of the application up to 65535. One that is buffered may wait for the partner, and
+/// Sends an event of the application to the partner: size bytes at data, at most 8192, and subtype,
+/// a number of the application up to 65535. One that is buffered may wait for the partner, and
 /// queued, which may be NULL, gets whether it does.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_send(
     engine: *mut trunk_engine,
@@ -444,8 +451,9 @@ unsafe fn peer(fingerprint: *const u8) -> Result<PeerId> {
 /// first, and over a direct path as soon as one is found. TRUNK_ITEM_PEER names the connection.
 /// Nothing happens while there is one. The partner calls trunk_pairing_accept.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity,
-/// TRUNK_ERR_NO_CONNECTION without a partner.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT for a pairing without an identity, TRUNK_ERR_NO_CONNECTION without a
+/// partner.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_connect(
     engine: *mut trunk_engine,
@@ -475,8 +483,8 @@ pub unsafe extern "C" fn trunk_pairing_accept(
     })
 }
 
-/// Ends the connection with the partner at once, and accepts none. (trunk_close with linger delivers
-/// first.)
+/// Ends the connection with the partner at once, and accepts none. (trunk_close with linger
+/// delivers first.)
 ///
 /// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
 #[unsafe(no_mangle)]

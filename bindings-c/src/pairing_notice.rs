@@ -38,7 +38,7 @@ pub(crate) const fn state(state: PairingState) -> trunk_pairing_state {
 /// those of a later version.
 pub type trunk_pairing_reject = u32;
 
-/// It does.
+/// The partner does not reject us.
 pub const TRUNK_PAIRING_REJECT_NONE: trunk_pairing_reject = 0;
 /// It has another partner.
 pub const TRUNK_PAIRING_REJECT_ASSIGNED_TO_OTHER: trunk_pairing_reject = 1;

@@ -64,7 +64,7 @@ pub const TRUNK_DEVICE_LINK_TLS: trunk_device_links = 2;
 /// What a session is between one who asks and one who answers.
 pub type trunk_presence_state = u32;
 
-/// There is none.
+/// No session.
 pub const TRUNK_PRESENCE_NONE: trunk_presence_state = 0;
 /// Asking: a question was published, and no answer has come.
 pub const TRUNK_PRESENCE_WAITING_FOR_RESPONSE: trunk_presence_state = 1;

@@ -17,13 +17,14 @@ fn error(error: &ProfileError) -> Error {
 }
 
 /// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
-/// prepared: "auto" (for the network interface with the default route), the name of one that is part
-/// of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything with a
-/// slash or a dot). Change single settings afterwards. The shards of a thread-less engine stay 1.
+/// prepared: "auto" (for the network interface with the default route), the name of one that is
+/// part of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything
+/// with a slash or a dot). Change single settings afterwards. The shards of a thread-less engine
+/// stay 1.
 ///
-/// What was set is stored as text in the capacity bytes at report, one line for each setting with its
-/// reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be NULL when
-/// capacity is 0: then nothing is stored there.
+/// What was set is stored as text in the capacity bytes at report, one line for each setting with
+/// its reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be
+/// NULL when capacity is 0: then nothing is stored there.
 ///
 /// Any thread; reads files, does not block otherwise. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_ARGUMENT (no such profile, or a mistake in it), TRUNK_ERR_FILE,

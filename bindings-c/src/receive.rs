@@ -10,9 +10,10 @@ use std::cell::RefCell;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-/// For trunk_recv_many and trunk_engine_poll: wait as long as it takes.
+/// For trunk_recv_many, trunk_engine_poll, trunk_discovery_poll and trunk_announcer_poll: wait as
+/// long as it takes.
 pub const TRUNK_WAIT_FOREVER: i64 = -1;
-/// For trunk_recv_many and trunk_engine_poll: do not wait.
+/// For the same: do not wait.
 pub const TRUNK_WAIT_NOT: i64 = 0;
 
 /// Most items of one call.
@@ -72,17 +73,19 @@ thread_local! {
     static RECEIVED: RefCell<Vec<Received>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes at most capacity messages and events from a poll group (0 = the engine's own), in order
-/// for each connection, and stores them at items and their number at count. If there are none,
-/// waits for some for at most timeout_ns (TRUNK_WAIT_NOT, TRUNK_WAIT_FOREVER, or nanoseconds) and
-/// may then store none. A thread-less engine never waits here: call trunk_engine_poll first.
+/// Takes at most capacity messages and events, and at most 4096 in one call, from a poll group
+/// (0 = the engine's own), in order for each connection, and stores them at items and their number
+/// at count. If there are none, waits for some for at most timeout_ns (TRUNK_WAIT_NOT,
+/// TRUNK_WAIT_FOREVER, or nanoseconds) and may then store none. A thread-less engine never waits
+/// here: call trunk_engine_poll first.
 ///
 /// The caller owns the items and gives their memory back with trunk_message_release. The places at
 /// items are overwritten without being looked at.
 ///
 /// Any thread, several at once: each gets whole stretches in order. BLOCKS for at most timeout_ns.
-/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED;
-/// TRUNK_ERR_STOPPED when the engine was shut down and nothing is left.
+/// Errors: TRUNK_ERR_NULL (a capacity of 0, too), TRUNK_ERR_INVALID_HANDLE,
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
+/// and nothing is left.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_recv_many(
     engine: *mut trunk_engine,
@@ -140,9 +143,9 @@ pub unsafe extern "C" fn trunk_recv_many(
     })
 }
 
-/// Gives back the memory of count items and makes them TRUNK_ITEM_NONE; those that already are stay
-/// it. Until then, the bytes of a reliable channel count against what its peer may send. Items
-/// outlive their engine.
+/// Gives back the memory of count items and makes them TRUNK_ITEM_NONE. Items that already are
+/// TRUNK_ITEM_NONE are left alone. Until then, the bytes of a reliable channel count against what
+/// its peer may send. Items outlive their engine.
 ///
 /// Any thread, also another one than received them; never blocks. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_FORKED (the items were received by the parent process and are left alone).

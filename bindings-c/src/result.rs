@@ -20,7 +20,8 @@ pub const TRUNK_ERR_INVALID_HANDLE: trunk_result = -3;
 /// The connection has ended or is not in a state that allows the call.
 pub const TRUNK_ERR_NO_CONNECTION: trunk_result = -4;
 /// A bounded queue is full: nothing was taken. TRUNK_ITEM_WRITABLE follows where the call was a
-/// send; otherwise try again later. Discoveries and announcers: another thread is inside.
+/// send; otherwise try again later. Discoveries and announcers: another thread is inside. Inside a
+/// callback: another shard was asked.
 pub const TRUNK_ERR_WOULD_BLOCK: trunk_result = -5;
 /// The message is larger than the channel or the peer takes.
 pub const TRUNK_ERR_TOO_LARGE: trunk_result = -6;

@@ -15,7 +15,7 @@ const _: () = assert!(TRUNK_SEC_INFO_BYTES == engine::limits::MAX_SEC_INFO);
 /// How one side of a connection was authenticated.
 pub type trunk_auth = u32;
 
-/// Not at all.
+/// Not authenticated.
 pub const TRUNK_AUTH_NONE: trunk_auth = 0;
 /// Its certificate chains to a CA that is trusted.
 pub const TRUNK_AUTH_CERTIFICATE: trunk_auth = 1;
@@ -51,8 +51,8 @@ pub struct trunk_party {
     pub reserved: u32,
     /// Its fingerprint.
     pub identity: [u8; TRUNK_FINGERPRINT_BYTES],
-    /// SHA-256 of its credential, with a label. One that can be guessed can be found again from
-    /// this.
+    /// SHA-256 of a label and its credential. Whoever can guess the credential can check the guess
+    /// against this.
     pub credential: [u8; 32],
 }
 
@@ -70,14 +70,14 @@ impl From<&Party> for trunk_party {
 }
 
 /// What is known of a connection's security. stored holds all of it: it can be kept and taken back
-/// with trunk_sec_info_load. It has the exporter value in it, which is worth keeping secret where an
-/// application binds something to it. New fields come at the end.
+/// with trunk_sec_info_load. It has the exporter value in it, which is worth keeping secret where
+/// an application binds something to it. New fields come at the end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct trunk_sec_info {
     /// Size of this struct; set by trunk_sec_info_init.
     pub struct_size: u32,
-    /// Our side.
+    /// Whether we are client or host.
     pub role: trunk_role,
     /// What carries the connection.
     pub link: trunk_link,
@@ -219,8 +219,8 @@ pub unsafe extern "C" fn trunk_conn_get_sec_info(
 
 /// Takes a stored value back: size bytes of trunk_sec_info.stored.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT (other bytes, or of a
-/// later version).
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_ARGUMENT (other bytes, or of
+/// a later version).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_sec_info_load(
     stored: *const u8,

@@ -14,8 +14,8 @@ pub type trunk_security_stage = u32;
 
 /// Before anything is sent: identity, trust and credential can be chosen.
 pub const TRUNK_SECURITY_BEGINNING: trunk_security_stage = 0;
-/// The peer has proved itself, and our credential has not left yet: it can be chosen, and pins given
-/// now must hold.
+/// The peer has proved itself, and our credential has not left yet: it can be chosen, and pins
+/// given now must hold.
 pub const TRUNK_SECURITY_PEER_PROVEN: trunk_security_stage = 1;
 
 /// What the security callback is told. New fields come at the end.
@@ -30,7 +30,7 @@ pub struct trunk_security_query {
     pub has_sec_handle: u32,
     /// 0.
     pub reserved: u32,
-    /// It.
+    /// The value given, if has_sec_handle.
     pub sec_handle: u64,
     /// What is known by now; at TRUNK_SECURITY_BEGINNING that is our own side.
     pub info: *const trunk_sec_info,
@@ -43,8 +43,8 @@ pub struct trunk_security_query {
 }
 
 /// What the security callback wants; what it leaves NULL stays as the connect says. What it points
-/// to must stay valid until the next call of the callback on the same thread. Of fixed size: it does
-/// not grow.
+/// to must stay valid until the next call of the callback on the same thread. Of fixed size: it
+/// does not grow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct trunk_security_choice {
@@ -69,8 +69,8 @@ pub struct trunk_security_choice {
 /// Called by the thread that connects, inside trunk_connect and its kin, and by the connection's
 /// shard once the peer has proved itself; by several at once. It must not block and must not throw
 /// C++ exceptions or longjmp. It may call anything; what waits for an engine gives
-/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no log
-/// of its threads.
+/// TRUNK_ERR_IN_CALLBACK. What such calls log is dropped, and an engine that is made there has no
+/// log of its threads.
 pub type trunk_security_fn = Option<
     unsafe extern "C" fn(
         user: *mut c_void,

@@ -16,9 +16,15 @@ use std::ffi::c_void;
 /// on a stream does nothing; an empty message is a message. At most 16 MiB at once, 64 KiB on a
 /// channel of TRUNK_KIND_DATAGRAMS.
 ///
+/// What only the shard can know is told by TRUNK_ITEM_SEND_FAILED after TRUNK_OK: that our
+/// direction is over, that the channel waits for our answer, or that the message is larger than the
+/// peer takes. Inside a callback of that shard it is the result.
+///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
 /// TRUNK_ERR_WOULD_BLOCK (nothing was taken; TRUNK_ITEM_WRITABLE follows), TRUNK_ERR_DROPPED,
-/// TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION, TRUNK_ERR_FORKED; inside a callback of that shard
+/// also TRUNK_ERR_WRONG_CHANNEL (our direction is over, or the channel waits for our answer) and
+/// TRUNK_ERR_LIMIT (the bytes of one channel in its life).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send(
     engine: *mut trunk_engine,
@@ -49,10 +55,11 @@ fn send(live: &Live, channel: trunk_channel, data: &[u8]) -> Result {
     }
 }
 
-/// The same, and TRUNK_ITEM_RECEIPT with token when the peer has acknowledged all of it. For
-/// reliable channels.
+/// The same, and TRUNK_ITEM_RECEIPT with token, which may be 0 here, when the peer has acknowledged
+/// all of it. For reliable channels, and not for no bytes of a stream.
 ///
-/// Any thread, never blocks. Errors: as trunk_send.
+/// Any thread, never blocks. Errors: as trunk_send; inside a callback of that shard also
+/// TRUNK_ERR_INVALID_ARGUMENT (no receipt is possible; elsewhere TRUNK_ITEM_SEND_FAILED says so).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send_receipt(
     engine: *mut trunk_engine,
@@ -112,8 +119,8 @@ pub unsafe extern "C" fn trunk_send_many(
     result
 }
 
-/// Without a queue, inside a callback. Whether that was all; if not, the first that was not taken is
-/// of another shard.
+/// Without a queue, inside a callback. Whether that was all; if not, the first that was not taken
+/// is of another shard.
 fn send_many_inside(live: &Live, messages: &[trunk_outgoing], taken: &mut usize) -> Result<bool> {
     if !QueuedEngine::is_inside_callback() {
         return Ok(false);
@@ -192,9 +199,10 @@ enum Content {
 /// caller writes into it and gives it to trunk_send_buf, which sends it without a copy, or to
 /// trunk_buf_free. Its bytes are arbitrary at first. It outlives its engine.
 ///
-/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE; TRUNK_ERR_WOULD_BLOCK
-/// when all buffers are in use or not acknowledged yet (try again when something was received, or
-/// use trunk_send); TRUNK_ERR_TOO_LARGE when size is more than send_buffer_bytes; TRUNK_ERR_FORKED.
+/// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE;
+/// TRUNK_ERR_WOULD_BLOCK when all buffers are in use or not acknowledged yet (try again when
+/// something was received, or use trunk_send); TRUNK_ERR_TOO_LARGE when size is more than
+/// send_buffer_bytes; TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_buf_alloc(
     engine: *mut trunk_engine,
@@ -257,8 +265,9 @@ unsafe fn let_go(buf: *mut trunk_buf) {
 /// in it any more, and may try again with the same size. token, unless 0, asks for
 /// TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send, and TRUNK_ERR_INVALID_ARGUMENT when size is
-/// more than capacity.
+/// Any thread, never blocks. Errors: as trunk_send_receipt (TRUNK_ERR_INVALID_HANDLE also for a
+/// buffer that was sent or freed), and TRUNK_ERR_INVALID_ARGUMENT when size is more than capacity
+/// or differs from that of the first try.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send_buf(
     engine: *mut trunk_engine,
@@ -315,8 +324,8 @@ pub unsafe extern "C" fn trunk_buf_free(buf: *mut trunk_buf) -> trunk_result {
 /// item stays the caller's and can be sent on many channels; its memory is free when it is released
 /// and all peers have acknowledged it. token, unless 0, asks for TRUNK_ITEM_RECEIPT.
 ///
-/// Any thread, never blocks. Errors: as trunk_send, and TRUNK_ERR_INVALID_ARGUMENT when the item
-/// has no data.
+/// Any thread, never blocks. Errors: as trunk_send_receipt, and TRUNK_ERR_INVALID_ARGUMENT when the
+/// item has no data.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_send_item(
     engine: *mut trunk_engine,

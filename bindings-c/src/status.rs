@@ -103,10 +103,10 @@ pub const TRUNK_REASON_APP_MAX: trunk_reason = 2999;
 pub const TRUNK_REASON_SHUTDOWN: trunk_reason = 3001;
 /// A local limit was reached.
 pub const TRUNK_REASON_LOCAL_LIMIT: trunk_reason = 3002;
-/// The peer and we connected to each other at once, and the other connection is kept.
-pub const TRUNK_REASON_SUPERSEDED: trunk_reason = 3004;
 /// The local system refused to send.
 pub const TRUNK_REASON_LOCAL_NETWORK: trunk_reason = 3003;
+/// The peer and we connected to each other at once, and the other connection is kept.
+pub const TRUNK_REASON_SUPERSEDED: trunk_reason = 3004;
 /// Nothing was heard from the peer in time.
 pub const TRUNK_REASON_TIMEOUT: trunk_reason = 4001;
 /// Packets could not be authenticated, or key rules were broken.

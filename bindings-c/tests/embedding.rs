@@ -333,31 +333,49 @@ fn every_setting_event_and_call_of_rust_is_documented() {
     all_right(&missing);
 }
 
+/// The example in the header's introduction, inside a function.
+fn introduction() -> String {
+    let text = read(HEADER);
+    let lines = text.lines().map(|line| line.strip_prefix(" *     ").unwrap_or("// no code"));
+    let from_start = lines.skip_while(|line| *line != "trunk_item items[64];");
+    let code: Vec<&str> = from_start.take_while(|line| *line != "// no code").collect();
+    assert!(code.len() > 10 && code.last() == Some(&"}"), "the introduction has an example");
+    let code = code.join("\n");
+    format!(
+        "#include <stdio.h>\n#include <trunkline.h>\n\
+         void take(trunk_engine *engine);\nvoid take(trunk_engine *engine) {{\n{code}\n}}\n"
+    )
+}
+
 #[test]
 fn the_programs_compile() {
     let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let include = repository().join("bindings-c/include");
     let mut count = 0;
+    let mut programs = vec![(HEADER, 0, introduction())];
     for name in [EMBEDDING, PORTING[0], PORTING[1]] {
         for (line, program) in document(name).blocks {
             if !program.contains("#include <trunkline.h>") {
                 continue;
             }
-            let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
-                .join(format!("document-{}-{count}.c", std::process::id()));
-            std::fs::write(&file, program).expect("a writable target folder");
-            let output = Command::new(&cc)
-                .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"])
-                .arg("-I")
-                .arg(&include)
-                .arg(&file)
-                .output()
-                .expect("a C compiler: cc, or what $CC names");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{name}:{line}: {said}");
-            std::fs::remove_file(&file).expect("it was written");
-            count += 1;
+            programs.push((name, line, program));
         }
     }
-    assert!(count >= 5, "only {count} programs");
+    for (name, line, program) in programs {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("document-{}-{count}.c", std::process::id()));
+        std::fs::write(&file, program).expect("a writable target folder");
+        let output = Command::new(&cc)
+            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"])
+            .arg("-I")
+            .arg(&include)
+            .arg(&file)
+            .output()
+            .expect("a C compiler: cc, or what $CC names");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}:{line}: {said}");
+        std::fs::remove_file(&file).expect("it was written");
+        count += 1;
+    }
+    assert!(count >= 6, "only {count} programs");
 }

@@ -155,6 +155,10 @@ template <class F> void within_20_s(F done) {
 
 // ---- values ----
 
+// A batch is what it is: a copy would give its items back twice.
+static_assert(!std::is_copy_constructible_v<trunk::items>);
+static_assert(!std::is_copy_assignable_v<trunk::items>);
+
 template <class T> void starts_with_its_size() {
     T value = trunk::init<T>();
     CHECK(value.struct_size == sizeof(T));
@@ -294,15 +298,15 @@ void whole_life_with(bool threadless) {
     int data = 0;
     OK(p.their_end.set_user(&data));
     OK(p.theirs.set_user(&p));
-    OK(p.our_end.send("there", 7)); // with a receipt
+    OK(p.our_end.send_receipt("there", 7));
     OK(p.our_end.send(std::vector<std::uint8_t>{}));
     auto i = p.at_host.expect<TRUNK_ITEM_DATA>();
     CHECK(i.text() == "there" && i.data().size() == 5 && i.data()[4] == 'e');
     CHECK(i.raw().channel_user == &data && i.raw().conn_user == &p);
     CHECK(i.channel() == p.their_end && i.conn() == p.theirs && i->kind == TRUNK_KIND_MESSAGES);
-    OK(i.channel().send(i));           // without a copy
-    OK(i.channel().send(i, 9));        // once more, with a receipt
-    OK(i.channel().send(i.data(), 8)); // as a copy
+    OK(i.channel().send(i));    // without a copy
+    OK(i.channel().send(i, 9)); // once more, with a receipt
+    OK(i.channel().send_receipt(i.data(), 8)); // as a copy
     CHECK(p.at_host.expect<TRUNK_ITEM_DATA>().data().size() == 0);
     int echoes = 0, receipts = 0;
     while (echoes < 3 || receipts < 1) {
@@ -462,8 +466,10 @@ void peers() {
     OK(incoming.conn().accept());
     at_client.expect<TRUNK_ITEM_STATUS>();
     auto channel = conn.open("m", trunk::options(TRUNK_KIND_MESSAGES)).must("open");
-    GIVES(TRUNK_ERR_TOO_LARGE, channel.send(std::string(1001, 'x')));
-    OK(channel.send(std::string(501, 'x')));
+    GIVES(TRUNK_ERR_TOO_LARGE, channel.send(std::string(501, 'x')));
+    OK(channel.send(std::string(500, 'x')));
+    OK(channel.close());
+    OK(channel.send("too late"));
     auto failed = at_client.until<TRUNK_ITEM_SEND_FAILED>();
     CHECK(failed.channel() == channel && std::strlen(failed->detail.text) > 10);
     CHECK(e.connect(to).must("share") == conn);
@@ -577,6 +583,10 @@ void buffers() {
         GIVES(TRUNK_ERR_INVALID_HANDLE, p.our_end.send(std::move(moved), 5));
         CHECK(p.at_host.expect<TRUNK_ITEM_DATA>().text() == "hello");
         CHECK(p.at_client.expect<TRUNK_ITEM_RECEIPT>()->token == 3);
+        // A pointer and a size are a part of a text, whatever comes after it.
+        const char *text = "hello, and more";
+        OK(p.our_end.send(text, 5));
+        CHECK(p.at_host.expect<TRUNK_ITEM_DATA>().text() == "hello");
         // They come back when they are dropped.
         std::vector<trunk::buffer> all;
         trunk::status s;
@@ -594,6 +604,23 @@ void buffers() {
         GIVES(TRUNK_ERR_TOO_LARGE, p.client.allocate(1 << 20));
     }
     outlives.data()[99] = 1;
+}
+
+void memory_of_the_application() {
+    std::atomic<int> given_back{0};
+    auto release = [](void *user, const void *, std::size_t size) {
+        *static_cast<std::atomic<int> *>(user) += static_cast<int>(size);
+    };
+    const std::string text(100000, 'x');
+    pair p;
+    trunk::channel none(p.client.raw(), 1);
+    GIVES(TRUNK_ERR_INVALID_HANDLE,
+          none.send_external(text.data(), text.size(), release, &given_back));
+    CHECK(given_back == 0); // refused
+    OK(p.our_end.send_external(text.data(), text.size(), release, &given_back, 4));
+    CHECK(p.at_host.expect<TRUNK_ITEM_DATA>().text() == text);
+    CHECK(p.at_client.expect<TRUNK_ITEM_RECEIPT>()->token == 4);
+    within_20_s([&] { return given_back == 100000; });
 }
 
 void items_are_given_back() {
@@ -951,6 +978,7 @@ const struct {
     {"channels", channels},
     {"handles", handles},
     {"buffers", buffers},
+    {"memory_of_the_application", memory_of_the_application},
     {"items_are_given_back", items_are_given_back},
     {"callbacks", callbacks},
     {"callbacks_without_threads", callbacks_without_threads},
