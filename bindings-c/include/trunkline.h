@@ -3003,7 +3003,8 @@ trunk_result trunk_engine_new(const struct trunk_engine_config *config,
 /// trunk_shutdown for the patient way), and its threads are gone when the call returns. NULL is
 /// allowed. Received items stay valid, and trunk_message_release still takes them; buffers of
 /// trunk_buf_alloc too. A thread-less engine is to be destroyed by the thread that polled it;
-/// destroyed by another one, its sockets stay open until that thread ends.
+/// destroyed by another one, its sockets stay open until that thread ends, which must not be just
+/// then. Callbacks are not called any more when this has returned.
 ///
 /// Any thread, but no other call with this engine may be going on or follow: one that follows gives
 /// TRUNK_ERR_INVALID_HANDLE. Waits for the engine's threads, for milliseconds. Errors:
@@ -3618,7 +3619,7 @@ trunk_result trunk_send_external(struct trunk_engine *engine,
 trunk_result trunk_group_new(struct trunk_engine *engine, trunk_group *group);
 
 /// Ends the wait of every thread that is inside trunk_recv_many with this group (0 = the engine's
-/// own): the call returns with no items.
+/// own), or the next such wait: the call returns with no items.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 trunk_result trunk_group_wake(struct trunk_engine *engine, trunk_group group);
@@ -3694,7 +3695,7 @@ trunk_result trunk_channel_request(struct trunk_engine *engine,
 /// gives TRUNK_OK: its TRUNK_ITEM_OPENED may not have been received yet.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_NO_CONNECTION (its shard has ended), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_open_request_cancel(struct trunk_engine *engine, trunk_open_request request);
 
 /// Closes a connection gracefully when it is idle on both sides: no channel is open and nothing has
@@ -3735,7 +3736,8 @@ trunk_result trunk_associate(struct trunk_engine *engine,
 /// itself is accepted as ever. What happens to it goes to group (0 = the engine's own).
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION (the shards have ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_listen(struct trunk_engine *engine,
                                       const uint8_t *peer,
                                       const struct trunk_association_config *config,
@@ -3745,7 +3747,7 @@ trunk_result trunk_association_listen(struct trunk_engine *engine,
 /// Makes an association of a channel that a peer asks for (TRUNK_ITEM_REQUEST), instead of
 /// trunk_channel_accept. Its name is the channel's.
 ///
-/// Any thread, never blocks. Errors: as trunk_association_listen, and TRUNK_ERR_NO_CONNECTION.
+/// Any thread, never blocks. Errors: as trunk_association_listen.
 trunk_result trunk_association_accept(struct trunk_engine *engine,
                                       trunk_channel channel,
                                       const struct trunk_association_config *config,
@@ -3757,7 +3759,8 @@ trunk_result trunk_association_accept(struct trunk_engine *engine,
 /// ended meanwhile. security may be NULL: as the connect says.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 trunk_result trunk_association_send(struct trunk_engine *engine,
                                     trunk_association association,
                                     const void *data,
@@ -3878,7 +3881,8 @@ trunk_result trunk_pairing_send_relayed(struct trunk_engine *engine,
 
 /// Stores what a pairing is now.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 trunk_result trunk_pairing_get_status(struct trunk_engine *engine,
                                       trunk_pairing pairing,
                                       struct trunk_pairing_status *status);

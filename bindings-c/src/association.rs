@@ -367,7 +367,8 @@ pub unsafe extern "C" fn trunk_associate(
 /// itself is accepted as ever. What happens to it goes to group (0 = the engine's own).
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_NO_CONNECTION (the shards have ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_association_listen(
     engine: *mut trunk_engine,
@@ -393,7 +394,7 @@ pub unsafe extern "C" fn trunk_association_listen(
 /// Makes an association of a channel that a peer asks for (TRUNK_ITEM_REQUEST), instead of
 /// trunk_channel_accept. Its name is the channel's.
 ///
-/// Any thread, never blocks. Errors: as trunk_association_listen, and TRUNK_ERR_NO_CONNECTION.
+/// Any thread, never blocks. Errors: as trunk_association_listen.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_association_accept(
     engine: *mut trunk_engine,
@@ -420,7 +421,8 @@ pub unsafe extern "C" fn trunk_association_accept(
 /// ended meanwhile. security may be NULL: as the connect says.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_TOO_LARGE, TRUNK_ERR_NO_CONNECTION (its shard has ended),
+/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_association_send(
     engine: *mut trunk_engine,

@@ -10,6 +10,7 @@ use crate::names::Names;
 use crate::result::{Error, Result, TRUNK_ERR_IN_CALLBACK, guard, trunk_result};
 use engine::{Callbacks, Channel, ChannelKind, Event, QueuedEngine, Received};
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// Takes the next bytes of a channel, or one message, as kind says. data is valid during the call;
@@ -87,6 +88,9 @@ unsafe impl Sync for Told {}
 impl Callbacks for Told {
     #[inline]
     fn on_data(&self, channel: Channel, user: u64, kind: ChannelKind, data: &[u8]) {
+        if self.names.gone.load(Ordering::Relaxed) {
+            return;
+        }
         let handle = self.names.channel(channel);
         let channel_user = std::ptr::with_exposed_provenance_mut(user as usize);
         // SAFETY: the application's function, called as the interface says.
@@ -98,7 +102,7 @@ impl Callbacks for Told {
 
     fn on_event(&self, event: Event) {
         let mut item = trunk_item::of(&self.names, Received::Event(event));
-        if item.r#type != TRUNK_ITEM_NONE {
+        if item.r#type != TRUNK_ITEM_NONE && !self.names.gone.load(Ordering::Acquire) {
             // SAFETY: as above.
             unsafe { (self.on_item)(self.user, &raw const item) };
         }

@@ -33,6 +33,7 @@ pub struct trunk_engine {
 
 /// What hangs below a `trunk_engine` while it is alive.
 pub(crate) struct Live {
+    /// Goes first: what follows is there as long as callbacks run.
     pub queued: QueuedEngine,
     pub names: Arc<Names>,
     /// Further poll groups; the engine's own is not among them.
@@ -170,7 +171,8 @@ pub unsafe extern "C" fn trunk_engine_new(
 /// trunk_shutdown for the patient way), and its threads are gone when the call returns. NULL is
 /// allowed. Received items stay valid, and trunk_message_release still takes them; buffers of
 /// trunk_buf_alloc too. A thread-less engine is to be destroyed by the thread that polled it;
-/// destroyed by another one, its sockets stay open until that thread ends.
+/// destroyed by another one, its sockets stay open until that thread ends, which must not be just
+/// then. Callbacks are not called any more when this has returned.
 ///
 /// Any thread, but no other call with this engine may be going on or follow: one that follows gives
 /// TRUNK_ERR_INVALID_HANDLE. Waits for the engine's threads, for milliseconds. Errors:
@@ -191,8 +193,9 @@ pub unsafe extern "C" fn trunk_engine_destroy(engine: *mut trunk_engine) -> trun
         }
         // SAFETY: made by `Box::into_raw`, and the swap gives it to one caller only.
         let live = unsafe { Box::from_raw(taken) };
-        let log = live.log.clone();
+        let (log, names) = (live.log.clone(), live.names.clone());
         log::with(log.as_ref(), || drop(live));
+        names.gone.store(true, Ordering::Release);
         Ok(())
     })
 }
@@ -306,9 +309,11 @@ pub unsafe extern "C" fn trunk_shutdown(
             // SAFETY: a report by contract.
             Some(unsafe { abi::read(report) }?)
         };
+        // With the last item of a connection, its pointer is forgotten.
+        let users = asked.is_some().then(|| live.names.users.conns());
         let ended = live.logged(|| live.queued.shutdown(linger))?;
         live.stopped.store(true, Ordering::Release);
-        let Some(mut answer) = asked else { return Ok(()) };
+        let (Some(mut answer), Some(users)) = (asked, users) else { return Ok(()) };
         answer.all_delivered = ended.all_delivered().into();
         answer.connection_count = ended.connections.len() as u64;
         answer.failed_shards = (ended.failures.len() + ended.unanswered.len()) as u32;
@@ -319,7 +324,7 @@ pub unsafe extern "C" fn trunk_shutdown(
             if i < room {
                 let entry = trunk_conn_report {
                     conn: live.names.masks.conn(*conn),
-                    conn_user: live.names.users.conn(*conn),
+                    conn_user: users.get(&conn.to_bits()).map_or(std::ptr::null_mut(), |at| *at),
                     acknowledged_bytes: end.acknowledged_bytes,
                     undelivered_bytes: end.undelivered_bytes,
                     undelivered_channels: end.undelivered_channels,
@@ -350,6 +355,7 @@ pub unsafe extern "C" fn trunk_engine_driver(
     guard(|| {
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
+        log::outside_of_log()?;
         let known = if live.queued.is_threadless() && live.owner.get().is_some() {
             live.drive()?;
             live.queued.driver_name()

@@ -150,7 +150,7 @@ pub unsafe extern "C" fn trunk_channel_request(
 /// gives TRUNK_OK: its TRUNK_ITEM_OPENED may not have been received yet.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
+/// TRUNK_ERR_NO_CONNECTION (its shard has ended), TRUNK_ERR_WOULD_BLOCK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_open_request_cancel(
     engine: *mut trunk_engine,

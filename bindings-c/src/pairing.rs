@@ -412,7 +412,8 @@ pub unsafe extern "C" fn trunk_pairing_send_relayed(
 
 /// Stores what a pairing is now.
 ///
-/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active.
+/// Threads as trunk_pairing_set_active. Errors: as trunk_pairing_set_active, and
+/// TRUNK_ERR_INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_pairing_get_status(
     engine: *mut trunk_engine,

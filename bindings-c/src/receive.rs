@@ -52,7 +52,7 @@ pub unsafe extern "C" fn trunk_group_new(
 }
 
 /// Ends the wait of every thread that is inside trunk_recv_many with this group (0 = the engine's
-/// own): the call returns with no items.
+/// own), or the next such wait: the call returns with no items.
 ///
 /// Any thread, never blocks. Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]

@@ -117,6 +117,16 @@ impl Users {
         user.map_or(std::ptr::null_mut(), |user| user.0)
     }
 
+    /// The pointers of all connections that have one, by the bits of their names.
+    pub(crate) fn conns(&self) -> HashMap<u64, *mut c_void> {
+        let mut all = HashMap::new();
+        for part in &self.parts {
+            let part = lock(part);
+            all.extend(part.iter().filter_map(|(name, entry)| Some((*name, entry.conn?.0))));
+        }
+        all
+    }
+
     /// The pointers of a channel's connection and of the channel, or NULL.
     pub(crate) fn channel(&self, channel: Channel) -> (*mut c_void, *mut c_void) {
         let none = std::ptr::null_mut();

@@ -241,7 +241,7 @@ impl<H: Handler> Engine<H> {
         result
     }
 
-    /// Waits for the threads of all shards but `except`.
+    /// Waits for the threads of all shards, unless some of them do not answer.
     fn join(&self, except: &[u8]) {
         let mut threads = self.threads();
         if except.is_empty() {
@@ -251,8 +251,8 @@ impl<H: Handler> Engine<H> {
                 }
             }
         } else {
-            tracing::error!(shards = ?except, "shards do not answer; their threads are left alone");
-            threads.clear();
+            // They are waited for when the engine is dropped: they may still call the handler.
+            tracing::error!(shards = ?except, "shards do not answer in time");
         }
     }
 }

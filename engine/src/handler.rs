@@ -272,10 +272,14 @@ pub trait Handler: Send + 'static {
     /// before anything is sent.
     fn on_batch_end(&mut self, cx: &mut Context<'_>) {}
 
+    /// The engine ends: all connections are about to be closed, and, if `lingers`, what was sent on
+    /// them is delivered first. The last moment to send what is still to go.
+    fn on_shutdown(&mut self, cx: &mut Context<'_>, lingers: bool) {}
+
     /// The name under which a connection appears in reports; the queued API gives out names of
-    /// its own.
+    /// its own, and counts what still waits with it.
     #[doc(hidden)]
-    fn report_as(&self, conn: Conn) -> Conn {
+    fn report_as(&self, conn: Conn, report: &mut CloseReport) -> Conn {
         conn
     }
 }

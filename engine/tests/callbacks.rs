@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 use trunkline::{
-    ApiError, Callbacks, Channel, ChannelEnd, ChannelKind, ChannelOptions, Conn, EngineConfig,
-    Event, ListenConfig, QueuedEngine, Retained, Status, WeakEngine,
+    ApiError, AssociationConfig, Callbacks, Channel, ChannelEnd, ChannelKind, ChannelOptions, Conn,
+    EngineConfig, Event, ListenConfig, QueuedEngine, Retained, SendSecurity, Status, WeakEngine,
 };
 
 fn messages() -> ChannelOptions {
@@ -83,7 +83,8 @@ fn welcome(host: &QueuedEngine, event: &Event) {
     match event {
         Event::Incoming { conn, .. } => host.accept(*conn).unwrap(),
         Event::ChannelRequest { channel, .. } => {
-            host.accept_channel(*channel, &ChannelOptions::default()).unwrap();
+            // It may have ended by now.
+            let _ = host.accept_channel(*channel, &ChannelOptions::default());
         }
         Event::Status {
             conn, new: Status::ClosedByPeer | Status::ProblemDetectedLocally, ..
@@ -301,6 +302,16 @@ fn every_call_works_from_inside() {
                 let mut forced = again.clone();
                 forced.reuse = trunkline::config::Reuse::ForceNew;
                 *second.lock().unwrap() = Some(client.connect(&forced, None).unwrap());
+                // Whoever begins or ends an association keeps others from it, and not itself.
+                let signals = AssociationConfig::new("signals");
+                let there = client.associate(&again, signals.clone(), None).unwrap();
+                let found = client
+                    .send_to(&again, signals.clone(), vec![1], 1, SendSecurity::Local, None)
+                    .unwrap();
+                assert_eq!(found, there);
+                client.close_association(there).unwrap();
+                let waits = client.listen_association(None, signals, None).unwrap();
+                client.close_association(waits).unwrap();
                 // It ends the connection that it is called for.
                 client.close(conn, 1500, "enough", Some(Duration::from_secs(1))).unwrap();
                 assert_eq!(client.close(conn, 1500, "", None), Err(ApiError::InvalidHandle));
@@ -361,6 +372,42 @@ fn what_one_thread_does_happens_in_its_order() {
         let mut out = Vec::new();
         assert_eq!(client.poll_group().recv_many(&mut out, 10, Some(Duration::ZERO)), 0);
         assert!(client.poll_group().has_callbacks());
+    }
+}
+
+/// Without threads the shard is being polled meanwhile, and takes its sockets afterwards.
+#[test]
+fn listening_from_inside_needs_no_thread() {
+    for driver in drivers() {
+        let host = start(config(driver), &echo());
+        let to = listening(&host, &identity());
+        let (inner, connected) = (identity(), Arc::new(AtomicBool::new(false)));
+        let at: Arc<Mutex<Option<trunkline::ConnectConfig>>> = Arc::default();
+        let (into, done) = (at.clone(), connected.clone());
+        let told = Told::new(
+            move |client, _, _, _| *into.lock().unwrap() = Some(listening(client, &inner)),
+            move |client, event| {
+                welcome(client, event);
+                if matches!(event, Event::Incoming { .. }) {
+                    done.store(true, Ordering::Release);
+                }
+            },
+        );
+        let client = QueuedEngine::local_with(config(driver), told.clone()).unwrap();
+        told.engine.set(client.downgrade()).unwrap();
+        let conn = client.connect(&to, None).unwrap();
+        let channel = client.open_channel(conn, "x", &messages()).unwrap();
+        client.send(channel, b"listen").unwrap();
+        wait_until("the callback listens", || {
+            client.poll(Some(Duration::from_millis(1))).unwrap();
+            at.lock().unwrap().is_some()
+        });
+        let to = at.lock().unwrap().take().expect("an address");
+        host.connect(&to, None).unwrap();
+        wait_until("somebody comes", || {
+            client.poll(Some(Duration::from_millis(1))).unwrap();
+            connected.load(Ordering::Acquire)
+        });
     }
 }
 

@@ -629,6 +629,98 @@ fn a_shutdown_reports_under_the_applications_names() {
     }
 }
 
+/// The limit of a message is the connection's: its own settings, and the peer's.
+#[test]
+fn a_message_may_be_as_long_as_its_connection_says() {
+    let driver = drivers()[0];
+    let limited = |max_message| {
+        let mut limited = config(driver);
+        limited.connection.max_message = max_message;
+        limited
+    };
+    for (ours, own, peers, limit) in [
+        (1 << 20, None, 1 << 20, 1 << 20),
+        (1 << 20, Some(100_000), 1 << 20, 100_000),
+        (100_000, Some(1 << 20), 1 << 20, 1 << 20),
+        (1 << 20, None, 100_000, 100_000),
+    ] {
+        let identity = identity();
+        let host = QueuedEngine::start(limited(peers)).unwrap();
+        let addr = host.listen(&listen(&identity)).unwrap().local_addr;
+        let client = QueuedEngine::start(limited(ours)).unwrap();
+        let mut to = connect(addr, &identity);
+        to.connection = own.map(|max| limited(max).connection);
+        let conn = client.connect(&to, None).unwrap();
+        let channel = client.open_channel(conn, "x", &messages()).unwrap();
+        let Received::Event(Event::Incoming { conn: incoming, .. }) = Inbox::new(&host).next()
+        else {
+            panic!()
+        };
+        host.accept(incoming).unwrap();
+        Inbox::new(&client).connected(conn);
+        let long = pattern(limit + 1, 3);
+        let refused = client.send(channel, &long);
+        assert_eq!(refused, Err(ApiError::MessageTooLarge { len: limit + 1, limit }));
+        client.send(channel, &long[..limit]).unwrap();
+    }
+}
+
+/// Sends as long as messages are taken; how many bytes were.
+fn fill(engine: &QueuedEngine, channel: Channel) -> u64 {
+    let message = pattern(200_000, 5);
+    let mut taken = 0;
+    while engine.send(channel, &message).is_ok() {
+        taken += message.len() as u64;
+    }
+    taken
+}
+
+#[test]
+fn a_shutdown_delivers_what_still_waits_for_room() {
+    for local in [false, true] {
+        let host = Host::start(trunkline::DriverChoice::Mio, 1);
+        let config = config(trunkline::DriverChoice::Mio);
+        let client =
+            if local { QueuedEngine::local(config) } else { QueuedEngine::start(config) }.unwrap();
+        let conn = client.connect(&host.connect, None).unwrap();
+        let ch = client.open_channel(conn, "x", &messages()).unwrap();
+        Inbox::new(&client).connected(conn);
+        let taken = fill(&client, ch);
+        let report = client.shutdown(Duration::from_secs(10)).unwrap();
+        assert!(report.all_delivered(), "{report:?}");
+        assert!(report.connections[0].1.acknowledged_bytes >= taken, "{taken}: {report:?}");
+    }
+}
+
+/// Whatever was taken and never acknowledged is in the report, also what never left the queue.
+#[test]
+fn what_does_not_arrive_is_counted_to_the_last_byte() {
+    let all = |report: &trunkline::CloseReport, taken: u64| {
+        assert!(
+            report.acknowledged_bytes + report.undelivered_bytes >= taken,
+            "{taken}: {report:?}"
+        );
+        assert!(report.undelivered_channels > 0, "{report:?}");
+    };
+    for by_close in [false, true] {
+        let u = unread();
+        let taken = fill(&u.client, u.channel);
+        if by_close {
+            u.client.close(u.at_client, 1000, "", None).unwrap();
+            let mut inbox = Inbox::new(&u.client);
+            loop {
+                if let Received::Event(Event::Dead { report, .. }) = inbox.next() {
+                    break all(&report, taken);
+                }
+            }
+        } else {
+            let report = u.client.shutdown(Duration::ZERO).unwrap();
+            assert!(!report.all_delivered(), "{report:?}");
+            all(&report.connections[0].1, taken);
+        }
+    }
+}
+
 #[test]
 fn a_refused_connection_and_a_declined_channel_say_why() {
     let identity = identity();

@@ -24,7 +24,17 @@ impl Client {
     fn start(source: &Source, name: &str, role: PairingRole, threads: bool, link: bool) -> Self {
         let config = config(DriverChoice::Auto);
         let start = if threads { QueuedEngine::start } else { QueuedEngine::local };
-        let engine = start(config).unwrap();
+        Self::of(start(config).unwrap(), source, name, role, link)
+    }
+
+    /// One that shares its engine.
+    fn of(
+        engine: QueuedEngine,
+        source: &Source,
+        name: &str,
+        role: PairingRole,
+        link: bool,
+    ) -> Self {
         let identity = identity();
         let settings = PairingSettings {
             pairing: fast_pairing(),
@@ -208,6 +218,37 @@ fn partners_get_a_connection_of_their_own() {
         until("bob hears of the end", &mut [&mut alice, &mut bob], |all| {
             !connected(all[1], second)
         });
+    }
+}
+
+/// Two clients on one shard, each with its own identity, which its partner demands.
+#[test]
+fn pairings_of_one_shard_have_identities_of_their_own() {
+    let source = Source::start(DriverChoice::Auto, 1);
+    let engine = QueuedEngine::start(config(DriverChoice::Auto)).unwrap();
+    let respond = PairingRole::Responder;
+    let mut bob = Client::of(engine.clone(), &source, "bob", respond, true);
+    let mut carol = Client::of(engine, &source, "carol", respond, true);
+    let control = PairingRole::Controller;
+    let mut alice = Client::start(&source, "alice", control, true, true);
+    let mut dave = Client::start(&source, "dave", control, true, true);
+    alice.engine.assign_partner(alice.pairing, Some(client("bob"))).unwrap();
+    dave.engine.assign_partner(dave.pairing, Some(client("carol"))).unwrap();
+    interacting(&mut [&mut alice, &mut bob, &mut carol, &mut dave]);
+    for (responder, controller) in [(&bob, &alice), (&carol, &dave)] {
+        let id = controller.identity.peer_id();
+        responder.engine.accept_peer(responder.pairing, id).unwrap();
+    }
+    for (responder, controller) in [(&bob, &alice), (&carol, &dave)] {
+        let id = responder.identity.peer_id();
+        controller.engine.connect_peer(controller.pairing, id).unwrap();
+    }
+    until("both are connected", &mut [&mut alice, &mut dave], |all| {
+        all.iter().all(|c| c.peers().first().is_some_and(|conn| connected(c, *conn)))
+    });
+    for (controller, partner) in [(&alice, &bob), (&dave, &carol)] {
+        let peer = controller.engine.info(controller.peers()[0]).unwrap().peer;
+        assert_eq!(peer, Some(partner.identity.peer_id()));
     }
 }
 

@@ -229,9 +229,11 @@ static inline void hurry(trunk_engine_config *config) {
 static inline void begin_alone(subject *s) {
     trunk_credential_grant grant;
     trunk_token_grant allowed;
-    OK(trunk_credential_issuer_with_secret("game", 1, some_bytes, 64, &s->issuer));
+    uint8_t key[TRUNK_PUBLIC_KEY_BYTES];
+    OK(trunk_credential_issuer_with_ed25519("game", 1, some_key, sizeof some_key, &s->issuer));
+    OK(trunk_credential_issuer_public_key(s->issuer, key));
     OK(trunk_credential_verifier_new("game", &s->verifier));
-    OK(trunk_credential_verifier_add_secret(s->verifier, 1, some_bytes, 64));
+    OK(trunk_credential_verifier_add_public_key(s->verifier, 1, key));
     OK(trunk_credential_grant_init(&grant));
     fill(s, "trunk_credential_grant", &grant);
     OK(trunk_credential_issue(s->issuer, &grant, s->credential, sizeof s->credential,
@@ -567,6 +569,19 @@ static inline trunk_result expects(const subject *s, const function *f) {
 
 static inline int has_engine(const function *f) {
     return f->count > 0 && is(f->params[0].type, "struct trunk_engine *");
+}
+
+/* After a call: what is about nothing that was there before has left it as it is. */
+static inline void settle_after(subject *s, const function *f) {
+    int is_about = has_engine(f);
+    for (int i = 0; i < f->count; i++) {
+        is_about = is_about || (f->params[i].flags & IS_HANDLE);
+    }
+    if (is_about) {
+        renew(s);
+    } else {
+        tidy(s);
+    }
 }
 
 #endif

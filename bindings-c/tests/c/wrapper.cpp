@@ -466,8 +466,10 @@ void peers() {
     OK(incoming.conn().accept());
     at_client.expect<TRUNK_ITEM_STATUS>();
     auto channel = conn.open("m", trunk::options(TRUNK_KIND_MESSAGES)).must("open");
-    GIVES(TRUNK_ERR_TOO_LARGE, channel.send(std::string(1001, 'x')));
-    OK(channel.send(std::string(501, 'x')));
+    GIVES(TRUNK_ERR_TOO_LARGE, channel.send(std::string(501, 'x')));
+    OK(channel.send(std::string(500, 'x')));
+    OK(channel.close());
+    OK(channel.send("too late"));
     auto failed = at_client.until<TRUNK_ITEM_SEND_FAILED>();
     CHECK(failed.channel() == channel && std::strlen(failed->detail.text) > 10);
     CHECK(e.connect(to).must("share") == conn);

@@ -30,9 +30,11 @@ use crate::deferred::Deferred;
 use crate::error::ApiError;
 use crate::event::{NullSink, Sink};
 use crate::ids::{ConnHandle, ConnectionId, Role};
+use crate::limits::RELAY_SOCKET;
 use crate::time::Instant;
 use crate::wheel::TimerWheel;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Slots that connection ids can name.
@@ -58,6 +60,24 @@ struct Listener {
     connection: Arc<ConnectionConfig>,
 }
 
+#[derive(Debug, Default)]
+struct Listeners {
+    sockets: BTreeMap<u16, Listener>,
+    /// For peers that are reached over relays, by the address that stands for them.
+    relayed: BTreeMap<SocketAddr, Listener>,
+}
+
+impl Listeners {
+    /// What answers a ConnectionRequest that arrives there.
+    fn at(&self, meta: &RxMeta) -> Option<&Listener> {
+        if meta.socket == RELAY_SOCKET {
+            self.relayed.get(&meta.remote)
+        } else {
+            self.sockets.get(&meta.socket)
+        }
+    }
+}
+
 /// All connections of one shard. See the module's documentation for the order of calls.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -67,7 +87,7 @@ pub struct Endpoint {
     free: Vec<u32>,
     live: u32,
     handshakes: u32,
-    listeners: BTreeMap<u16, Listener>,
+    listeners: Listeners,
     /// Which connection answers which ConnectionRequest, by a keyed hash of who asked.
     requests: BTreeMap<u64, u32>,
     shared: Shared,
@@ -103,7 +123,7 @@ impl Endpoint {
             free: Vec::new(),
             live: 0,
             handshakes: 0,
-            listeners: BTreeMap::new(),
+            listeners: Listeners::default(),
             requests: BTreeMap::new(),
             streams: streams::Streams::default(),
             rivals: routes::Rivals::default(),

@@ -7,6 +7,7 @@
 use crate::config::{EngineConfig, MAX_SHARDS, Pinning};
 use serde::Deserialize;
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -236,11 +237,20 @@ impl Profile {
     pub fn find(which: &str, machine: &Machine) -> Result<Self, ProfileError> {
         if which.contains(['/', '.', '\\']) {
             let failed = |source| ProfileError::File { path: which.to_owned(), source };
-            if std::fs::metadata(which).map_err(failed)?.len() > MAX_FILE {
-                let error = "is larger than 1 MiB".to_owned();
-                return Err(ProfileError::Malformed { path: which.to_owned(), error });
+            let malformed = |error: &str| ProfileError::Malformed {
+                path: which.to_owned(),
+                error: error.to_owned(),
+            };
+            if !std::fs::metadata(which).map_err(failed)?.is_file() {
+                return Err(malformed("is not a file"));
             }
-            return Self::parse(which, &std::fs::read_to_string(which).map_err(failed)?);
+            let mut text = String::new();
+            let file = std::fs::File::open(which).map_err(failed)?;
+            let read = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+            if read as u64 > MAX_FILE {
+                return Err(malformed("is larger than 1 MiB"));
+            }
+            return Self::parse(which, &text);
         }
         let driver = machine.nics.first().map_or("", |nic| nic.driver.as_str());
         let mut all = Self::built_in();

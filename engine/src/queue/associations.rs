@@ -446,7 +446,9 @@ impl QueuedEngine {
             None => self.number(self.shard_for(&chosen, group)?),
         };
         let as_number = (number, group, known.is_none());
-        self.on_shard(number, move |h, cx| h.associate(cx, &chosen, config, as_number, message))?;
+        Self::post(self.link_of(number)?, move |h, cx| {
+            h.associate(cx, &chosen, config, as_number, message);
+        })?;
         lists.coming(key, &name, number);
         Ok(number)
     }
@@ -495,8 +497,9 @@ impl QueuedEngine {
         let mut lists = self.inner.directory.open();
         let listing = lists.unlist(association);
         let listed = listing.as_ref().map(|l| l.group);
-        let closed =
-            self.on_shard(association, move |h, cx| h.close_association(cx, association, listed));
+        let closed = self.link_of(association).and_then(|link| {
+            Self::post(link, move |h, cx| h.close_association(cx, association, listed))
+        });
         match (&closed, listing) {
             (Ok(()), _) => lists.forget(association),
             (Err(_), Some(listing)) => lists.list(listing),

@@ -138,7 +138,7 @@ impl QueueHandler {
             inside.lend(self, cx, || callbacks.on_data(name, user, kind, bytes));
         });
         self.writers[group].return_callbacks(callbacks);
-        let owed = self.given.owed;
+        let Given { owed, .. } = std::mem::take(&mut self.given);
         if owed > 0 {
             self.consumed(cx, name, owed);
         }

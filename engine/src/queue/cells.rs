@@ -4,10 +4,11 @@
 //! Tables only grow, in segments that double, so that a reader needs no lock; cells are used
 //! again. A cell's life number is odd while it is in use, and part of every handle to it.
 
-use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{OnceLock, SegQueue, bound};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::ApiError;
+use trunkline_proto::limits;
 use trunkline_proto::status::Status;
 
 /// Cells of the first segment.
@@ -160,6 +161,8 @@ pub(super) struct ConnCell {
     pub group: AtomicU32,
     /// Of ended channels.
     pub released: Released,
+    /// The longest reliable message, as far as is known.
+    pub max_message: AtomicUsize,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -177,6 +180,7 @@ impl ConnCell {
         self.group.store(group, Ordering::Relaxed);
         let life = self.life.load(Ordering::Relaxed);
         self.released.begin(life);
+        self.max_message.store(limits::MAX_MESSAGE, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         // No store, as in `Released::begin`.
         self.open.swap(life, Ordering::AcqRel);

@@ -35,11 +35,19 @@ impl QueuedEngine {
             Runner::Threads(engine) => engine.listen(&config),
             Runner::Local(local) => {
                 let (listener, answer) = listen_all(&self.inner.shared, &config)?;
-                if local.is_driven_here() {
-                    local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)))?;
-                    if let Ok(Err(e)) = answer.try_recv() {
-                        let context = format!("listen at {}", config.addr);
-                        return Err(EngineError::system(context, e));
+                // Inside a callback the shard is at work, and comes to it afterwards.
+                if local.is_driven_here() && !is_inside() {
+                    let polled = local.with(|shard| shard.poll(Some(std::time::Duration::ZERO)));
+                    let failed = match (polled, answer.try_recv()) {
+                        (Err(error), _) => Some(error),
+                        (Ok(_), Ok(Err(e))) => {
+                            Some(EngineError::system(format!("listen at {}", config.addr), e))
+                        }
+                        (Ok(_), _) => None,
+                    };
+                    if let Some(error) = failed {
+                        let _ = unlisten_all(&self.inner.shared, listener.id, false);
+                        return Err(error);
                     }
                 }
                 Ok(listener)
@@ -187,7 +195,7 @@ impl QueuedEngine {
         prepare(conn);
         chosen.config.reuse = Reuse::ForceNew;
         let chosen = Box::new(chosen);
-        let pushed = Self::call(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
+        let pushed = Self::post(link, move |h, cx| h.connect(cx, conn, &chosen, mine));
         if let Err(error) = pushed {
             link.conns.give_back(index, life);
             return Err(error);

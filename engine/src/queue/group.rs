@@ -29,6 +29,8 @@ const BATCH_BYTES: usize = 48 << 10;
 const BATCH_ITEMS: usize = 1024;
 /// Buffers kept for batches to come.
 const POOLED: usize = 64;
+/// Batches that one shard keeps back before it takes nothing new for a group.
+const KEPT_BACK: usize = 1 << 16;
 /// Poll groups of one engine.
 const MAX_GROUPS: usize = 1024;
 
@@ -79,6 +81,12 @@ pub(super) enum Item {
         channel: Channel,
         kind: ChannelKind,
     },
+    /// Relayed.
+    Packet {
+        pairing: u64,
+        start: u32,
+        len: u32,
+    },
     Writable {
         channel: Channel,
     },
@@ -128,8 +136,9 @@ struct Inner {
     /// A shard keeps batches back because `batches` is full.
     kept_back: AtomicBool,
     sleepers: AtomicUsize,
-    /// Calls of [`PollGroup::wake`].
+    /// Calls of [`PollGroup::wake`], and how many of them have ended a wait.
     wakes: AtomicU64,
+    heard: AtomicU64,
     /// Nothing more is added: nobody waits any more. Set under the lock of `sleep`.
     ended: AtomicBool,
     sleep: sync::Mutex<()>,
@@ -169,6 +178,7 @@ impl PollGroup {
             kept_back: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             wakes: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             sleep: sync::Mutex::new(()),
             awake: sync::Condvar::new(),
@@ -192,15 +202,15 @@ impl PollGroup {
         max: usize,
         timeout: Option<Duration>,
     ) -> usize {
+        let heard = self.inner.heard.load(Ordering::SeqCst);
         let taken = self.take(out, max);
         let at_once = self.inner.threadless.is_some() || timeout == Some(Duration::ZERO);
         if taken > 0 || max == 0 || at_once {
             return taken;
         }
         let deadline = timeout.map(|t| Instant::now() + t);
-        let wakes = self.inner.wakes.load(Ordering::SeqCst);
         loop {
-            if !self.sleep(deadline, wakes) {
+            if !self.sleep(deadline, heard) {
                 return self.take(out, max);
             }
             let taken = self.take(out, max);
@@ -225,7 +235,7 @@ impl PollGroup {
         self.inner.waiting.load(Ordering::Relaxed)
     }
 
-    /// Ends the wait of every thread that receives from this group.
+    /// Ends the wait of every thread that receives from this group, or of the next one.
     pub fn wake(&self) {
         let _asleep = self.inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.wakes.fetch_add(1, Ordering::SeqCst);
@@ -245,13 +255,14 @@ impl PollGroup {
         self.inner.sleepers.load(Ordering::SeqCst)
     }
 
-    /// `false` when the deadline has passed, or the group has ended or was woken since there were
-    /// `wakes`.
-    fn sleep(&self, deadline: Option<Instant>, wakes: u64) -> bool {
+    /// `false` when the deadline has passed, or the group has ended or was woken more often than the
+    /// `heard` times that had ended a wait when this one began.
+    fn sleep(&self, deadline: Option<Instant>, heard: u64) -> bool {
         let inner = &*self.inner;
         let guard = inner.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = inner.ended.load(Ordering::SeqCst);
-        if ended || inner.wakes.load(Ordering::SeqCst) != wakes {
+        let wakes = inner.wakes.load(Ordering::SeqCst);
+        if inner.ended.load(Ordering::SeqCst) || wakes != heard {
+            inner.heard.store(wakes, Ordering::SeqCst);
             return false;
         }
         inner.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -374,6 +385,10 @@ impl Batch {
                         kind => Received::Message(Message { channel, kind, data }),
                     }
                 }
+                Item::Packet { pairing, start, len } => {
+                    let data = Retained::part(self.block.clone(), start, len);
+                    Received::Event(Event::Relayed { pairing, data })
+                }
                 Item::Writable { channel } => Received::Event(Event::Writable { channel }),
                 Item::Receipt { channel, token } => {
                     Received::Event(Event::Receipt { channel, token })
@@ -398,8 +413,6 @@ pub(super) struct Writer {
     /// Batches that found the group's queue full. Reliable data in them is bounded by the credit
     /// that is not returned before it is received.
     kept_back: VecDeque<Batch>,
-    /// Bytes in `kept_back`.
-    kept_bytes: usize,
     /// A group with callbacks has these instead of batches.
     told: Option<Told>,
 }
@@ -422,7 +435,6 @@ impl Writer {
             bytes: Vec::new(),
             blocks: BlockPool::new(POOLED),
             kept_back: VecDeque::new(),
-            kept_bytes: 0,
         }
     }
 
@@ -486,6 +498,23 @@ impl Writer {
         }
         let start = self.copy(bytes);
         self.push(Item::Message { channel, kind, start, len: bytes.len() as u32 });
+    }
+
+    /// Copies a relayed packet into the batch, unless too much waits.
+    pub(super) fn packet(&mut self, pairing: u64, bytes: &[u8]) {
+        if let Some(told) = &mut self.told {
+            let data = Retained::copy(bytes);
+            return told.events.push_back(Event::Relayed { pairing, data });
+        }
+        if self.has_room(bytes.len()) {
+            let start = self.copy(bytes);
+            self.push(Item::Packet { pairing, start, len: bytes.len() as u32 });
+        }
+    }
+
+    /// Whether the application has fallen so far behind that its peers may ask for nothing new.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.kept_back.len() >= KEPT_BACK
     }
 
     /// Copies bytes of a stream into the batch, together with those before them.
@@ -568,7 +597,6 @@ impl Writer {
     }
 
     fn keep_back(&mut self, batch: Batch) {
-        self.kept_bytes += batch.bytes;
         self.kept_back.push_back(batch);
         self.group.inner.kept_back.store(true, Ordering::SeqCst);
         // The receiver may have emptied the queue before it could see the flag.
@@ -578,13 +606,11 @@ impl Writer {
     /// Tries again with what was kept back.
     fn retry(&mut self) {
         while let Some(batch) = self.kept_back.pop_front() {
-            let bytes = batch.bytes;
             if let Err(batch) = self.group.add(batch) {
                 self.kept_back.push_front(batch);
                 self.group.inner.kept_back.store(true, Ordering::SeqCst);
                 return;
             }
-            self.kept_bytes -= bytes;
         }
     }
 }
@@ -760,6 +786,24 @@ mod tests {
         }
         group.wake();
         assert_eq!(receiver.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_wake_before_a_wait_ends_the_next_one() {
+        let (group, mut writer, link, _links) = rig(1000);
+        group.wake();
+        group.wake();
+        let (mut out, long) = (Vec::new(), Some(Duration::from_secs(60)));
+        let start = Instant::now();
+        assert_eq!(group.recv_many(&mut out, 10, long), 0);
+        assert!(start.elapsed() < Duration::from_secs(30));
+        // That was one wait for both; and what is there is taken all the same.
+        group.wake();
+        writer.message(channel(&link, 100), ChannelKind::Messages, b"x");
+        writer.hand_over();
+        assert_eq!(group.recv_many(&mut out, 10, long), 1);
+        assert_eq!(group.recv_many(&mut out, 10, long), 0);
+        assert_eq!(group.recv_many(&mut out, 10, Some(Duration::from_millis(1))), 0);
     }
 
     #[test]

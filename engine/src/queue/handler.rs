@@ -38,6 +38,8 @@ pub(super) struct ConnSide {
     by_slot: Vec<u32>,
     /// The connect failed before there was a connection.
     pub(super) stillborn: Option<CloseReason>,
+    /// Bytes that still waited when channels ended with the connection, and how many channels.
+    lost: (u64, u32),
 }
 
 /// A channel, by the index of its cell.
@@ -221,7 +223,8 @@ impl QueueHandler {
         *at(&mut self.conns, cell) = ConnSide { life, ..ConnSide::default() };
     }
 
-    pub(super) fn map_conn(&mut self, cell: u32, real: Conn) {
+    pub(super) fn map_conn(&mut self, cx: &Context<'_>, cell: u32, real: Conn) {
+        self.note_limits(cx, cell, real);
         let slot = real.slot() as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize(slot + 1, (NONE, 0));
@@ -229,6 +232,13 @@ impl QueueHandler {
         self.by_slot[slot] = (cell, real.handle().generation);
         if let Some(side) = self.conns.get_mut(cell as usize) {
             side.real = Some(real);
+        }
+    }
+
+    /// Lets the application's threads know what a connection carries.
+    pub(super) fn note_limits(&self, cx: &Context<'_>, cell: u32, real: Conn) {
+        if let (Some(shared), Some(limit)) = (self.link.conns.get(cell), cx.max_message(real)) {
+            shared.max_message.store(limit, Ordering::Relaxed);
         }
     }
 
@@ -247,7 +257,7 @@ impl QueueHandler {
             return;
         };
         if let Some(reason) = side.stillborn.take() {
-            let report = CloseReport {
+            let mut report = CloseReport {
                 acknowledged_bytes: 0,
                 undelivered_bytes: 0,
                 undelivered_channels: 0,
@@ -255,13 +265,42 @@ impl QueueHandler {
                 peer_knows: false,
                 peer_discarded: false,
             };
+            self.count_waiting(handle.slot, &mut report);
             self.end_conn(cx, handle.slot, &report);
         } else if let Some(real) = side.real {
-            // What waits for room is still the application's: it goes first, over the limit.
-            for cell in self.cells_of(handle.slot) {
-                self.send_waiting(cx, cell, linger.is_some());
-            }
+            self.send_all_waiting(cx, handle.slot, linger.is_some());
             let _ = cx.close(real, code, text, linger);
+        }
+    }
+
+    /// Before a close: what waits for room is still the application's. If the close lingers, it goes
+    /// over the limit.
+    pub(super) fn send_all_waiting(&mut self, cx: &mut Context<'_>, conn: u32, lingers: bool) {
+        for cell in self.cells_of(conn) {
+            self.send_waiting(cx, cell, lingers);
+        }
+    }
+
+    /// Adds what never reached the connection to what was not delivered.
+    pub(super) fn count_waiting(&self, conn: u32, report: &mut CloseReport) {
+        let cells = self.cells_of(conn).into_iter();
+        let sides = cells.filter_map(|cell| self.channels.get(cell as usize));
+        let waiting = sides.map(|side| side.waiting.bytes()).filter(|bytes| *bytes > 0);
+        let before = self.conns.get(conn as usize).map_or((0, 0), |side| side.lost);
+        let (bytes, channels) = waiting.fold(before, |(all, n), len| (all + len as u64, n + 1));
+        report.undelivered_bytes += bytes;
+        // The same channels as a rule: what waits, waits behind what is on its way.
+        report.undelivered_channels = report.undelivered_channels.max(channels);
+    }
+
+    /// A channel ends with its connection: remembers what waits.
+    pub(super) fn note_lost(&mut self, cell: u32) {
+        let Some(side) = self.channels.get(cell as usize) else { return };
+        let bytes = side.waiting.bytes() as u64;
+        if bytes > 0
+            && let Some(conn) = self.conns.get_mut(side.conn as usize)
+        {
+            conn.lost = (conn.lost.0 + bytes, conn.lost.1 + 1);
         }
     }
 

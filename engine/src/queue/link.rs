@@ -13,6 +13,10 @@ use std::sync::Arc;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::{ChannelKey, ConnHandle};
 
+/// What does not fit now.
+const FULL: ApiError = ApiError::WouldBlock("the shard's mailbox");
+/// The same, of what nobody waits for.
+const DROPPED: ApiError = ApiError::Dropped("the shard's mailbox is full");
 /// Channel cells of one shard for each connection that it may have, on average; a bound.
 const CHANNELS_A_CONNECTION: u32 = 16;
 /// One connection can have all of its channels.
@@ -167,17 +171,19 @@ impl ShardLink {
         let waiting = waiting as u64;
         let before = self.waiting_bytes.fetch_add(waiting, Ordering::Relaxed);
         let full = waiting > 0 && before > 0 && before + waiting > self.shard_limit;
-        if !full && self.push(command).is_ok() {
-            return Ok(());
-        }
+        let pushed = if full { Err(FULL) } else { self.push(command) };
+        let Err(refused) = pushed else { return Ok(()) };
         self.waiting_bytes.fetch_sub(waiting, Ordering::Relaxed);
         cell.queued.fetch_sub(len as u64, Ordering::SeqCst);
+        if refused != FULL {
+            return Err(refused);
+        }
         if cell.has(LOSSY) {
-            return Err(ApiError::Dropped("the shard's mailbox is full"));
+            return Err(DROPPED);
         }
         cell.raise(BLOCKED);
         self.list(channel.key().slot, cell);
-        Err(ApiError::WouldBlock("the shard's mailbox"))
+        Err(FULL)
     }
 
     /// Hands over several messages; all of them are taken, or none.
@@ -190,24 +196,30 @@ impl ShardLink {
         let waiting = pack.bytes.len() as u64;
         let before = self.waiting_bytes.fetch_add(waiting, Ordering::Relaxed);
         let full = before > 0 && before + waiting > self.shard_limit;
-        if full || self.mailbox.commands.is_full() {
+        let pushed = if full || self.mailbox.commands.is_full() {
             self.packs.give_back(pack);
-        } else if self.push(Command::Many(pack)).is_ok() {
-            return Ok(());
-        }
+            Err(FULL)
+        } else {
+            self.push(Command::Many(pack))
+        };
+        let Err(mut refused) = pushed else { return Ok(()) };
         self.waiting_bytes.fetch_sub(waiting, Ordering::Relaxed);
         for (i, (channel, data)) in messages.iter().take(count).enumerate() {
             let Some(cell) = self.channels.get(channel.key().slot) else { continue };
             cell.queued.fetch_sub(data.len() as u64, Ordering::SeqCst);
-            if i == 0 && !cell.has(LOSSY) {
-                cell.raise(BLOCKED);
+            if i == 0 && refused == FULL {
+                if cell.has(LOSSY) {
+                    refused = DROPPED;
+                } else {
+                    cell.raise(BLOCKED);
+                }
             }
             // Other senders may have been refused for what is taken back here.
             if cell.has(BLOCKED) {
                 self.list(channel.key().slot, cell);
             }
         }
-        Err(ApiError::WouldBlock("the shard's mailbox"))
+        Err(refused)
     }
 
     /// Hands over a command that is not data.
@@ -216,7 +228,7 @@ impl ShardLink {
             return Err(ApiError::NoConnection("the shard has failed"));
         }
         if self.mailbox.commands.push(command).is_err() {
-            return Err(ApiError::WouldBlock("the shard's mailbox"));
+            return Err(FULL);
         }
         self.port.notify();
         Ok(())

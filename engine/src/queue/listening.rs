@@ -194,7 +194,7 @@ impl QueuedEngine {
         let number = self.number((next % self.shards()) as u8);
         let listing = Listing { number, group, peer, config: config.clone() };
         let mut lists = self.inner.directory.open();
-        self.on_shard(number, move |h, cx| h.expect(cx, config, (number, group)))?;
+        Self::post(self.link_of(number)?, move |h, cx| h.expect(cx, config, (number, group)))?;
         // From here on every shard knows of it.
         lists.list(listing);
         Ok(number)

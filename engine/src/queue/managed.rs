@@ -67,7 +67,7 @@ impl QueueHandler {
         let handle = conn.handle();
         self.begin_conn(handle.slot, handle.generation);
         match cx.begin_chosen(chosen, mine) {
-            Ok(real) => self.map_conn(handle.slot, real),
+            Ok(real) => self.map_conn(cx, handle.slot, real),
             Err(error) => {
                 let reason = CloseReason::new(Reason::LOCAL_LIMIT, &error.to_string());
                 if let Some(cell) = self.link.conns.get(handle.slot) {
@@ -88,13 +88,13 @@ impl QueueHandler {
     }
 
     /// The manager needed a connection of its own.
-    pub(super) fn connection_begun(&mut self, conn: Conn, key: ReuseKey) {
+    pub(super) fn connection_begun(&mut self, cx: &Context<'_>, conn: Conn, key: ReuseKey) {
         let Some((index, life)) = self.link.conns.take() else { return };
         if let Some(cell) = self.link.conns.get(index) {
             cell.begin(Status::Connecting, 0);
         }
         self.begin_conn(index, life);
-        self.map_conn(index, conn);
+        self.map_conn(cx, index, conn);
         let name = self.link.conn_name(index, life);
         lock(&self.managed.reusable).insert(key, name);
         self.emit(index, Event::ConnectionBegun { conn: name });

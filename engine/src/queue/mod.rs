@@ -385,6 +385,15 @@ impl QueuedEngine {
         call.map_or(Ok(()), |call| link.push(Command::Call(Box::new(call))))
     }
 
+    /// A call that never runs here, not even inside a callback: for callers that hold a lock which it
+    /// may want. Inside, it goes before whatever is called next.
+    fn post(
+        link: &ShardLink,
+        call: impl FnOnce(&mut QueueHandler, &mut Context<'_>) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        link.push(Command::Call(Box::new(call)))
+    }
+
     /// A command that takes effect at once inside a callback of its shard.
     fn command(link: &ShardLink, command: Command) -> Result<(), ApiError> {
         let mut command = Some(command);
@@ -450,12 +459,20 @@ impl QueuedEngine {
             }
             Runner::Threads(_) => {
                 let (reply, answer) = bounded(1);
+                // Whoever is first decides: the shard begins with it, or it is never done.
+                let decided = Arc::new(AtomicBool::new(false));
+                let begun = decided.clone();
                 Self::call(link, move |handler, cx| {
-                    let _ = reply.try_send(ask(handler, cx));
+                    if !begun.swap(true, Ordering::AcqRel) {
+                        let _ = reply.try_send(ask(handler, cx));
+                    }
                 })?;
-                answer
-                    .recv_timeout(ANSWER_WAIT)
-                    .map_err(|_| ApiError::NoConnection("the shard does not answer"))
+                let in_time = answer.recv_timeout(ANSWER_WAIT).ok();
+                let late = || {
+                    let is_coming = decided.swap(true, Ordering::AcqRel);
+                    is_coming.then(|| answer.recv().ok()).flatten()
+                };
+                in_time.or_else(late).ok_or(ApiError::NoConnection("the shard does not answer"))
             }
         }
     }
@@ -518,7 +535,6 @@ impl QueuedEngine {
     /// # Errors
     /// [`EngineError::WrongThread`]; [`EngineError::Stopped`] for a second call.
     pub fn shutdown(&self, linger: std::time::Duration) -> Result<ShutdownReport, EngineError> {
-        self.leave_partners();
         let report = match &self.inner.runner {
             Runner::Threads(_) if self.inner.shut_down.swap(true, Ordering::AcqRel) => {
                 return Err(EngineError::Stopped);

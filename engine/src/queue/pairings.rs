@@ -11,7 +11,6 @@ use crate::config::ConnectConfig;
 use crate::handle::{Channel, Conn};
 use crate::handler::{Context, StunPacket};
 use crate::rendezvous::{PeerConfig, PeerLink, Session, SessionConfig};
-use crate::retained::Retained;
 use crate::security::Identity;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -154,15 +153,17 @@ impl QueueHandler {
             }
             events.push(Event::Pairing { pairing: number, notice });
         }
-        while let Some(packet) = pair.session.poll_relayed() {
-            let data = Retained::copy(&packet);
-            events.push(Event::Relayed { pairing: number, data });
-        }
+        let packets: Vec<_> = std::iter::from_fn(|| pair.session.poll_relayed()).collect();
         let conn = pair.peer.as_ref().and_then(PeerLink::conn);
         let new = conn.filter(|conn| pair.shown != Some(*conn));
         pair.shown = conn;
         for event in events {
             self.emit_group(group, event);
+        }
+        if let Some(writer) = self.writer_of(group as usize) {
+            for packet in packets {
+                writer.packet(number, &packet);
+            }
         }
         if let Some(conn) = new {
             self.show_peer(cx, conn, (number, group));
@@ -183,7 +184,7 @@ impl QueueHandler {
             shared.begin(cx.status(real), group);
         }
         self.begin_conn(cell, life);
-        self.map_conn(cell, real);
+        self.map_conn(cx, cell, real);
         let conn = self.link.conn_name(cell, life);
         self.emit_group(group, Event::Peer { pairing: number, conn });
     }
@@ -346,8 +347,13 @@ impl QueuedEngine {
             with_manual_credit(connection);
         }
         let group = group.map_or(0, |g| g.index);
-        let next = self.inner.next_shard.fetch_add(1, Ordering::Relaxed);
-        let number = self.number((next % self.shards()) as u8);
+        // Inside a callback no other shard can be asked.
+        let here = self.inner.links.iter().find(|link| inside(link, |_, _| ()).is_some());
+        let shard = here.map_or_else(
+            || (self.inner.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards()) as u8,
+            |link| link.shard,
+        );
+        let number = self.number(shard);
         if settings.pairing.backoff_seed == 0 {
             // No two clients begin again at the same moment.
             settings.pairing.backoff_seed = crate::rendezvous::random_seed()?;
@@ -515,15 +521,6 @@ impl QueuedEngine {
     ) -> Result<R, ApiError> {
         let link = self.link_of(pairing)?;
         self.ask_shard(link, move |h, cx| h.with_pair(cx, pairing, f))?
-    }
-
-    /// Has every shard say goodbye to its partners.
-    pub(super) fn leave_partners(&self) {
-        for link in self.inner.links.iter() {
-            if inside(link, QueueHandler::end_pairings).is_none() {
-                let _ = Self::call(link, QueueHandler::end_pairings);
-            }
-        }
     }
 }
 

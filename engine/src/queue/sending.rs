@@ -10,6 +10,7 @@ use super::memory::{PACK_BYTES, PACK_PARTS};
 use super::outgoing::Outgoing;
 use crate::buf::SendBuf;
 use crate::handle::Channel;
+use crate::sync::atomic::Ordering;
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::ChannelKey;
 use trunkline_proto::limits;
@@ -30,7 +31,7 @@ impl QueuedEngine {
             return sent;
         }
         if data.len() > INLINE {
-            return self.send_copy(link, cell, channel, data, None);
+            return send_copy(link, cell, channel, data, None);
         }
         ready(link, cell, channel)?;
         link.admit(cell, data.len())?;
@@ -54,21 +55,7 @@ impl QueuedEngine {
         if let Some(sent) = self.send_here(channel, bytes, Some(token)) {
             return sent;
         }
-        self.send_copy(link, cell, channel, data, Some(token))
-    }
-
-    fn send_copy(
-        &self,
-        link: &ShardLink,
-        cell: &ChannelCell,
-        channel: Channel,
-        data: &[u8],
-        receipt: Option<u64>,
-    ) -> Result<(), ApiError> {
-        self.check_len(cell, data.len())?;
-        ready(link, cell, channel)?;
-        link.admit(cell, data.len())?;
-        push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
+        send_copy(link, cell, channel, data, Some(token))
     }
 
     /// Sends without a copy; `data` is let go when all of it is acknowledged.
@@ -88,7 +75,7 @@ impl QueuedEngine {
                 return sent;
             }
         }
-        self.check_len(cell, data.len())?;
+        check_len(link, cell, channel, data.len())?;
         ready(link, cell, channel)?;
         link.admit(cell, data.len())?;
         push_payload(link, cell, channel, data, receipt, false)
@@ -154,7 +141,7 @@ impl QueuedEngine {
                 break;
             }
             let admitted = self.channel(*channel).and_then(|(link, cell)| {
-                self.check_len(cell, data.len())?;
+                check_len(link, cell, *channel, data.len())?;
                 ready(link, cell, *channel)?;
                 link.admit(cell, data.len())
             });
@@ -176,17 +163,37 @@ impl QueuedEngine {
             Err(error) => (0, Err(error)),
         }
     }
+}
 
-    pub(super) fn check_len(&self, cell: &ChannelCell, len: usize) -> Result<(), ApiError> {
-        let limit = if cell.has(LOSSY) {
-            limits::MAX_DATAGRAM
-        } else if cell.has(MESSAGES) {
-            self.inner.shared.config.connection.max_message
-        } else {
-            limits::MAX_MESSAGE
-        };
-        if len > limit { Err(ApiError::MessageTooLarge { len, limit }) } else { Ok(()) }
-    }
+fn send_copy(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    data: &[u8],
+    receipt: Option<u64>,
+) -> Result<(), ApiError> {
+    check_len(link, cell, channel, data.len())?;
+    ready(link, cell, channel)?;
+    link.admit(cell, data.len())?;
+    push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
+}
+
+/// Whether a channel carries as much at once. What the peer's limit forbids is known once it is
+/// connected; before, the shard finds out.
+fn check_len(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    len: usize,
+) -> Result<(), ApiError> {
+    let limit = if cell.has(LOSSY) {
+        limits::MAX_DATAGRAM
+    } else if cell.has(MESSAGES) {
+        link.conn(channel.conn())?.max_message.load(Ordering::Relaxed)
+    } else {
+        limits::MAX_MESSAGE
+    };
+    if len > limit { Err(ApiError::MessageTooLarge { len, limit }) } else { Ok(()) }
 }
 
 /// Whether a channel can be sent on now.

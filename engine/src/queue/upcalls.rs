@@ -22,6 +22,10 @@ impl Handler for QueueHandler {
         if self.pairing_incoming(cx, conn, incoming) {
             return;
         }
+        if self.writer_of(0).is_some_and(|writer| writer.is_backed_up()) {
+            let _ = cx.reject(conn, Reason::APP_REJECTED.0, "the application is behind");
+            return;
+        }
         let Some((cell, life)) = self.link.conns.take() else {
             let _ = cx.reject(conn, Reason::APP_REJECTED.0, "too many connections");
             return;
@@ -30,7 +34,7 @@ impl Handler for QueueHandler {
             cell.begin(Status::Connecting, 0);
         }
         self.begin_conn(cell, life);
-        self.map_conn(cell, conn);
+        self.map_conn(cx, cell, conn);
         let event = Event::Incoming {
             conn: self.link.conn_name(cell, life),
             remote: incoming.remote,
@@ -53,6 +57,7 @@ impl Handler for QueueHandler {
             if let Some(shared) = self.link.conns.get(cell) {
                 shared.set_status(new);
             }
+            self.note_limits(cx, cell, conn);
             if let Some(conn) = self.conn_name(cell) {
                 self.emit(cell, Event::Status { conn, old, new, reason: reason.cloned() });
             }
@@ -78,6 +83,11 @@ impl Handler for QueueHandler {
         }
         let Some(conn_cell) = self.conn_cell(channel.conn()) else { return };
         let Some(conn) = self.conn_name(conn_cell) else { return };
+        if self.writer(conn_cell).is_some_and(|writer| writer.is_backed_up()) {
+            let _ =
+                cx.decline_channel(channel, Reason::APP_REJECTED.0, "the application is behind");
+            return;
+        }
         let Some((slot, life)) = self.link.channels.take() else {
             let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "too many channels");
             return;
@@ -104,6 +114,9 @@ impl Handler for QueueHandler {
         let Some(name) = self.channel_name(channel) else {
             return self.pairing_closed(cx, channel, end);
         };
+        if let ChannelEnd::Connection(_) = end {
+            self.note_lost(name.key().slot);
+        }
         self.emit_channel(channel, |channel| Event::ChannelClosed { channel, end: end.clone() });
         self.end_channel(cx, name.key().slot);
     }
@@ -204,8 +217,8 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn on_connection_begun(&mut self, _cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
-        self.connection_begun(conn, *key);
+    fn on_connection_begun(&mut self, cx: &mut Context<'_>, conn: Conn, key: &ReuseKey) {
+        self.connection_begun(cx, conn, *key);
     }
 
     fn on_request_done(
@@ -270,7 +283,16 @@ impl Handler for QueueHandler {
         }
     }
 
-    fn report_as(&self, conn: Conn) -> Conn {
-        self.conn_cell(conn).and_then(|cell| self.conn_name(cell)).unwrap_or(conn)
+    fn on_shutdown(&mut self, cx: &mut Context<'_>, lingers: bool) {
+        self.end_pairings(cx);
+        for cell in 0..self.conns.len() as u32 {
+            self.send_all_waiting(cx, cell, lingers);
+        }
+    }
+
+    fn report_as(&self, conn: Conn, report: &mut CloseReport) -> Conn {
+        let Some(cell) = self.conn_cell(conn) else { return conn };
+        self.count_waiting(cell, report);
+        self.conn_name(cell).unwrap_or(conn)
     }
 }

@@ -38,6 +38,16 @@ impl Next<'_> {
     }
 }
 
+impl Entry {
+    fn len(&self) -> usize {
+        match self {
+            Self::Copy { len, .. } => *len,
+            Self::Payload(data, _) => data.len(),
+            Self::Finish => 0,
+        }
+    }
+}
+
 /// See the module. Copies of short messages lie back to back in one buffer.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -90,14 +100,15 @@ impl Waiting {
         }
     }
 
+    /// How many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.iter().map(Entry::len).sum()
+    }
+
     /// Forgets everything; how many bytes that were.
     pub(super) fn clear(&mut self, spare: &mut Spare) -> usize {
-        let bytes = |entry: Entry| match entry {
-            Entry::Copy { len, .. } => len,
-            Entry::Payload(data, _) => data.len(),
-            Entry::Finish => 0,
-        };
-        let lost = self.entries.drain(..).map(bytes).sum();
+        let lost = self.bytes();
+        self.entries.clear();
         self.give_back(spare);
         lost
     }

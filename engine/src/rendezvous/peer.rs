@@ -62,8 +62,6 @@ pub struct PeerLink {
     epoch: std::time::Instant,
     listens: bool,
     peer: Option<Peer>,
-    /// The address of the one before, to which the end of its connection still goes.
-    former: Option<SocketAddr>,
     conn: Option<Conn>,
     finder: Option<RouteFinder>,
     timer: Option<(TimerId, Instant)>,
@@ -78,7 +76,6 @@ impl PeerLink {
             epoch: std::time::Instant::now(),
             listens: false,
             peer: None,
-            former: None,
             conn: None,
             finder: None,
             timer: None,
@@ -175,11 +172,10 @@ impl PeerLink {
         if let Some(conn) = self.conn.take() {
             let _ = cx.close(conn, Reason::APP.0, "", None);
         }
-        if let Some(peer) = self.peer.take()
-            && let Some(former) = self.former.replace(peer.relay)
-        {
-            cx.relays().remove(former);
+        if let Some(peer) = self.peer.take() {
+            cx.leave_relayed(peer.relay);
         }
+        self.listens = false;
         self.stop(cx);
     }
 

@@ -22,7 +22,6 @@ use trunkline_proto::config::ChannelOptions;
 use trunkline_proto::endpoint::{ConnInfo, ConnStats, SendOptions};
 use trunkline_proto::error::ApiError;
 use trunkline_proto::ids::ConnHandle;
-use trunkline_proto::limits::RELAY_SOCKET;
 use trunkline_proto::payload::Payload;
 use trunkline_proto::status::Status;
 use trunkline_proto::time::{Duration, Instant};
@@ -134,10 +133,16 @@ impl<'a> Context<'a> {
         Ok(self.core.conn(handle))
     }
 
-    /// Accepts connections over relays on this shard; the address of `config` does not count.
+    /// Accepts connections of whom the address of `config` stands for, over a relay.
     pub(crate) fn listen_relayed(&mut self, config: &ListenConfig) -> Result<(), ApiError> {
         let listener = listener_config(config, self.core.shared.key_log.clone())?;
-        self.core.endpoint.listen(RELAY_SOCKET, listener)
+        self.core.endpoint.listen_relayed(config.addr, listener)
+    }
+
+    /// The peer that `relay` stands for is not spoken with any more.
+    pub(crate) fn leave_relayed(&mut self, relay: SocketAddr) {
+        self.core.endpoint.unlisten_relayed(relay);
+        self.core.relays.retire(relay);
     }
 
     pub(crate) fn route_key(&self, conn: Conn) -> Option<[u8; 32]> {
@@ -237,6 +242,12 @@ impl<'a> Context<'a> {
     pub fn channel_info(&self, channel: Channel) -> Option<ChannelInfo<'_>> {
         let handle = self.core.own(channel.conn()).ok()?;
         self.core.endpoint.channel_info(handle, channel.key())
+    }
+
+    /// The longest reliable message that a connection carries: our own limit, and once it is
+    /// connected no more than the peer's.
+    pub fn max_message(&self, conn: Conn) -> Option<usize> {
+        self.core.endpoint.max_message(self.core.own(conn).ok()?)
     }
 
     /// Every connection of this shard, whatever its status.

@@ -379,14 +379,14 @@ impl Core {
     }
 
     /// Reports on what is left when the time is up.
-    pub(crate) fn take_end(&mut self, name: impl Fn(Conn) -> Conn) -> ShardEnd {
+    pub(crate) fn take_end(&mut self, name: impl Fn(Conn, &mut CloseReport) -> Conn) -> ShardEnd {
         let left: Vec<ConnHandle> = self.endpoint.connections().collect();
         let Some(Ending { mut end, .. }) = self.ending.take() else {
             return ShardEnd { shard: self.shard, ..ShardEnd::default() };
         };
         for conn in left {
             let unacked = self.endpoint.stats(conn).map_or(0, |s| s.unacked_bytes);
-            let report = CloseReport {
+            let mut report = CloseReport {
                 acknowledged_bytes: 0,
                 undelivered_bytes: unacked,
                 undelivered_channels: 0,
@@ -394,7 +394,8 @@ impl Core {
                 peer_knows: false,
                 peer_discarded: false,
             };
-            end.connections.push((name(self.conn(conn)), report));
+            let name = name(self.conn(conn), &mut report);
+            end.connections.push((name, report));
         }
         end
     }

@@ -12,7 +12,7 @@ use crate::handler::{Discontent, Handler, Opened};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trunkline_proto::error::{CloseReason, Reason};
-use trunkline_proto::event::{ChannelRequest, Incoming};
+use trunkline_proto::event::{ChannelRequest, CloseReport, Incoming};
 use trunkline_proto::ids::ConnHandle;
 use trunkline_proto::manager::{AssociationId, Notice};
 
@@ -37,8 +37,8 @@ impl<H: Handler> HandlerSlot<H> {
         self.failure.as_deref()
     }
 
-    pub(crate) fn name_of(&self, conn: Conn) -> Conn {
-        self.handler.as_ref().map_or(conn, |h| h.report_as(conn))
+    pub(crate) fn report_as(&self, conn: Conn, report: &mut CloseReport) -> Conn {
+        self.handler.as_ref().map_or(conn, |h| h.report_as(conn, report))
     }
 
     /// The first call, once. Returns the number of calls made.
@@ -284,12 +284,12 @@ fn dispatch_rare<H: Handler>(
     core: &mut Core,
     handler: Option<&mut H>,
     handle: ConnHandle,
-    event: Rare,
+    mut event: Rare,
 ) {
     let conn = core.conn(handle);
-    match &event {
+    match &mut event {
         Rare::Dead(report) => {
-            let name = handler.as_ref().map_or(conn, |h| h.report_as(conn));
+            let name = handler.as_ref().map_or(conn, |h| h.report_as(conn, report));
             core.note_dead(handle, name, report);
             tracing::debug!(?conn, reason = %report.reason, "connection is gone");
             if let Some(handler) = handler {

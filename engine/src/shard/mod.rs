@@ -51,7 +51,6 @@ mod wait;
 mod tests;
 
 use crate::error::EngineError;
-use crate::handle::Conn;
 use crate::handler::{Context, Handler};
 use crate::io::{Batch, Driver, RxItem, TxError, TxFailure, TxMeta};
 use crate::stats::{Durations, ShardStats};
@@ -325,16 +324,11 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn empty_mailbox(&mut self) -> u64 {
-        let mut taken = 0;
         for _ in 0..CONTROLS_A_TURN {
             let Some(control) = self.port.controls.pop() else { break };
-            if matches!(control, Control::Shutdown { .. } | Control::Stop) {
-                // What was posted before the end still counts: it may be data to deliver.
-                taken += self.take_commands(usize::MAX);
-            }
             self.obey(control);
         }
-        taken + self.take_commands(COMMANDS_A_TURN)
+        self.take_commands(COMMANDS_A_TURN)
     }
 
     fn take_commands(&mut self, most: usize) -> u64 {
@@ -484,6 +478,14 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     }
 
     fn begin_end(&mut self, linger: Duration) {
+        if self.core.ending.is_none() {
+            self.handler.start(&mut self.core);
+            // What was posted before the end still counts: it may be data to deliver.
+            self.take_commands(usize::MAX);
+            self.owes_batch_end = true;
+            let lingers = linger > Duration::ZERO;
+            self.handler.call(&mut self.core, Source::NONE, |h, cx| h.on_shutdown(cx, lingers));
+        }
         let reason = CloseReason::new(Reason::SHUTDOWN, "the engine is shutting down");
         self.core.begin_end(linger, &reason);
     }
@@ -497,7 +499,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.transmit_streams();
         let _ = self.driver.flush();
         let handler = &self.handler;
-        let mut end = self.core.take_end(|conn: Conn| handler.name_of(conn));
+        let mut end = self.core.take_end(|conn, report| handler.report_as(conn, report));
         end.failure = handler.failure().map(str::to_owned);
         if let Some(report) = self.report.take() {
             let _ = report.try_send(end);

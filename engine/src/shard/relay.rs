@@ -13,6 +13,8 @@ use trunkline_proto::endpoint::{Ecn, RxMeta};
 use trunkline_proto::limits::{MAX_RELAY_PACKET, RELAY_SOCKET};
 use trunkline_proto::rendezvous::{ClientId, relay};
 
+/// Peers that are remembered after they were left.
+const RETIRED: usize = 64;
 /// Packets that wait for the endpoint; more are dropped.
 const WAITING: usize = 1024;
 /// The port of all these addresses.
@@ -29,6 +31,8 @@ struct Peer {
 pub(crate) struct Relays {
     peers: HashMap<u64, Peer>,
     last: u64,
+    /// Those that ends of connections still go to, the oldest first.
+    retired: VecDeque<u64>,
     arrived: VecDeque<(SocketAddr, Box<[u8]>)>,
     scratch: Vec<u8>,
 }
@@ -60,10 +64,13 @@ impl Relays {
         }
     }
 
-    /// The address stands for nobody any more.
-    pub(crate) fn remove(&mut self, addr: SocketAddr) {
-        if let Some(number) = number(addr) {
-            self.peers.remove(&number);
+    /// Nothing but the end of its connection goes there any more; one day it stands for nobody.
+    pub(crate) fn retire(&mut self, addr: SocketAddr) {
+        self.retired.extend(number(addr));
+        if self.retired.len() > RETIRED
+            && let Some(oldest) = self.retired.pop_front()
+        {
+            self.peers.remove(&oldest);
         }
     }
 
@@ -126,9 +133,15 @@ mod tests {
         assert!(relays.wrap(c, b"x").is_none());
         assert!(relays.wrap("[2001:db8::1]:1".parse().unwrap(), b"x").is_none());
         assert!(relays.wrap(b, &[0; MAX_RELAY_PACKET + 1]).is_none());
-        relays.remove(b);
+        relays.retire(b);
+        assert!(relays.wrap(b, b"its end").is_some());
+        for _ in 0..RETIRED {
+            let next = relays.add(carol.clone());
+            assert_ne!(next, b);
+            relays.retire(next);
+        }
         assert!(relays.wrap(b, b"packet").is_none());
-        assert_ne!(relays.add(carol), b);
+        assert_eq!(relays.peers.len(), RETIRED + 1, "carol, and those that were left");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::{ConnectConfig, EngineConfig, ListenConfig};
-use crate::handle::{Channel, ListenerId};
+use crate::handle::{Channel, Conn, ListenerId};
 use crate::io::{DriverConfig, Faults, MioDriver, SimConfig, SimDriver, SimNetwork};
 use crate::security::{Identity, Trust};
 use crate::shard::local::LocalShard;

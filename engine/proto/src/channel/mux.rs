@@ -223,6 +223,11 @@ impl Mux {
         }
     }
 
+    /// The longest reliable message that can be sent, as far as is known.
+    pub const fn max_message(&self) -> usize {
+        self.peer.max_message as usize
+    }
+
     /// Takes the peer's limits. A channel on which a longer message was sent before they were known
     /// is reset.
     pub fn set_peer(&mut self, params: &TransportParams) {

@@ -25,13 +25,13 @@ impl Endpoint {
     /// [`ApiError::InvalidArgument`] names the field that is out of range.
     pub fn listen(&mut self, socket: u16, listener: ListenerConfig) -> Result<(), ApiError> {
         let listener = self.listener(listener)?;
-        self.listeners.insert(socket, listener);
+        self.listeners.sockets.insert(socket, listener);
         Ok(())
     }
 
     /// Stops answering; connections live on.
     pub fn unlisten(&mut self, socket: u16) {
-        self.listeners.remove(&socket);
+        self.listeners.sockets.remove(&socket);
     }
 
     /// Starts a connection; the same request goes to every address, the first valid answer decides.
@@ -458,12 +458,18 @@ impl Endpoint {
 
     /// What a listening socket waits for: a ConnectionRequest. `None` when it does not listen.
     pub fn listener_state(&self, socket: u16) -> Option<HandshakeState> {
-        self.listeners.get(&socket).map(|_| HandshakeState::first(Role::Host))
+        self.listeners.sockets.get(&socket).map(|_| HandshakeState::first(Role::Host))
     }
 
     /// Its counters and gauges; `None` for a stale handle.
     pub fn stats(&self, conn: ConnHandle) -> Option<ConnStats> {
         self.open(conn).map(Connection::stats)
+    }
+
+    /// The longest reliable message that a connection carries: our own limit, and once it is
+    /// connected no more than the peer's.
+    pub fn max_message(&self, conn: ConnHandle) -> Option<usize> {
+        self.open(conn).map(|c| c.mux_ref().max_message())
     }
 
     /// The channels of a connection that the application knows, in no particular order.

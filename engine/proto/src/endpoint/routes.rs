@@ -1,7 +1,7 @@
 //! Connections between two peers that found each other over an event source: made over its relay,
 //! moved to direct paths, and one of two when both sides connect at once (`docs/routes.md`).
 
-use super::{ClientConfig, Endpoint};
+use super::{ClientConfig, Endpoint, ListenerConfig};
 use crate::config::ConnectionConfig;
 use crate::connection::{Connection, Contender, Step, is_discard_only};
 use crate::error::ApiError;
@@ -30,6 +30,25 @@ pub(super) fn for_relay(config: Arc<ConnectionConfig>) -> Arc<ConnectionConfig> 
 }
 
 impl Endpoint {
+    /// Answers ConnectionRequests of the peer that `relay` (in 100::/64) stands for.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub fn listen_relayed(
+        &mut self,
+        relay: SocketAddr,
+        listener: ListenerConfig,
+    ) -> Result<(), ApiError> {
+        let listener = self.listener(listener)?;
+        self.listeners.relayed.insert(relay, listener);
+        Ok(())
+    }
+
+    /// Stops answering; connections live on.
+    pub fn unlisten_relayed(&mut self, relay: SocketAddr) {
+        self.listeners.relayed.remove(&relay);
+    }
+
     /// Starts a connection to a peer over the relay of an event source: `relay` is the address that
     /// stands for the peer there (in 100::/64). Its packets go to the socket [`RELAY_SOCKET`], one
     /// by one, each of at most [`RELAY_PACKET`] bytes. Once the peer has agreed it is FindingRoute

@@ -272,8 +272,7 @@ impl Endpoint {
             if let Some(&slot) = self.requests.get(&key) {
                 return Target::Slot(slot);
             }
-            let listening = self.listeners.contains_key(&meta.socket);
-            if listening && self.find(dcid).is_none() {
+            if self.listeners.at(meta).is_some() && self.find(dcid).is_none() {
                 return Target::NewHost;
             }
         }
@@ -300,7 +299,7 @@ impl Endpoint {
         self.shared.counters.malformed += 1;
         if let DropReason::Version(_) = reason
             && may_answer
-            && self.listeners.contains_key(&meta.socket)
+            && self.listeners.at(meta).is_some()
             && let Ok(prefix) = LongPrefix::parse(packet)
             && prefix.version != 0
         {
@@ -343,7 +342,7 @@ impl Endpoint {
             return None;
         }
         let handle = self.reserve().ok()?;
-        let listener = self.listeners.get(&meta.socket)?;
+        let listener = self.listeners.at(meta)?;
         let side = HostSide { tls: &listener.tls, request: &header, retry: origin.as_ref(), meta };
         let mut config = listener.connection.clone();
         if meta.socket == RELAY_SOCKET {
