@@ -3038,8 +3038,7 @@ trunk_result trunk_shutdown(struct trunk_engine *engine,
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED (of a thread-less engine also
-/// TRUNK_ERR_IN_CALLBACK).
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 trunk_result trunk_engine_driver(struct trunk_engine *engine, const char **name);
 
 /// Replaces the list of addresses and networks whose connection requests are dropped.

@@ -345,8 +345,7 @@ pub unsafe extern "C" fn trunk_shutdown(
 /// once it was polled, and on the thread that polls; it is empty before.
 ///
 /// Any thread; without threads the one that polls. Never blocks. Errors: TRUNK_ERR_NULL,
-/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_FORKED (of a thread-less engine also
-/// TRUNK_ERR_IN_CALLBACK).
+/// TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_WRONG_THREAD, TRUNK_ERR_IN_CALLBACK, TRUNK_ERR_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_engine_driver(
     engine: *mut trunk_engine,
