@@ -572,7 +572,7 @@ static inline int has_engine(const function *f) {
 }
 
 /* After a call: what is about nothing that was there before has left it as it is. */
-static inline void settle(subject *s, const function *f) {
+static inline void settle_after(subject *s, const function *f) {
     int is_about = has_engine(f);
     for (int i = 0; i < f->count; i++) {
         is_about = is_about || (f->params[i].flags & IS_HANDLE);

@@ -440,7 +440,7 @@ static void all_sizes(const function *f, int i, const sized *one, const sized *o
         } else {
             call_with_unknown(f, &f->params[i], one, a, place, valid);
         }
-        settle(&s, f);
+        settle_after(&s, f);
     }
 }
 
@@ -511,7 +511,7 @@ static void set_extreme(const function *f, int i, const sized *one, const sized 
             snprintf(how, sizeof how, "%s.%s = %llu", one->name, changed->name,
                      (unsigned long long)extremes[k]);
             if (invoke(f, a, how) == TRUNK_OK) {
-                settle(&s, f);
+                settle_after(&s, f);
             }
         }
     }
