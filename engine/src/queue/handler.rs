@@ -238,7 +238,7 @@ impl QueueHandler {
     /// Lets the application's threads know what a connection carries.
     pub(super) fn note_limits(&self, cx: &Context<'_>, cell: u32, real: Conn) {
         if let (Some(shared), Some(limit)) = (self.link.conns.get(cell), cx.max_message(real)) {
-            shared.max_message.store(limit, Ordering::Relaxed);
+            shared.max_message.store(limit as u32, Ordering::Relaxed);
         }
     }
 

@@ -189,7 +189,7 @@ fn check_len(
     let limit = if cell.has(LOSSY) {
         limits::MAX_DATAGRAM
     } else if cell.has(MESSAGES) {
-        link.conn(channel.conn())?.max_message.load(Ordering::Relaxed)
+        link.conn(channel.conn())?.max_message.load(Ordering::Relaxed) as usize
     } else {
         limits::MAX_MESSAGE
     };
