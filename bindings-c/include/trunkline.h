@@ -3633,8 +3633,8 @@ trunk_result trunk_group_wake(struct trunk_engine *engine, trunk_group group);
 /// items are overwritten without being looked at.
 ///
 /// Any thread, several at once: each gets whole stretches in order. BLOCKS for at most timeout_ns.
-/// Errors: TRUNK_ERR_NULL (a capacity of 0, too), TRUNK_ERR_INVALID_HANDLE,
-/// TRUNK_ERR_INVALID_ARGUMENT, TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
+/// Errors: TRUNK_ERR_NULL, TRUNK_ERR_INVALID_HANDLE, TRUNK_ERR_INVALID_ARGUMENT (a capacity of 0,
+/// too), TRUNK_ERR_FORKED; TRUNK_ERR_STOPPED when the engine was shut down
 /// and nothing is left.
 trunk_result trunk_recv_many(struct trunk_engine *engine,
                              trunk_group group,
