@@ -48,10 +48,7 @@ fn send(live: &Live, channel: trunk_channel, data: &[u8]) -> Result {
     match live.queued.send_inside(bits, data, &mut error) {
         SentInside::Taken => Ok(()),
         SentInside::Refused => Err(error.unwrap_or(ApiError::InvalidHandle).into()),
-        SentInside::Elsewhere => {
-            let channel = live.names.masks.channel_of(&live.queued, channel)?;
-            Ok(live.queued.send(channel, data)?)
-        }
+        SentInside::Elsewhere => Ok(live.queued.send_outside(bits, data)?),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Opening, answering and ending channels.
 
 use super::QueuedEngine;
-use super::cells::ConnCell;
 use super::cells::kind_flags;
+use super::cells::{ChannelCell, ConnCell};
 use super::command::Command;
+use super::link::ShardLink;
 use crate::handle::{Channel, Conn};
 use std::sync::atomic::Ordering;
 use trunkline_proto::channel::ChannelInfo;
@@ -177,12 +178,19 @@ impl QueuedEngine {
     /// # Errors
     /// [`ApiError::InvalidHandle`] for a stale number, or one that was never given out.
     pub fn channel_from_bits(&self, bits: u64) -> Result<Channel, ApiError> {
+        let (link, _, channel) = self.named(bits)?;
+        link.conn(channel.conn()).map(|_| channel)
+    }
+
+    /// A channel that lives. Its connection is not looked at.
+    #[inline]
+    pub(super) fn named(&self, bits: u64) -> Result<(&ShardLink, &ChannelCell, Channel), ApiError> {
         let name = Conn::from_bits(bits);
         let ConnHandle { slot, generation: life } = name.handle();
-        let cell = self.link(name)?.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
+        let link = self.link(name)?;
+        let cell = link.channels.check(slot, life).ok_or(ApiError::InvalidHandle)?;
         let conn = Conn::from_bits(cell.conn.load(Ordering::Relaxed));
-        let channel = Channel::new(conn, ChannelKey { slot, life });
-        self.channel(channel).map(|_| channel)
+        Ok((link, cell, Channel::new(conn, ChannelKey { slot, life })))
     }
 }
 

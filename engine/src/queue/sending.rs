@@ -30,14 +30,18 @@ impl QueuedEngine {
         if let Some(sent) = self.send_here(channel, Outgoing::Bytes(data), None) {
             return sent;
         }
-        if data.len() > INLINE {
-            return send_copy(link, cell, channel, data, None);
-        }
-        ready(link, cell, channel)?;
-        link.admit(cell, data.len())?;
-        let key = channel.key();
-        let command = Command::small(key.slot, key.life, data);
-        link.push_data(channel, cell, data.len(), 0, command)
+        send_queued(link, cell, channel, data)
+    }
+
+    /// Sends on a channel as a number where [`send_inside`](Self::send_inside) has said
+    /// [`Elsewhere`](super::SentInside::Elsewhere).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_outside(&self, bits: u64, data: &[u8]) -> Result<(), ApiError> {
+        let (link, cell, channel) = self.named(bits)?;
+        send_queued(link, cell, channel, data)
     }
 
     /// The same, with an [`Event::Receipt`](crate::Event::Receipt) when the peer has acknowledged all of it.
@@ -163,6 +167,23 @@ impl QueuedEngine {
             Err(error) => (0, Err(error)),
         }
     }
+}
+
+#[inline]
+fn send_queued(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    data: &[u8],
+) -> Result<(), ApiError> {
+    if data.len() > INLINE {
+        return send_copy(link, cell, channel, data, None);
+    }
+    ready(link, cell, channel)?;
+    link.admit(cell, data.len())?;
+    let key = channel.key();
+    let command = Command::small(key.slot, key.life, data);
+    link.push_data(channel, cell, data.len(), 0, command)
 }
 
 fn send_copy(
