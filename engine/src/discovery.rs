@@ -4,7 +4,8 @@
 //! tells the port that an engine listens on, and what a discovery finds is what an engine connects
 //! to. Neither has a thread: the application calls [`Discovery::poll`] and [`Announcer::poll`],
 //! which wait for as long as it allows or until another thread uses their [`Waker`], or puts their
-//! `as_raw_fd()` into its own event loop. The protocol is [`trunkline_proto::rendezvous::presence`]; `docs/presence.md` is its text.
+//! `as_raw_fd()` into its own event loop. The protocol is
+//! [`trunkline_proto::rendezvous::presence`]; `docs/presence.md` is its text.
 //!
 //! Interfaces that come and go are noticed within [`Interfaces::rescan`]. What goes wrong on one
 //! interface hurts no other and is told by `problems()`; only when no interface is left to begin

@@ -237,22 +237,21 @@ impl<H: Handler> Engine<H> {
             }
         }
         result.unanswered = waiting;
-        self.join(&result.unanswered);
+        if result.unanswered.is_empty() {
+            self.join();
+        } else {
+            // They are waited for when the engine is dropped: they may still call the handler.
+            tracing::error!(shards = ?result.unanswered, "shards do not answer in time");
+        }
         result
     }
 
-    /// Waits for the threads of all shards, unless some of them do not answer.
-    fn join(&self, except: &[u8]) {
-        let mut threads = self.threads();
-        if except.is_empty() {
-            for thread in threads.drain(..) {
-                if thread.thread().id() != std::thread::current().id() {
-                    let _ = thread.join();
-                }
+    /// Waits for the threads of all shards.
+    fn join(&self) {
+        for thread in self.threads().drain(..) {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
             }
-        } else {
-            // They are waited for when the engine is dropped: they may still call the handler.
-            tracing::error!(shards = ?except, "shards do not answer in time");
         }
     }
 }
@@ -309,7 +308,7 @@ impl<H: Handler> Drop for Engine<H> {
         for port in &self.shared.ports {
             let _ = port.control(Control::Stop);
         }
-        self.join(&[]);
+        self.join();
     }
 }
 

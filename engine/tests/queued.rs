@@ -613,9 +613,7 @@ fn unreliable_messages() {
 fn a_shutdown_reports_under_the_applications_names() {
     for local in [false, true] {
         let host = Host::start(trunkline::DriverChoice::Mio, 1);
-        let config = config(trunkline::DriverChoice::Mio);
-        let client =
-            if local { QueuedEngine::local(config) } else { QueuedEngine::start(config) }.unwrap();
+        let client = started(config(trunkline::DriverChoice::Mio), local);
         let conn = client.connect(&host.connect, None).unwrap();
         let ch = client.open_channel(conn, "x", &messages()).unwrap();
         Inbox::new(&client).connected(conn);
@@ -665,6 +663,12 @@ fn a_message_may_be_as_long_as_its_connection_says() {
     }
 }
 
+/// On a thread of its own, or without.
+fn started(config: trunkline::EngineConfig, local: bool) -> QueuedEngine {
+    let start = if local { QueuedEngine::local } else { QueuedEngine::start };
+    start(config).unwrap()
+}
+
 /// Sends as long as messages are taken; how many bytes were.
 fn fill(engine: &QueuedEngine, channel: Channel) -> u64 {
     let message = pattern(200_000, 5);
@@ -679,9 +683,7 @@ fn fill(engine: &QueuedEngine, channel: Channel) -> u64 {
 fn a_shutdown_delivers_what_still_waits_for_room() {
     for local in [false, true] {
         let host = Host::start(trunkline::DriverChoice::Mio, 1);
-        let config = config(trunkline::DriverChoice::Mio);
-        let client =
-            if local { QueuedEngine::local(config) } else { QueuedEngine::start(config) }.unwrap();
+        let client = started(config(trunkline::DriverChoice::Mio), local);
         let conn = client.connect(&host.connect, None).unwrap();
         let ch = client.open_channel(conn, "x", &messages()).unwrap();
         Inbox::new(&client).connected(conn);

@@ -356,21 +356,20 @@ static void bad_target(trunk_discovery_config *c) {
     c->targets = target;
     c->target_count = 1;
 }
+static void look_on(trunk_discovery_config *c, const char *const *name) {
+    static trunk_interfaces one;
+    OK(trunk_interfaces_init(&one));
+    one.names = name;
+    one.name_count = 1;
+    c->interfaces = &one;
+}
 static void no_interface(trunk_discovery_config *c) {
-    static trunk_interfaces none;
-    static const char *name[] = {"no such"};
-    OK(trunk_interfaces_init(&none));
-    none.names = name;
-    none.name_count = 1;
-    c->interfaces = &none;
+    static const char *const name[] = {"no such"};
+    look_on(c, name);
 }
 static void null_name(trunk_discovery_config *c) {
-    static trunk_interfaces none;
-    static const char *name[] = {NULL};
-    OK(trunk_interfaces_init(&none));
-    none.names = name;
-    none.name_count = 1;
-    c->interfaces = &none;
+    static const char *const name[] = {NULL};
+    look_on(c, name);
 }
 
 #define NAMES(word) CHECK(strstr(trunk_last_error(), word) != NULL)

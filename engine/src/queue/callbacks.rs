@@ -357,9 +357,4 @@ impl QueuedEngine {
             SentInside::Refused => error.map(Err),
         }
     }
-
-    /// Whether the calling thread is inside a callback of the channel's shard.
-    pub(super) fn is_here(&self, channel: Channel) -> bool {
-        self.link(channel.conn()).is_ok_and(|link| inside(link, |_, _| ()).is_some())
-    }
 }

@@ -382,7 +382,7 @@ impl QueuedEngine {
         let mut call = Some(call);
         inside(link, |h, cx| call.take().map(|call| call(h, cx)));
         // It was not called: we are not inside.
-        call.map_or(Ok(()), |call| link.push(Command::Call(Box::new(call))))
+        call.map_or(Ok(()), |call| Self::post(link, call))
     }
 
     /// A call that never runs here, not even inside a callback: for callers that hold a lock which it

@@ -79,9 +79,7 @@ impl QueuedEngine {
                 return sent;
             }
         }
-        check_len(link, cell, channel, data.len())?;
-        ready(link, cell, channel)?;
-        link.admit(cell, data.len())?;
+        admit(link, cell, channel, data.len())?;
         push_payload(link, cell, channel, data, receipt, false)
     }
 
@@ -101,16 +99,13 @@ impl QueuedEngine {
     pub fn send_many(&self, messages: &[(Channel, &[u8])]) -> (usize, Result<(), ApiError>) {
         let mut taken = 0;
         while taken < messages.len() {
-            if is_inside() && self.is_here(messages[taken].0) {
-                let named =
-                    messages[taken..].iter().map(|(to, data)| (Self::channel_bits(*to), *data));
-                let mut error = None;
-                self.send_many_inside(named, &mut taken, &mut error);
-                match error {
-                    Some(error) => return (taken, Err(error)),
-                    None => continue,
-                }
+            let mut error = None;
+            let named = messages[taken..].iter().map(|(to, data)| (Self::channel_bits(*to), *data));
+            self.send_many_inside(named, &mut taken, &mut error);
+            if let Some(error) = error {
+                return (taken, Err(error));
             }
+            // The first that is left, if any is, is of another shard, or this is no callback.
             match self.send_some(&messages[taken..]) {
                 (0, Err(error)) => return (taken, Err(error)),
                 (some, result) => {
@@ -144,11 +139,9 @@ impl QueuedEngine {
             if channel.conn().shard() != first.conn().shard() || !fits {
                 break;
             }
-            let admitted = self.channel(*channel).and_then(|(link, cell)| {
-                check_len(link, cell, *channel, data.len())?;
-                ready(link, cell, *channel)?;
-                link.admit(cell, data.len())
-            });
+            let admitted = self
+                .channel(*channel)
+                .and_then(|(link, cell)| admit(link, cell, *channel, data.len()));
             if let Err(error) = admitted {
                 result = Err(error);
                 break;
@@ -193,10 +186,20 @@ fn send_copy(
     data: &[u8],
     receipt: Option<u64>,
 ) -> Result<(), ApiError> {
-    check_len(link, cell, channel, data.len())?;
-    ready(link, cell, channel)?;
-    link.admit(cell, data.len())?;
+    admit(link, cell, channel, data.len())?;
     push_payload(link, cell, channel, link.copies.copy(data), receipt, true)
+}
+
+/// Counts what is sent as queued, or says why it cannot be sent now.
+fn admit(
+    link: &ShardLink,
+    cell: &ChannelCell,
+    channel: Channel,
+    len: usize,
+) -> Result<(), ApiError> {
+    check_len(link, cell, channel, len)?;
+    ready(link, cell, channel)?;
+    link.admit(cell, len)
 }
 
 /// Whether a channel carries as much at once. What the peer's limit forbids is known once it is
