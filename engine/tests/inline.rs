@@ -410,9 +410,15 @@ fn nobody_there_times_out() {
     let mut config = config(trunkline::DriverChoice::Mio);
     config.connection.initial_timeout = trunkline::Duration::from_millis(400);
     let engine = Engine::start(config, |_| client.take().unwrap()).unwrap();
-    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    // The system completes TCP connections that nobody accepts.
-    let _backlog = std::net::TcpListener::bind(silent.local_addr().unwrap()).unwrap();
+    // The system completes TCP connections that nobody accepts. A port that is free for UDP may be
+    // taken for TCP: then the next one.
+    let (silent, _backlog) =
+        std::iter::repeat_with(|| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+            .find_map(|silent| {
+                let backlog = std::net::TcpListener::bind(silent.local_addr().unwrap()).ok()?;
+                Some((silent, backlog))
+            })
+            .unwrap();
     let connect = common::connect(silent.local_addr().unwrap(), &identity());
     let job: Job = Box::new(move |_, cx| {
         cx.connect(&connect).unwrap();

@@ -299,7 +299,6 @@ void whole_life_with(bool threadless) {
     OK(p.their_end.set_user(&data));
     OK(p.theirs.set_user(&p));
     OK(p.our_end.send_receipt("there", 7));
-    OK(p.our_end.send(std::vector<std::uint8_t>{}));
     auto i = p.at_host.expect<TRUNK_ITEM_DATA>();
     CHECK(i.text() == "there" && i.data().size() == 5 && i.data()[4] == 'e');
     CHECK(i.raw().channel_user == &data && i.raw().conn_user == &p);
@@ -307,7 +306,8 @@ void whole_life_with(bool threadless) {
     OK(i.channel().send(i));    // without a copy
     OK(i.channel().send(i, 9)); // once more, with a receipt
     OK(i.channel().send_receipt(i.data(), 8)); // as a copy
-    CHECK(p.at_host.expect<TRUNK_ITEM_DATA>().data().size() == 0);
+    OK(p.our_end.send(std::vector<std::uint8_t>{}));
+    CHECK(p.at_host.until<TRUNK_ITEM_DATA>().data().size() == 0); // receipts may come before
     int echoes = 0, receipts = 0;
     while (echoes < 3 || receipts < 1) {
         trunk::visit(p.at_client.next(),
