@@ -1,11 +1,17 @@
 //! `trunkline bench`.
 
+mod args;
+mod chart;
 mod client;
+mod compare;
+mod confidence;
 mod control;
+mod csv;
 mod feed;
 mod figures;
 mod floors;
 mod hgrm;
+mod html;
 mod load;
 mod pace;
 mod rounds;
@@ -14,22 +20,27 @@ mod server;
 mod table;
 
 use crate::address::Target;
-use crate::cli::{BENCH_PORT, BenchArgs, LinkChoice, Scenario};
+use crate::cli::LinkChoice;
 use crate::engine::{self, Post};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::{keygen, print};
+use args::{BENCH_PORT, Instead, Scenario};
+pub use args::{BenchArgs, HELP};
 use client::BenchClient;
 use figures::Report;
 use floors::Floors;
+use rounds::Effort;
 use runner::Bench;
-use server::BenchServer;
+use server::{BenchServer, Served};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trunkline::{
     ConnectConfig, ConnectionConfig, Engine, EngineConfig, ListenConfig, PeerId, Pinning, Trust,
 };
@@ -42,11 +53,18 @@ pub const MAX_LENGTH: usize = trunkline::limits::MAX_MESSAGE;
 
 /// Rounds with `--floor` unless told otherwise.
 const FLOOR_ROUNDS: u32 = 5;
+/// Rounds at most with `--confidence` unless told otherwise.
+const CONFIDENCE_ROUNDS: u32 = 30;
+/// Without a connection for so long a client is taken to have gone.
+const GONE: Duration = Duration::from_secs(2);
 /// How long the other side gets to learn that we end.
 const FAREWELL: Duration = Duration::from_millis(300);
 
 /// The subcommand.
 pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
+    if let Some(Instead::Compare(args)) = &args.instead {
+        return compare::run(args);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     {
         let stop = Arc::clone(&stop);
@@ -58,7 +76,11 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
 /// `bench -s`: until interrupted.
 fn serve(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let (_, processor, _) = cpu::processors();
-    let server = Server::start(args, args.listen, processor)?;
+    let mut listen = args.listen;
+    if let Some(port) = args.port {
+        listen.set_port(port);
+    }
+    let server = Server::start(args, listen, processor)?;
     let (address, fingerprint) = (server.address.to_string(), server.fingerprint.to_string());
     if args.json {
         let driver = &server.driver;
@@ -71,7 +93,15 @@ fn serve(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         println!("listening on {address} ({})", server.driver);
     }
     let _ = io::stdout().flush();
-    while !stop.load(Ordering::Relaxed) {
+    // A client has a connection for each scenario: only a while after the last one it is gone.
+    let mut alone_since = Instant::now();
+    let mut is_served = || {
+        if server.served.present() > 0 || !server.served.any() {
+            alone_since = Instant::now();
+        }
+        args.one_off && alone_since.elapsed() > GONE
+    };
+    while !stop.load(Ordering::Relaxed) && !is_served() {
         std::thread::sleep(Duration::from_millis(100));
     }
     server.post.shutdown(FAREWELL);
@@ -84,6 +114,7 @@ struct Server {
     address: SocketAddr,
     fingerprint: PeerId,
     driver: String,
+    served: Arc<Served>,
 }
 
 impl Server {
@@ -91,14 +122,16 @@ impl Server {
         let (identity, fingerprint) = keygen::ephemeral()?;
         let name = Arc::new(OnceLock::new());
         let post = Post::<BenchServer>::new();
-        let config = engine_config(args, processor, MAX_LENGTH);
-        let engine = post.start(config, BenchServer::new(Arc::clone(&name)))?;
+        let config = engine_config(args, processor, MAX_LENGTH)?;
+        let served = Arc::<Served>::default();
+        let handler = BenchServer::new(Arc::clone(&name), Arc::clone(&served));
+        let engine = post.start(config, handler)?;
         let driver = engine.driver_name().to_owned();
         let _ = name.set(driver.clone());
         let links = args.link.unwrap_or(LinkChoice::Auto).links();
         let listen = ListenConfig { links, ..ListenConfig::new(listen, identity) };
         let address = listen_at(engine, listen)?;
-        Ok(Self { post, address, fingerprint, driver })
+        Ok(Self { post, address, fingerprint, driver, served })
     }
 }
 
@@ -113,7 +146,11 @@ fn listen_at(engine: &Engine<BenchServer>, config: ListenConfig) -> Result<Socke
 const ETHERNET_PACKET: usize = 1452;
 
 /// One pinned shard whose messages are at most `max_message` bytes.
-fn engine_config(args: &BenchArgs, processor: usize, max_message: usize) -> EngineConfig {
+fn engine_config(
+    args: &BenchArgs,
+    processor: usize,
+    max_message: usize,
+) -> Result<EngineConfig, Failure> {
     let mut connection = ConnectionConfig {
         max_message,
         fin_wait_timeout: trunkline::Duration::from_millis(500),
@@ -127,12 +164,18 @@ fn engine_config(args: &BenchArgs, processor: usize, max_message: usize) -> Engi
         // What an Ethernet path carries: loopback's own size would flatter the figures.
         None => connection.max_packet = args.max_mtu.map_or(ETHERNET_PACKET, usize::from),
     }
-    EngineConfig {
-        connection,
-        pin: Pinning::Cores(vec![processor]),
-        busy_poll: args.busy_poll.map(|us| Duration::from_micros(u64::from(us))),
-        ..engine::config(args.driver)
+    let mut config = engine::config(args.driver);
+    if let Some(profile) = &args.profile {
+        config.load_profile(profile).map_err(|e| Failure::usage(format!("--profile: {e}")))?;
     }
+    let busy_poll = args.busy_poll.map(|us| Duration::from_micros(u64::from(us)));
+    Ok(EngineConfig {
+        connection,
+        shards: 1,
+        pin: Pinning::Cores(vec![processor]),
+        busy_poll: busy_poll.or(config.busy_poll),
+        ..config
+    })
 }
 
 /// Everything but `-s`.
@@ -156,7 +199,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let connect = ConnectConfig { link: link.connect(), ..connect };
     let loopback = connect.remotes.iter().all(|remote| remote.ip().is_loopback());
     let max_message = args.length.unwrap_or(0).max(64 << 10);
-    let config = engine_config(args, client_processor, max_message);
+    let config = engine_config(args, client_processor, max_message)?;
     let scenarios = match args.scenario.as_slice() {
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
@@ -165,6 +208,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         Some(path) => Some(hgrm::Files::create(path, &scenarios)?),
         None => None,
     };
+    let pages = (page_file(args.csv.as_deref())?, page_file(args.html.as_deref())?);
     let floors = args.floor.then(|| {
         let cpus = (client_processor, server_processor);
         Floors::new(args, cpus, config.connection.max_packet)
@@ -173,9 +217,14 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let post = Post::<BenchClient>::new();
     let driver = post.start(config, BenchClient::new(updates))?.driver_name().to_owned();
     eprintln!("{}", headline(args, &driver, server.as_ref()));
-    let rounds = args.rounds.unwrap_or(if args.floor { FLOOR_ROUNDS } else { 1 });
+    let rounds = args.rounds.unwrap_or(match args.confidence {
+        Some(_) => CONFIDENCE_ROUNDS,
+        None if args.floor => FLOOR_ROUNDS,
+        None => 1,
+    });
+    let effort = Effort { rounds, confidence: args.confidence };
     let bench = Bench { args, post: &post, events: &events, stop, driver, loopback };
-    let (measured, outcome) = rounds::run(&bench, floors.as_ref(), &scenarios, &connect, rounds);
+    let (measured, outcome) = rounds::run(&bench, floors.as_ref(), &scenarios, &connect, effort);
     post.shutdown(FAREWELL);
     if let Some(server) = &server {
         server.post.shutdown(FAREWELL);
@@ -185,7 +234,15 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
             files.write(run.scenario, rtt)?;
         }
     }
-    let report = Report::new(measured.into_iter().map(|(run, _)| run).collect());
+    let (runs, trips): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+    let report = Report::new(runs, args.title.clone(), args.profile.clone());
+    if let Some((mut file, path)) = pages.0 {
+        file.write_all(csv::csv(&report).as_bytes()).map_err(|e| cannot_write(path, &e))?;
+    }
+    if let Some((mut file, path)) = pages.1 {
+        let page = html::page(&report, &trips);
+        file.write_all(page.as_bytes()).map_err(|e| cannot_write(path, &e))?;
+    }
     match outcome {
         Ok(()) => show(args, &report),
         Err(failure) => {
@@ -197,6 +254,17 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     }
 }
 
+/// A file for results, there before anything is measured.
+fn page_file(path: Option<&Path>) -> Result<Option<(File, &Path)>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let file = File::create(path).map_err(|e| cannot_write(path, &e))?;
+    Ok(Some((file, path)))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::local(format!("cannot write {}: {error}", path.display()))
+}
+
 fn headline(args: &BenchArgs, driver: &str, server: Option<&Server>) -> String {
     let at = match (&args.client, server) {
         (Some(address), _) => format!("against {address}"),
@@ -206,7 +274,7 @@ fn headline(args: &BenchArgs, driver: &str, server: Option<&Server>) -> String {
 }
 
 fn remote_target(args: &BenchArgs, address: &str) -> Result<ConnectConfig, Failure> {
-    let target = Target::parse(address, BENCH_PORT)?;
+    let target = Target::parse(address, args.port.unwrap_or(BENCH_PORT))?;
     let trust = if args.pin.is_empty() {
         if !args.trust_any {
             eprintln!("note: the server is not checked; --pin FINGERPRINT does");
@@ -248,7 +316,7 @@ mod tests {
             let cli = Cli::parse_from(["trunkline", "bench", "--mtu", mtu]);
             let Command::Bench(args) = cli.command else { panic!() };
             for length in [64 << 10, MAX_LENGTH] {
-                engine_config(&args, 0, length).validate().unwrap();
+                engine_config(&args, 0, length).unwrap().validate().unwrap();
             }
         }
     }

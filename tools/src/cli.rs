@@ -10,8 +10,6 @@ use trunkline::{ConnectLink, Links, PeerId};
 pub const DEFAULT_PORT: u16 = 7470;
 /// Port of an event source.
 pub const EVENT_SOURCE_PORT: u16 = 7472;
-/// Port of a bench server.
-pub const BENCH_PORT: u16 = 7471;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -46,9 +44,9 @@ pub enum Command {
     /// Receive files into a folder.
     #[command(after_help = RECV_HELP)]
     Recv(RecvArgs),
-    /// Measure throughput, message rate and round trip.
-    #[command(after_help = BENCH_HELP)]
-    Bench(BenchArgs),
+    /// Measure throughput, message rate and round trip, and compare measurements.
+    #[command(after_help = crate::bench::HELP)]
+    Bench(crate::bench::BenchArgs),
     /// Make a key and a self-signed certificate.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -90,17 +88,6 @@ folder; a file has its final name only when it is whole and its SHA-256 agrees.
 Exit codes: 0 interrupted while idle (or --once done) with every file stored, 1 some were not
 stored, 2 usage, 4 cannot listen or a sender was lost in the middle of a file (see --keep),
 130 interrupted in the middle of a file";
-
-const BENCH_HELP: &str = "\
-Examples:
-  trunkline bench                               both ends here, all scenarios, one table
-  trunkline bench --floor                       beside what plain UDP does on this machine
-  trunkline bench --scenario latency -t 10 --busy-poll --hgrm rtt.hgrm
-  trunkline bench -s --listen 0.0.0.0:7471      on one machine, and on the other:
-  trunkline bench -c 192.0.2.7:7471 --json
-
-Received payload is read and checked; figures count what was delivered, after a warm-up.
-The JSON object is described in docs/bench-json.md.";
 
 const KEYGEN_HELP: &str = "\
 Examples:
@@ -247,123 +234,6 @@ pub struct TransferArgs {
     pub json: bool,
 }
 
-/// What `bench` measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
-    /// 64 KiB reliable messages, one channel.
-    Bulk,
-    /// 64-byte reliable messages, one channel.
-    Small,
-    /// 64-byte unreliable messages.
-    Datagrams,
-    /// One 64-byte message to and fro at a time.
-    Latency,
-    /// Round trips of 64-byte messages of priority 0, sent at a fixed rate whether or not answers
-    /// come, beside half of the goodput that bulk has here.
-    Loaded,
-}
-
-impl Scenario {
-    /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 5] =
-        [Self::Bulk, Self::Small, Self::Datagrams, Self::Latency, Self::Loaded];
-
-    /// The name on the command line and in the JSON object.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bulk => "bulk",
-            Self::Small => "small",
-            Self::Datagrams => "datagrams",
-            Self::Latency => "latency",
-            Self::Loaded => "loaded",
-        }
-    }
-
-    /// Bytes of a message when `-l` is not given.
-    pub const fn default_length(self) -> usize {
-        match self {
-            Self::Bulk | Self::Loaded => 64 * 1024,
-            Self::Small | Self::Datagrams | Self::Latency => 64,
-        }
-    }
-}
-
-/// Options of `bench`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Be the server of a two-process measurement.
-    #[arg(short = 's', long, conflicts_with = "client")]
-    pub server: bool,
-    /// Be the client: measure against the server at this address.
-    #[arg(short = 'c', long, value_name = "ADDRESS")]
-    pub client: Option<String>,
-    /// Server: address and port (UDP and TCP) to listen on.
-    #[arg(long, value_name = "ADDR:PORT", requires = "server",
-          default_value_t = default_listen(BENCH_PORT))]
-    pub listen: SocketAddr,
-    /// Run only this scenario (may be repeated) [default: all].
-    #[arg(long, value_enum)]
-    pub scenario: Vec<Scenario>,
-    /// Seconds measured for each scenario, after a warm-up.
-    #[arg(short = 't', long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
-    pub time: Duration,
-    /// Bytes of a message [default: bulk and loaded 65536, others 64].
-    #[arg(short = 'l', long, value_name = "BYTES", value_parser = message_length)]
-    pub length: Option<usize>,
-    /// Connections at once.
-    #[arg(short = 'P', long, value_name = "COUNT", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub connections: u32,
-    /// Channels of each connection that carry the load, one message on each in turn.
-    #[arg(long, value_name = "COUNT", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub channels: u32,
-    /// Which driver carries the packets.
-    #[arg(long, value_enum, default_value_t = Driver::Auto)]
-    pub driver: Driver,
-    /// What carries the connections [default: udp; a server takes both].
-    #[arg(long, value_enum)]
-    pub link: Option<LinkChoice>,
-    /// Hold the packet size: bytes of UDP payload, 1200 to 65507 [default: search up to 1452].
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..=65507))]
-    pub mtu: Option<u16>,
-    /// Let the search for the packet size go up to this: what a path with larger frames carries,
-    /// loopback included [default: 1452].
-    #[arg(long, value_name = "BYTES", conflicts_with = "mtu",
-          value_parser = clap::value_parser!(u16).range(1200..=65507))]
-    pub max_mtu: Option<u16>,
-    /// Client: accept only a server with this fingerprint.
-    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint, requires = "client")]
-    pub pin: Vec<PeerId>,
-    /// Client: accept any server. This is what happens without --pin; giving it silences the note.
-    #[arg(long, conflicts_with = "pin", requires = "client")]
-    pub trust_any: bool,
-    /// Spin this long after the last packet before a thread sleeps, on this side; with
-    /// --busy-poll alone 1000.
-    #[arg(long, value_name = "MICROSECONDS", num_args = 0..=1, require_equals = true,
-          default_missing_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub busy_poll: Option<u32>,
-    /// Copy all messages into the engine. Without it those of 4096 bytes and more are lent: sent
-    /// from our own memory, which is written again when they are acknowledged.
-    #[arg(long, conflicts_with = "server")]
-    pub copy: bool,
-    /// Also measure what plain UDP does here, on the same processors, in turn with each scenario
-    /// (Linux; both ends here).
-    #[arg(long, conflicts_with_all = ["server", "client"])]
-    pub floor: bool,
-    /// Run everything this often, in turn, and show medians [default: 1, with --floor 5].
-    #[arg(long, value_name = "COUNT", conflicts_with = "server",
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: Option<u32>,
-    /// Write the round trips to this file in HdrHistogram's percentile format, in microseconds;
-    /// with several scenarios one file each, FILE-SCENARIO.
-    #[arg(long, value_name = "FILE", conflicts_with = "server")]
-    pub hgrm: Option<PathBuf>,
-    /// One JSON object on standard output (docs/bench-json.md), everything else on standard error.
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Options of `keygen`.
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
@@ -381,12 +251,12 @@ pub struct KeygenArgs {
     pub json: bool,
 }
 
-fn default_listen(port: u16) -> SocketAddr {
+pub fn default_listen(port: u16) -> SocketAddr {
     (std::net::Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// A fingerprint: 64 hexadecimal digits, colons allowed, `SHA256:` in front allowed.
-fn fingerprint(text: &str) -> Result<PeerId, String> {
+pub fn fingerprint(text: &str) -> Result<PeerId, String> {
     let digits = text.strip_prefix("SHA256:").or_else(|| text.strip_prefix("sha256:"));
     digits.unwrap_or(text).parse().map_err(|e| format!("{e}"))
 }
@@ -416,18 +286,6 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         Ok(Duration::from_secs_f64(value))
     } else {
         Err("must lie between 0.1 and 86400 seconds".to_owned())
-    }
-}
-
-/// Bytes of a bench message: it must hold its own header and fit the largest message.
-fn message_length(text: &str) -> Result<usize, String> {
-    let max = crate::bench::MAX_LENGTH as u64;
-    let min = crate::bench::MIN_LENGTH as u64;
-    let value = byte_count(text)?;
-    if (min..=max).contains(&value) {
-        Ok(value as usize)
-    } else {
-        Err(format!("must lie between {min} and {max} bytes"))
     }
 }
 

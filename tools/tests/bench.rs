@@ -126,6 +126,120 @@ fn rounds_are_medians_and_sums() {
     }
 }
 
+#[test]
+fn results_as_pages_and_lines() {
+    let home = Home::new();
+    let (csv, html) = (home.at("bench.csv"), home.at("bench.html"));
+    let mut command = home.trunkline();
+    command.args(["bench", "-J", "-t", "0.4", "-i", "0.1", "--rounds", "2", "-T", "a <title>"]);
+    command.args(["--scenario", "small", "--scenario", "latency", "--csv"]).arg(&csv);
+    command.arg("--html").arg(&html);
+    let object = object(&run(&mut command, PATIENCE));
+    assert_eq!(object["title"], "a <title>");
+    assert_eq!(object["host"]["fingerprint"].as_str().unwrap().len(), 16);
+    assert_eq!(object["host"]["nic"]["driver"], "lo");
+    for run in object["runs"].as_array().unwrap() {
+        let intervals = run["intervals"].as_array().unwrap();
+        assert!(intervals.len() >= 4, "{intervals:?}");
+        let rounds: Vec<u64> = intervals.iter().map(|i| i["round"].as_u64().unwrap()).collect();
+        assert!(rounds.is_sorted() && rounds[0] == 1 && rounds.last() == Some(&2), "{rounds:?}");
+        assert!(run["wire_gbps"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    let lines = std::fs::read_to_string(csv).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(lines.lines().nth(1).unwrap().starts_with("small,a <title>,"), "{lines}");
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(page.contains("a &lt;title&gt;") && page.contains("</html>"));
+    assert_eq!(page.matches("<svg").count(), 6, "rounds, time and percentiles of both");
+}
+
+#[test]
+fn rounds_until_a_figure_is_known() {
+    let home = Home::new();
+    let bench = |percent| {
+        let mut command = home.trunkline();
+        command.args(["bench", "-J", "-t", "0.1", "--scenario", "latency", "--rounds", "5"]);
+        command.args(["--confidence", percent]);
+        object(&run(&mut command, PATIENCE))["runs"][0].clone()
+    };
+    for percent in ["50", "0.1"] {
+        let run = bench(percent);
+        let known = &run["confidence"];
+        let rounds = run["rounds"].as_u64().unwrap();
+        let half = known["percent"].as_f64().unwrap();
+        let wanted: f64 = percent.parse().unwrap();
+        assert_eq!(known["met"], half <= wanted, "{known}");
+        assert_eq!(known["figure"], "p50_us");
+        // It goes on exactly while it is not known.
+        assert!((3..=5).contains(&rounds), "{rounds}");
+        assert!(rounds == 5 || half <= wanted, "{rounds} rounds: {known}");
+    }
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let home = Home::new();
+    for (scenario, rate, messages) in
+        [("small", "2000/s", 2000.0), ("datagrams", "2000/s", 2000.0), ("latency", "512k", 1000.0)]
+    {
+        let mut command = home.trunkline();
+        command.args(["bench", "-J", "-t", "0.5", "--scenario", scenario, "-b", rate]);
+        let object = object(&run(&mut command, PATIENCE));
+        let run = &object["runs"][0];
+        check_run(run, scenario);
+        assert_eq!(run["rate_per_s"].as_f64(), Some(messages));
+        let measured = run["messages_per_s"].as_f64().unwrap();
+        assert!((0.8..1.2).contains(&(measured / messages)), "{scenario}: {measured}");
+        assert!(run["rtt_samples"].as_u64().unwrap() > 100, "{run}");
+    }
+}
+
+#[test]
+fn measurements_are_compared() {
+    let home = Home::new();
+    let report = |name: &str, values: [f64; 5]| {
+        let run = serde_json::json!({
+            "scenario": "bulk", "link": "datagram", "length": 65536, "connections": 1,
+            "channels": 1, "per_round": { "goodput_gbps": values },
+        });
+        let object = serde_json::json!({ "schema": 1, "host": {}, "runs": [run] });
+        let path = home.at(name);
+        std::fs::write(&path, object.to_string()).unwrap();
+        path
+    };
+    let (fast, slow) =
+        (report("fast", [10.0, 10.1, 9.9, 10.0, 10.2]), report("slow", [8.0, 8.1, 7.9, 8.0, 8.2]));
+    let compare = |files: [&std::path::Path; 2]| {
+        run(home.trunkline().args(["bench", "compare", "--json"]).args(files), PATIENCE)
+    };
+    let output = compare([&fast, &slow]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["differences"][0]["verdict"], "worse");
+    let output = compare([&slow, &fast]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let output = compare([&fast, &home.at("nowhere")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere"), "{}", text(&output.stderr));
+    std::fs::write(home.at("other"), "{}").unwrap();
+    let output = compare([&fast, &home.at("other")]);
+    assert!(text(&output.stderr).contains("schema"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_for_one_client() {
+    let home = Home::new();
+    let mut server = Server::start(&home, &["-1"]);
+    let (_, port) = server.address.rsplit_once(':').unwrap();
+    let mut command = home.trunkline();
+    command.args(["bench", "-c", "127.0.0.1", "-p", port, "-J", "-t", "0.2"]);
+    command.args(["--scenario", "latency", "--scenario", "small"]);
+    let object = object(&run(&mut command, PATIENCE));
+    assert_eq!(object["runs"].as_array().unwrap().len(), 2);
+    let status = common::wait(&mut server.child, PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn floors_and_ratios() {

@@ -2,10 +2,10 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+use super::args::Scenario;
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
 use super::feed::Feed;
-use super::load::{self, Load, Pace, Probes};
-use crate::cli::Scenario;
+use super::load::{self, Load, PROBE_LENGTH, Pace, Probes};
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
 use std::collections::HashMap;
@@ -33,7 +33,21 @@ pub struct Plan {
     pub channels: u32,
     /// Messages are lent to the engine.
     pub lent: bool,
+    /// Open loop: messages a second on each connection.
+    pub rate: Option<f64>,
     pub connect: ConnectConfig,
+}
+
+impl Plan {
+    /// Whether messages are sent at fixed times, whatever comes back.
+    fn open_loop(&self) -> bool {
+        self.rate.is_some() || self.scenario == Scenario::Loaded
+    }
+
+    /// Channels of the load: none where all messages are probes.
+    fn load_channels(&self) -> u32 {
+        if self.scenario == Scenario::Latency && self.rate.is_some() { 0 } else { self.channels }
+    }
 }
 
 /// What the measuring thread wants.
@@ -70,6 +84,8 @@ pub struct Sample {
     pub corrupt: u64,
     pub client_cpu: Option<f64>,
     pub packets_sent: u64,
+    /// Of the packets that were sent, and the system's headers are not in it.
+    pub bytes_sent: u64,
     pub packets_lost: u64,
     pub retransmits: u64,
     pub packet_bytes: u64,
@@ -179,7 +195,7 @@ impl BenchClient {
                     blocked: false,
                     pace: Pace::new(match run.plan.scenario {
                         Scenario::Loaded => Load::None,
-                        _ => Load::Full,
+                        _ => run.plan.rate.map_or(Load::Full, Load::Rate),
                     }),
                 }),
                 Err(e) => {
@@ -226,22 +242,32 @@ impl BenchClient {
             Scenario::Latency => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
         };
         let mut feeds = Vec::new();
-        for number in 0..run.plan.channels {
+        let open_loop = run.plan.open_loop();
+        for number in 0..run.plan.load_channels() {
             let seed = (u64::from(number) << 32) + at as u64 + 1;
             feeds.push((
                 open(name, load, role)?,
                 Feed::new(number, run.plan.length, seed, run.plan.lent),
             ));
         }
-        let probe = match run.plan.scenario {
-            Scenario::Latency => None,
-            _ => Some(open(PROBE, urgent(ChannelKind::Messages), Role::Probe)?),
+        // In an open loop the messages whose round trips are measured are paced probes.
+        let seed = !(at as u64);
+        let urgent = urgent(ChannelKind::Messages);
+        let probes = match (run.plan.scenario, run.plan.rate) {
+            (Scenario::Latency, None) => None,
+            (Scenario::Latency, rate) => {
+                let channel = open(ECHO, urgent, Role::Probe)?;
+                Some(Probes::new(channel, run.plan.length, seed).paced(rate))
+            }
+            _ => {
+                let probes = Probes::new(open(PROBE, urgent, Role::Probe)?, PROBE_LENGTH, seed);
+                Some(if open_loop { probes.paced(None) } else { probes })
+            }
         };
-        let paced = run.plan.scenario == Scenario::Loaded;
         let link = &mut run.links[at];
         link.control = Some(control);
         link.load = feeds;
-        link.probes = probe.map(|channel| Probes::new(channel, !(at as u64), paced));
+        link.probes = probes;
         Ok(())
     }
 
@@ -290,6 +316,7 @@ impl BenchClient {
             corrupt: run.corrupt,
             client_cpu: self.clock.as_ref().and_then(ThreadClock::seconds),
             packets_sent: 0,
+            bytes_sent: 0,
             packets_lost: 0,
             retransmits: 0,
             packet_bytes: 0,
@@ -302,6 +329,7 @@ impl BenchClient {
         };
         for stats in run.links.iter().filter_map(|link| cx.stats(link.conn)) {
             sample.packets_sent += stats.packets_sent;
+            sample.bytes_sent += stats.bytes_sent;
             sample.packets_lost += stats.packets_lost;
             sample.retransmits += stats.retransmits;
             sample.packet_bytes = sample.packet_bytes.max(stats.packet_size);
@@ -375,13 +403,14 @@ impl BenchClient {
         let Some(run) = &mut self.run else { return };
         let link = &mut run.links[at];
         link.channels_ready += 1;
-        if link.channels_ready < 1 + run.plan.channels + u32::from(link.probes.is_some()) {
+        let load = run.plan.load_channels();
+        if link.channels_ready < 1 + load + u32::from(link.probes.is_some()) {
             return;
         }
         link.running = true;
         run.ready += 1;
         if run.ready == run.links.len() {
-            if run.plan.scenario != Scenario::Latency {
+            if run.links.iter().any(|link| link.probes.is_some()) {
                 cx.set_timer(Duration::ZERO, PROBE_TIMER);
             }
             self.tell(Update::Running);

@@ -4,6 +4,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+use trunkline::hw::profile::Machine;
 
 /// Version of the JSON object; fields are added without a new one, never removed or changed.
 pub const SCHEMA: u32 = 1;
@@ -13,6 +15,10 @@ pub const SCHEMA: u32 = 1;
 pub struct Report {
     pub schema: u32,
     pub version: &'static str,
+    /// What the user calls it.
+    pub title: Option<String>,
+    /// Seconds since 1970 at the end.
+    pub unix_s: u64,
     pub host: Host,
     pub runs: Vec<Run>,
 }
@@ -25,6 +31,47 @@ pub struct Host {
     pub kernel: Option<String>,
     pub cpu: Option<String>,
     pub cpus: usize,
+    pub name: Option<String>,
+    /// The network interface that has the default route, or the loopback interface.
+    pub nic: Option<Interface>,
+    pub profile: Option<String>,
+    /// The same for measurements that can be compared.
+    pub fingerprint: String,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interface {
+    pub name: String,
+    pub driver: String,
+    pub rx_queues: usize,
+}
+
+/// A part of the measured time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interval {
+    /// From 1.
+    pub round: usize,
+    /// Its end, from the beginning of the measured time.
+    pub at_s: f64,
+    pub goodput_gbps: f64,
+    pub messages_per_s: f64,
+    pub p50_us: Option<f64>,
+    pub p99_us: Option<f64>,
+    pub packets_lost: u64,
+}
+
+/// How well the main figure is known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Confidence {
+    /// Name of the figure in `per_round`.
+    pub figure: &'static str,
+    pub level: f64,
+    /// What was asked for.
+    pub wanted_percent: f64,
+    /// Half of the interval's width in percent of the mean; null with less than two rounds.
+    pub percent: Option<f64>,
+    pub met: bool,
 }
 
 /// One scenario.
@@ -35,6 +82,8 @@ pub struct Run {
     pub driver: String,
     pub server_driver: String,
     pub loopback: bool,
+    /// Open loop: messages a second on each connection.
+    pub rate_per_s: Option<f64>,
     pub seconds: f64,
     pub warmup_seconds: f64,
     pub length: usize,
@@ -48,6 +97,10 @@ pub struct Run {
     pub rtt_us: Rtt,
     pub rtt_samples: u64,
     pub cpu_s: Cpu,
+    /// CPU seconds for each gigabit that was delivered.
+    pub cpu_s_per_gbit: Cpu,
+    /// What the client sent, headers of its packets and acknowledgements included.
+    pub wire_gbps: f64,
     pub packet_bytes: u64,
     pub packets_sent: u64,
     pub packets_lost: u64,
@@ -55,6 +108,8 @@ pub struct Run {
     pub busy_poll_us: Option<u32>,
     /// Messages were lent to the engine, not copied.
     pub lent: bool,
+    pub intervals: Vec<Interval>,
+    pub confidence: Option<Confidence>,
     pub rounds: usize,
     /// One value for each round; NaN, in JSON null, where a round had none.
     pub per_round: BTreeMap<&'static str, Vec<f64>>,
@@ -93,26 +148,81 @@ pub struct Round {
 
 impl Report {
     /// The figures of `runs` on this machine.
-    pub fn new(runs: Vec<Run>) -> Self {
-        Self { schema: SCHEMA, version: env!("CARGO_PKG_VERSION"), host: Host::here(), runs }
+    pub fn new(runs: Vec<Run>, title: Option<String>, profile: Option<String>) -> Self {
+        let loopback = runs.iter().all(|run| run.loopback);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            title,
+            unix_s: now.map_or(0, |since| since.as_secs()),
+            host: Host::here(loopback, profile),
+            runs,
+        }
+    }
+}
+
+impl Confidence {
+    /// For people.
+    pub fn words(&self) -> String {
+        let Self { figure, level, wanted_percent, percent, met } = self;
+        let level = level * 100.0;
+        let known = percent.map_or("unknown".to_owned(), |percent| format!("± {percent:.1} %"));
+        let so = if *met { "as asked for" } else { "NOT as asked for" };
+        format!("{figure} {known} with {level:.0} % confidence, {so} (± {wanted_percent} %)")
+    }
+}
+
+impl Cpu {
+    /// For each gigabit of `bytes`.
+    pub fn per_gbit(self, bytes: u64) -> Self {
+        let of = |seconds: Option<f64>| {
+            let gbit = bytes as f64 * 8e-9;
+            seconds.map(|seconds| seconds / gbit).filter(|value| value.is_finite())
+        };
+        Self { client: of(self.client), server: of(self.server) }
     }
 }
 
 impl Host {
-    fn here() -> Self {
+    fn here(loopback: bool, profile: Option<String>) -> Self {
         let first_line =
             |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned());
         let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
             let line = text.lines().find(|line| line.starts_with("model name"))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         });
-        Self {
+        let nics = Machine::this().nics;
+        let nic = nics.into_iter().find(|nic| (nic.driver == "lo") == loopback);
+        let name = gethostname::gethostname().into_string().ok();
+        let mut host = Self {
+            name: name.filter(|name| !name.is_empty()),
+            nic: nic.map(|nic| Interface {
+                name: nic.name,
+                driver: nic.driver,
+                rx_queues: nic.rx_queues,
+            }),
+            profile,
+            fingerprint: String::new(),
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
             kernel: first_line("/proc/sys/kernel/osrelease"),
             cpu,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-        }
+        };
+        host.fingerprint = host.fingerprint();
+        host
+    }
+
+    /// 16 hexadecimal digits of what decides about figures. Not the name: machines of one kind are
+    /// alike.
+    fn fingerprint(&self) -> String {
+        let nic = self.nic.as_ref().map(|nic| (&nic.driver, nic.rx_queues));
+        let Self { os, arch, kernel, cpu, cpus, profile, .. } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        let all = format!("{:?}", (os, arch, kernel, cpu, cpus, nic, profile, version));
+        let digest = ring::digest::digest(&ring::digest::SHA256, all.as_bytes());
+        crate::hex::encode(&digest.as_ref()[..8])
     }
 }
 
@@ -148,6 +258,7 @@ pub mod tests {
             driver: "uring".into(),
             server_driver: "mio".into(),
             loopback: true,
+            rate_per_s: None,
             seconds: 3.0,
             warmup_seconds: 1.0,
             length: 64,
@@ -161,12 +272,24 @@ pub mod tests {
             rtt_us: Rtt::of(&times),
             rtt_samples: times.len(),
             cpu_s: Cpu { client: Some(2.9), server: None },
+            cpu_s_per_gbit: Cpu { client: Some(1.0), server: None },
+            wire_gbps: 0.6,
             packet_bytes: 1452,
             packets_sent: 1,
             packets_lost: 2,
             retransmits: 3,
             busy_poll_us: None,
             lent: false,
+            intervals: vec![Interval {
+                round: 1,
+                at_s: 0.5,
+                goodput_gbps: 0.5,
+                messages_per_s: 9.9e5,
+                p50_us: Some(500.0),
+                p99_us: None,
+                packets_lost: 2,
+            }],
+            confidence: None,
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),
@@ -196,7 +319,7 @@ pub mod tests {
             })
             .map(|(run, _)| run)
             .collect();
-        let value = serde_json::to_value(Report::new(runs)).unwrap();
+        let value = serde_json::to_value(Report::new(runs, None, None)).unwrap();
         assert_eq!(value["schema"], 1);
         let documented = include_str!("../../../docs/bench-json.md");
         let check = |object: &serde_json::Value| {
@@ -206,8 +329,17 @@ pub mod tests {
         };
         check(&value);
         check(&value["host"]);
+        check(&value["host"]["nic"]);
         for run in value["runs"].as_array().unwrap() {
-            for object in [run, &run["rtt_us"], &run["cpu_s"], &run["per_round"], &run["spread"]] {
+            for object in [
+                run,
+                &run["rtt_us"],
+                &run["cpu_s"],
+                &run["cpu_s_per_gbit"],
+                &run["intervals"][0],
+                &run["per_round"],
+                &run["spread"],
+            ] {
                 check(object);
             }
             assert!(run["ratio"].is_number());

@@ -1,6 +1,6 @@
 //! The floors of a scenario: what plain UDP does on the same CPUs, with packets of the same size.
 
-use crate::cli::{BenchArgs, Scenario};
+use super::args::{BenchArgs, Scenario};
 use crate::exit::{Exit, Failure};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

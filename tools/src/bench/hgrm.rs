@@ -1,6 +1,6 @@
 //! Round trips in the percentile format of HdrHistogram (`.hgrm`), which its plotters read.
 
-use crate::cli::Scenario;
+use super::args::Scenario;
 use crate::exit::Failure;
 use hdrhistogram::Histogram;
 use std::fs::File;

@@ -9,7 +9,7 @@ use trunkline::{ApiError, Channel, Context, Duration};
 use trunkline_floor::payload::Source;
 
 /// Bytes of a probe.
-const PROBE_LENGTH: usize = 64;
+pub const PROBE_LENGTH: usize = 64;
 /// Between two probes.
 const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(1);
 /// Messages sent at most in one go, so that acknowledgements are seen in between.
@@ -84,6 +84,9 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Durati
     if link.load.is_empty() {
         return Ok(None);
     }
+    if link.pace.schedule.is_some() {
+        return at_a_rate(cx, link).map(Some);
+    }
     let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
     if dropped > link.pace.dropped {
         link.pace.dropped = dropped;
@@ -100,6 +103,27 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Durati
         link.pass_turn();
     }
     Ok(Some(Duration::ZERO))
+}
+
+/// Unreliable messages at the rate that is asked for. What the connection drops was sent as well.
+fn at_a_rate(cx: &mut Context<'_>, link: &mut Link) -> Result<Duration, ApiError> {
+    let now = Instant::now();
+    for _ in 0..BURST_MESSAGES {
+        if link.pace.schedule.is_none_or(|schedule| !schedule.is_due(now)) {
+            break;
+        }
+        let (channel, feed) = &mut link.load[link.turn];
+        match feed.send(cx, *channel, &mut link.source) {
+            Ok(()) | Err(ApiError::Dropped(_)) => {}
+            Err(e) => return Err(e),
+        }
+        link.pass_turn();
+        if let Some(schedule) = &mut link.pace.schedule {
+            schedule.advance();
+        }
+    }
+    let next = link.pace.schedule.map_or(SHORTEST, |schedule| schedule.until_next(now));
+    Ok(next.max(SHORTEST).into())
 }
 
 /// The next message of the closed loop.
@@ -127,15 +151,25 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// On `channel`; `paced`: at fixed times.
-    pub fn new(channel: Channel, seed: u64, paced: bool) -> Self {
+    /// On `channel`, one after the other.
+    pub fn new(channel: Channel, length: usize, seed: u64) -> Self {
         Self {
             channel,
-            source: Source::new(PROBE_LENGTH, seed),
-            schedule: paced.then(|| Schedule::new(Instant::now(), PROBE_EVERY)),
+            source: Source::new(length, seed),
+            schedule: None,
             sent_at: None,
             returned: 0,
         }
+    }
+
+    /// So many a second, whatever comes back; without a number one each [`PROBE_EVERY`].
+    pub fn paced(self, per_second: Option<f64>) -> Self {
+        let start = Instant::now();
+        let schedule = per_second.map_or_else(
+            || Schedule::new(start, PROBE_EVERY),
+            |per_second| Schedule::per_second(start, per_second),
+        );
+        Self { schedule: Some(schedule), ..self }
     }
 
     /// Sends what is due. Gives the time until the next.

@@ -2,10 +2,11 @@
 //! the same machine. Figures of several rounds are medians; a ratio is the median of the ratios of
 //! the rounds.
 
-use super::figures::{Round, Run};
+use super::args::Scenario;
+use super::confidence;
+use super::figures::{Confidence, Round, Run};
 use super::floors::Floors;
 use super::runner::Bench;
-use crate::cli::Scenario;
 use crate::exit::Failure;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -113,21 +114,32 @@ pub fn comparisons(run: &Run) -> &'static [Comparison] {
 /// All rounds of one scenario: its run and its round trips in nanoseconds.
 pub type Measured = (Run, Histogram<u64>);
 
-/// Runs `scenarios` `rounds` times. What is there when something fails is given all the same.
+/// How often the scenarios are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// At most so often.
+    pub rounds: u32,
+    /// Until the main figures are known this well, in percent.
+    pub confidence: Option<f64>,
+}
+
+/// Runs `scenarios` in rounds. What is there when something fails is given all the same.
 pub fn run(
     bench: &Bench<'_>,
     floors: Option<&Floors>,
     scenarios: &[Scenario],
     connect: &ConnectConfig,
-    rounds: u32,
+    effort: Effort,
 ) -> (Vec<Measured>, Result<(), Failure>) {
     let mut all: Vec<Vec<Round>> = scenarios.iter().map(|_| Vec::new()).collect();
     let mut outcome = Ok(());
+    let rounds = effort.rounds;
     if rounds > 1 {
         let floors = floors.map_or(Duration::ZERO, |floors| floors.time(scenarios));
         let own: Duration = scenarios.iter().map(|scenario| bench.time(*scenario)).sum();
         let whole = (own + floors) * rounds;
-        eprintln!("{rounds} rounds, about {:.0} seconds", whole.as_secs_f64());
+        let most = if effort.confidence.is_some() { "at most " } else { "" };
+        eprintln!("{most}{rounds} rounds, about {:.0} seconds", whole.as_secs_f64());
     }
     'rounds: for number in 1..=rounds {
         if rounds > 1 {
@@ -142,8 +154,37 @@ pub fn run(
                 }
             }
         }
+        if let Some(wanted) = effort.confidence
+            && number >= confidence::FEWEST
+            && all.iter().all(|done| known(done, wanted).is_some_and(|known| known.met))
+        {
+            break;
+        }
     }
-    (all.into_iter().filter_map(combine).collect(), outcome)
+    let with_confidence = |done: Vec<Round>| {
+        let known = effort.confidence.and_then(|wanted| known(&done, wanted));
+        let (run, rtt) = combine(done)?;
+        Some((Run { confidence: known, ..run }, rtt))
+    };
+    (all.into_iter().filter_map(with_confidence).collect(), outcome)
+}
+
+/// How well the main figure of a scenario is known after these rounds.
+fn known(rounds: &[Round], wanted_percent: f64) -> Option<Confidence> {
+    let figure = comparisons(&rounds.first()?.run).first()?.value;
+    let values: Vec<f64> = rounds
+        .iter()
+        .filter_map(|Round { run, .. }| match figure {
+            "goodput_gbps" => Some(run.goodput_gbps),
+            "messages_per_s" => Some(run.messages_per_s),
+            "p50_us" => run.rtt_us.p50,
+            _ => run.rtt_us.p99,
+        })
+        .collect();
+    let percent = confidence::half_width_percent(&values);
+    let enough = values.len() >= confidence::FEWEST as usize;
+    let met = enough && percent.is_some_and(|percent| percent <= wanted_percent);
+    Some(Confidence { figure, level: confidence::LEVEL, wanted_percent, percent, met })
 }
 
 fn one(
@@ -171,6 +212,7 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
         let (run, none) = (&round.run, f64::NAN);
         note("goodput_gbps", run.goodput_gbps);
         note("messages_per_s", run.messages_per_s);
+        note("wire_gbps", run.wire_gbps);
         note("p50_us", run.rtt_us.p50.unwrap_or(none));
         note("p99_us", run.rtt_us.p99.unwrap_or(none));
         for (key, value) in &round.floors {
@@ -181,7 +223,11 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     let count = rounds.len();
     let mut rounds = rounds.into_iter();
     let Round { mut run, mut rtt, floors } = rounds.next()?;
-    for round in rounds {
+    for (number, mut round) in (2..).zip(rounds) {
+        for interval in &mut round.run.intervals {
+            interval.round = number;
+        }
+        run.intervals.append(&mut round.run.intervals);
         add(&mut run, &round.run);
         let _ = rtt.add(&round.rtt);
     }
@@ -199,6 +245,7 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     let of = |key| median(&per_round[key]);
     run.goodput_gbps = of("goodput_gbps").unwrap_or_default();
     run.messages_per_s = of("messages_per_s").unwrap_or_default();
+    run.wire_gbps = of("wire_gbps").unwrap_or_default();
     (run.rtt_us.p50, run.rtt_us.p99) = (of("p50_us"), of("p99_us"));
     run.rtt_us.p999 = median(&p999);
     run.rounds = count;
@@ -222,6 +269,7 @@ fn add(run: &mut Run, other: &Run) {
     let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
     run.cpu_s.client = sum(run.cpu_s.client, other.cpu_s.client);
     run.cpu_s.server = sum(run.cpu_s.server, other.cpu_s.server);
+    run.cpu_s_per_gbit = run.cpu_s.per_gbit(run.bytes);
     run.rtt_us.max = match (run.rtt_us.max, other.rtt_us.max) {
         (Some(a), Some(b)) => Some(a.max(b)),
         (a, b) => a.or(b),
@@ -293,6 +341,25 @@ pub mod tests {
         assert_eq!((run.rounds, run.goodput_gbps, run.messages), (1, 0.5, 3_000_000));
         assert!(run.floors.is_empty() && !run.per_round.contains_key("ratio"));
         assert!(combine(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn intervals_know_their_rounds() {
+        let (run, _) = combine(vec![bulk(1.0, 2.0), bulk(1.0, 2.0), bulk(1.0, 2.0)]).unwrap();
+        let rounds: Vec<usize> = run.intervals.iter().map(|interval| interval.round).collect();
+        assert_eq!(rounds, [1, 2, 3]);
+    }
+
+    #[test]
+    fn rounds_that_agree_are_enough() {
+        let rounds = |goodput: &[f64]| goodput.iter().map(|g| bulk(*g, 10.0)).collect::<Vec<_>>();
+        let close = known(&rounds(&[5.0, 5.01, 4.99]), 2.0).unwrap();
+        assert!(close.met && close.figure == "goodput_gbps", "{close:?}");
+        // Two are too few, however close they are.
+        assert!(!known(&rounds(&[5.0, 5.0]), 2.0).unwrap().met);
+        let apart = known(&rounds(&[5.0, 6.0, 4.0]), 2.0).unwrap();
+        assert!(!apart.met && apart.percent.unwrap() > 40.0, "{apart:?}");
+        assert_eq!(known(&rounds(&[5.0]), 2.0).unwrap().percent, None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Runs one scenario through Trunkline and takes its figures between two marks.
 
+use super::args::{BenchArgs, Scenario};
 use super::client::{BenchClient, Command, Plan, Sample, Update};
 use super::feed::LENT_FROM;
-use super::figures::{Cpu, Rtt, Run};
+use super::figures::{Cpu, Interval, Rtt, Run};
 use super::load::Load;
 use super::table;
-use crate::cli::{BenchArgs, Scenario};
 use crate::engine::Post;
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -16,8 +16,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use trunkline::{ConnectConfig, Link, Reuse};
 
-/// Between two live lines.
-const LIVE: Duration = Duration::from_millis(500);
 /// Longest warm-up; a third of the measured time where that is less.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// From a change of the load to the next mark.
@@ -63,6 +61,14 @@ impl Bench<'_> {
         if matches!(scenario, Scenario::Latency) { 1 } else { self.args.channels }
     }
 
+    /// Messages a second on each connection, in an open loop.
+    fn rate(&self, scenario: Scenario, length: usize) -> Option<f64> {
+        match scenario {
+            Scenario::Loaded => None,
+            _ => self.args.rate.map(|rate| rate.messages(length)),
+        }
+    }
+
     /// Whether the messages of a load are lent. Unreliable ones are always copied by the engine, and
     /// one at a time gains nothing.
     fn is_lent(&self, scenario: Scenario, length: usize) -> bool {
@@ -85,6 +91,7 @@ impl Bench<'_> {
             connections,
             channels: self.channels(scenario),
             lent: self.is_lent(scenario, length),
+            rate: self.rate(scenario, length),
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));
@@ -93,8 +100,11 @@ impl Bench<'_> {
         if result.is_ok() {
             self.wait(|update| matches!(update, Update::Stopped).then_some(()))?;
         }
-        let Marks { first, last, warm_up, beside } = result?;
-        Ok((self.figures(scenario, length, &first, &last, warm_up), last.rtt, beside))
+        let Marks { phase: Phase { first, last, intervals }, warm_up, beside } = result?;
+        let mut run = self.figures(scenario, length, &first, &last);
+        run.warmup_seconds = warm_up.as_secs_f64();
+        run.intervals = intervals;
+        Ok((run, last.rtt, beside))
     }
 
     /// The marks around the measured time.
@@ -108,22 +118,22 @@ impl Bench<'_> {
             Beside::new()
         };
         let warm_up = begun.elapsed();
-        let (first, last) = self.phase(scenario, "measuring", self.args.time, true)?;
+        let phase = self.phase(scenario, "measuring", self.args.time, true)?;
         if io::stderr().is_terminal() {
             eprintln!();
         }
-        Ok(Marks { first, last, warm_up, beside })
+        Ok(Marks { phase, warm_up, beside })
     }
 
     /// Measures round trips without a load and goodput with all that goes, and leaves half of that
     /// running.
     fn half_load(&self, length: usize) -> Result<Beside, Failure> {
         std::thread::sleep(SETTLE);
-        let (_, idle) = self.phase(Scenario::Loaded, "no load", self.warm_up(), true)?;
+        let idle = self.phase(Scenario::Loaded, "no load", self.warm_up(), true)?.last;
         self.post.deliver(Command::Load(Load::Full));
         std::thread::sleep(SETTLE);
-        let (first, last) = self.phase(Scenario::Loaded, "full load", self.warm_up(), false)?;
-        let full = Rate::between(&first, &last).gbps;
+        let full = self.phase(Scenario::Loaded, "full load", self.warm_up(), false)?;
+        let full = Rate::between(&full.first, &full.last).gbps;
         let messages = full * 1e9 / 8.0 / length as f64 / f64::from(self.args.connections);
         self.post.deliver(Command::Load(Load::Rate(messages / 2.0)));
         std::thread::sleep(SETTLE);
@@ -144,36 +154,39 @@ impl Bench<'_> {
         name: &str,
         time: Duration,
         reset: bool,
-    ) -> Result<(Sample, Sample), Failure> {
+    ) -> Result<Phase, Failure> {
         let first = self.mark(reset)?;
         let begun = Instant::now();
-        let mut last = first.clone();
+        let mut phase = Phase { last: first.clone(), first, intervals: Vec::new() };
         while begun.elapsed() < time {
-            last = self.live(scenario, name, begun, time, &last)?;
+            self.sleep(self.args.interval.min(time.saturating_sub(begun.elapsed())))?;
+            let sample = self.mark(false)?;
+            let interval = interval(&phase.last, &sample, begun.elapsed().as_secs_f64());
+            let line = table::live(scenario, name, &interval);
+            if io::stderr().is_terminal() {
+                eprint!("\r{line}");
+            } else {
+                eprintln!("{line}");
+            }
+            phase.last = sample;
+            phase.intervals.push(interval);
         }
-        Ok((first, last))
+        Ok(phase)
     }
 
-    /// Sleeps to the next live line (or to the end), takes a mark and shows it.
-    fn live(
-        &self,
-        scenario: Scenario,
-        phase: &str,
-        begun: Instant,
-        whole: Duration,
-        before: &Sample,
-    ) -> Result<Sample, Failure> {
-        std::thread::sleep(LIVE.min(whole.saturating_sub(begun.elapsed())));
-        let sample = self.mark(false)?;
-        let rate = Rate::between(before, &sample);
-        let at = begun.elapsed().as_secs_f64();
-        let line = table::live(scenario, phase, at, rate.gbps, rate.messages_per_s);
-        if io::stderr().is_terminal() {
-            eprint!("\r{line}");
-        } else {
-            eprintln!("{line}");
+    /// Sleeps unless the measurement is interrupted.
+    fn sleep(&self, time: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + time;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Failure::new(Exit::Interrupted, "interrupted"));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
         }
-        Ok(sample)
     }
 
     fn mark(&self, reset: bool) -> Result<Sample, Failure> {
@@ -204,17 +217,15 @@ impl Bench<'_> {
         }
     }
 
-    fn figures(
-        &self,
-        scenario: Scenario,
-        length: usize,
-        first: &Sample,
-        last: &Sample,
-        warm_up: Duration,
-    ) -> Run {
+    fn figures(&self, scenario: Scenario, length: usize, first: &Sample, last: &Sample) -> Run {
         let rate = Rate::between(first, last);
         let used = |a: Option<f64>, b: Option<f64>| Some((b? - a?).max(0.0));
         let server_cpu = |sample: &Sample| sample.servers.first().and_then(|marked| marked.cpu_s);
+        let cpu_s = Cpu {
+            client: used(first.client_cpu, last.client_cpu),
+            server: used(server_cpu(first), server_cpu(last)),
+        };
+        let sent = last.bytes_sent.saturating_sub(first.bytes_sent);
         let server_corrupt: u64 = last.servers.iter().map(|marked| marked.corrupt).sum();
         Run {
             scenario: scenario.name(),
@@ -226,7 +237,8 @@ impl Bench<'_> {
             server_driver: last.servers.first().map(|m| m.driver.clone()).unwrap_or_default(),
             loopback: self.loopback,
             seconds: rate.seconds,
-            warmup_seconds: warm_up.as_secs_f64(),
+            warmup_seconds: 0.0,
+            rate_per_s: self.rate(scenario, length),
             length,
             connections: self.args.connections,
             channels: self.channels(scenario),
@@ -237,16 +249,17 @@ impl Bench<'_> {
             messages_per_s: rate.messages_per_s,
             rtt_us: Rtt::of(&last.rtt),
             rtt_samples: last.rtt.len(),
-            cpu_s: Cpu {
-                client: used(first.client_cpu, last.client_cpu),
-                server: used(server_cpu(first), server_cpu(last)),
-            },
+            cpu_s,
+            cpu_s_per_gbit: cpu_s.per_gbit(rate.bytes),
+            wire_gbps: if rate.seconds > 0.0 { sent as f64 * 8e-9 / rate.seconds } else { 0.0 },
             packet_bytes: last.packet_bytes,
             packets_sent: last.packets_sent.saturating_sub(first.packets_sent),
             packets_lost: last.packets_lost.saturating_sub(first.packets_lost),
             retransmits: last.retransmits.saturating_sub(first.retransmits),
             busy_poll_us: self.args.busy_poll,
             lent: self.is_lent(scenario, length),
+            intervals: Vec::new(),
+            confidence: None,
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),
@@ -258,10 +271,34 @@ impl Bench<'_> {
 /// Figures that others stand beside, by their names in the JSON object.
 pub type Beside = Vec<(&'static str, f64)>;
 
-/// The measured time.
-struct Marks {
+/// A time between two marks.
+struct Phase {
     first: Sample,
     last: Sample,
+    intervals: Vec<Interval>,
+}
+
+/// What happened between two samples, the second of which was taken at `at_s`.
+fn interval(before: &Sample, after: &Sample, at_s: f64) -> Interval {
+    let rate = Rate::between(before, after);
+    let mut rtt = after.rtt.clone();
+    // The sample before has only what this one has as well, unless the count began anew.
+    let rtt = if rtt.subtract(&before.rtt).is_ok() { rtt } else { after.rtt.clone() };
+    let rtt = Rtt::of(&rtt);
+    Interval {
+        round: 1,
+        at_s,
+        goodput_gbps: rate.gbps,
+        messages_per_s: rate.messages_per_s,
+        p50_us: rtt.p50,
+        p99_us: rtt.p99,
+        packets_lost: after.packets_lost.saturating_sub(before.packets_lost),
+    }
+}
+
+/// The measured time.
+struct Marks {
+    phase: Phase,
     /// Time before the first mark.
     warm_up: Duration,
     beside: Beside,
@@ -313,6 +350,7 @@ mod tests {
             corrupt: 0,
             client_cpu: None,
             packets_sent: 0,
+            bytes_sent: 0,
             packets_lost: 0,
             retransmits: 0,
             packet_bytes: 0,

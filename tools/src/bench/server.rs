@@ -5,12 +5,13 @@
 
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
 use rustc_hash::FxHashMap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use trunkline::{
-    ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, Conn, Context,
-    Handler, Incoming, Reason, SendOptions, Status,
+    ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport, Conn,
+    Context, Handler, Incoming, Reason, SendOptions, Status,
 };
 use trunkline_floor::cpu::ThreadClock;
 use trunkline_floor::payload;
@@ -18,8 +19,31 @@ use trunkline_floor::payload;
 /// Answers of an echo channel that wait for room; more than a closed loop ever has.
 const MAX_PENDING: usize = 1024;
 
+/// Which clients there have been.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Connections that are there.
+    present: AtomicUsize,
+    /// Marks that were asked for.
+    marks: AtomicU64,
+}
+
+impl Served {
+    /// Connections that are there.
+    pub fn present(&self) -> usize {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client has measured something.
+    pub fn any(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// The handler.
 pub struct BenchServer {
+    served: Arc<Served>,
+    conns: HashSet<Conn>,
     driver: Arc<OnceLock<String>>,
     clock: Option<ThreadClock>,
     started: Instant,
@@ -77,8 +101,10 @@ impl Sink {
 
 impl BenchServer {
     /// A server; `driver` is filled in once the engine knows.
-    pub fn new(driver: Arc<OnceLock<String>>) -> Self {
+    pub fn new(driver: Arc<OnceLock<String>>, served: Arc<Served>) -> Self {
         Self {
+            served,
+            conns: HashSet::new(),
             driver,
             clock: None,
             started: Instant::now(),
@@ -100,6 +126,7 @@ impl BenchServer {
     }
 
     fn marked(&mut self, conn: Conn, mark: Mark) -> Marked {
+        self.served.marks.fetch_add(1, Ordering::Relaxed);
         let own = self.channels.iter().filter(|(channel, _)| channel.conn() == conn);
         let sinks: Vec<&Sink> = own
             .filter_map(|(_, role)| match role {
@@ -153,7 +180,15 @@ impl Handler for BenchServer {
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
         tracing::debug!("connection from {}", incoming.remote);
-        let _ = cx.accept(conn);
+        if cx.accept(conn).is_ok() {
+            self.conns.insert(conn);
+            self.served.present.store(self.conns.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, _report: &CloseReport) {
+        self.conns.remove(&conn);
+        self.served.present.store(self.conns.len(), Ordering::Relaxed);
     }
 
     fn on_status(

@@ -1,8 +1,8 @@
 //! The tables and the live line for people.
 
-use super::figures::{Report, Run};
+use super::args::Scenario;
+use super::figures::{Interval, Report, Run};
 use super::rounds::{self, Comparison};
-use crate::cli::Scenario;
 use std::fmt::Write as _;
 
 /// All runs as a table for people.
@@ -36,6 +36,11 @@ pub fn table(report: &Report) -> String {
     if rounds > 1 || report.runs.iter().any(|run| !run.floors.is_empty()) {
         out.push('\n');
         out.push_str(&beside_floors(&report.runs));
+    }
+    for run in &report.runs {
+        if let Some(known) = &run.confidence {
+            let _ = writeln!(out, "{}: {}", run.scenario, known.words());
+        }
     }
     for run in report.runs.iter().filter(|run| run.corrupt > 0) {
         let (scenario, corrupt) = (run.scenario, run.corrupt);
@@ -73,7 +78,7 @@ fn row(run: &Run) -> Vec<String> {
 }
 
 /// Cells in columns as wide as their widest; the columns `left` begin at their left edge.
-fn aligned(rows: &[Vec<String>], left: &[usize]) -> String {
+pub fn aligned(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -175,7 +180,7 @@ fn range(run: &Run, key: &str, shown: impl Fn(f64) -> String) -> String {
 }
 
 /// A figure with as many digits as its unit deserves.
-fn number(value: f64, unit: &str) -> String {
+pub fn number(value: f64, unit: &str) -> String {
     match unit {
         "Gb/s" => format!("{value:.3}"),
         "µs" => format!("{value:.1}"),
@@ -202,11 +207,14 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// What the live line says.
-pub fn live(scenario: Scenario, phase: &str, at: f64, gbps: f64, per_s: f64) -> String {
+pub fn live(scenario: Scenario, phase: &str, interval: &Interval) -> String {
     let name = scenario.name();
+    let Interval { at_s, goodput_gbps, messages_per_s, p50_us, packets_lost, .. } = interval;
+    let per_s = grouped(*messages_per_s as u64);
+    let p50 = p50_us.map_or(String::new(), |p50| format!("  p50 {p50:8.1} µs"));
     format!(
-        "{name:<9} {at:5.1} s {phase:<10} {gbps:8.3} Gb/s {:>12} messages/s",
-        grouped(per_s as u64)
+        "{name:<9} {at_s:5.1} s {phase:<10} {goodput_gbps:8.3} Gb/s {per_s:>12} messages/s{p50}\
+         {packets_lost:>6} lost"
     )
 }
 
@@ -216,9 +224,13 @@ mod tests {
     use super::super::rounds::tests::round;
     use super::*;
 
+    fn report(runs: Vec<Run>) -> Report {
+        Report::new(runs, None, None)
+    }
+
     #[test]
     fn the_table_is_aligned() {
-        let table = table(&Report::new(vec![run("bulk"), run("datagrams")]));
+        let table = table(&report(vec![run("bulk"), run("datagrams")]));
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 5);
         let column = |line: &str, text: &str| {
@@ -245,7 +257,7 @@ mod tests {
         };
         let bulk = rounds("bulk", &[("floor_gbps", 1.024), ("floor_plain_gbps", 2.048)]);
         let latency = rounds("latency", &[("floor_us", 250.0), ("floor_p99_us", 990.0)]);
-        let table = table(&Report::new(vec![bulk, latency]));
+        let table = table(&report(vec![bulk, latency]));
         let below = table.split("\n\n").nth(1).unwrap();
         let lines: Vec<Vec<&str>> = below
             .lines()
@@ -271,7 +283,7 @@ mod tests {
     fn rounds_without_floors_show_their_spread() {
         let run = |goodput| round("bulk", goodput, Vec::new());
         let (run, _) = rounds::combine(vec![run(1.0), run(2.0), run(4.0)]).unwrap();
-        let table = table(&Report::new(vec![run]));
+        let table = table(&report(vec![run]));
         assert!(table.contains("medians of 3 rounds"), "{table}");
         assert!(table.contains("2.000  1.000–4.000") && !table.contains("ratio"), "{table}");
     }
