@@ -16,6 +16,7 @@ mod load;
 mod pace;
 mod rounds;
 mod runner;
+mod search;
 mod server;
 mod table;
 
@@ -201,7 +202,14 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let max_message = args.length.unwrap_or(0).max(64 << 10);
     let config = engine_config(args, client_processor, max_message)?;
     let scenarios = match args.scenario.as_slice() {
+        // That one has a rate of its own.
+        [] if args.find_max => {
+            Scenario::ALL.into_iter().filter(|s| *s != Scenario::Loaded).collect()
+        }
         [] => Scenario::ALL.to_vec(),
+        chosen if args.find_max && chosen.contains(&Scenario::Loaded) => {
+            return Err(Failure::usage("--find-max is not for loaded, which has its own rate"));
+        }
         chosen => chosen.to_vec(),
     };
     let mut hgrm = match &args.hgrm {

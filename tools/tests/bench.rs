@@ -195,6 +195,31 @@ fn an_open_loop_keeps_its_rate() {
 }
 
 #[test]
+fn the_highest_rate_that_is_kept() {
+    let home = Home::new();
+    let mut command = home.trunkline();
+    command.args(["bench", "-J", "-t", "0.2", "--scenario", "latency", "--find-max"]);
+    command.args(["-b", "1000/s", "--max-loss", "20", "--max-p99", "100000"]);
+    let object = object(&run(&mut command, PATIENCE));
+    let run = &object["runs"][0];
+    let steps = run["search"].as_array().unwrap();
+    let rates = |kept| {
+        let steps = steps.iter().filter(move |step| step["kept"] == kept);
+        steps.map(|step| step["rate_per_s"].as_f64().unwrap())
+    };
+    assert_eq!(steps[0]["rate_per_s"].as_f64(), Some(1000.0));
+    let most = rates(true).fold(0.0, f64::max);
+    let least = rates(false).fold(f64::INFINITY, f64::min);
+    assert_eq!(run["rate_per_s"].as_f64(), Some(most));
+    assert!(most < least && least / most <= 1.05, "{most} {least}");
+    let output = common::run(
+        home.trunkline().args(["bench", "--find-max", "--scenario", "loaded"]),
+        PATIENCE,
+    );
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn measurements_are_compared() {
     let home = Home::new();
     let report = |name: &str, values: [f64; 5]| {

@@ -19,6 +19,7 @@ Examples:
   trunkline bench -s --listen 0.0.0.0:7471      on one machine, and on the other:
   trunkline bench -c 192.0.2.7:7471 --json
   trunkline bench --scenario small -b 100k      open loop: at this rate, whatever comes back
+  trunkline bench --scenario datagrams --find-max --max-loss 0.1 --max-p99 2000 -t 1
   trunkline bench --confidence 2 --html bench.html
   trunkline bench compare before.json after.json
 
@@ -108,6 +109,18 @@ pub struct BenchArgs {
     /// which has a rate of its own.
     #[arg(short = 'b', long, value_name = "RATE", value_parser = rate, conflicts_with = "server")]
     pub rate: Option<OfferedRate>,
+    /// Search the highest rate of the open loop that is kept up within --max-loss and --max-p99, from
+    /// that of -b on [default: 1000/s]; -t for each rate that is tried. Not for loaded.
+    #[arg(long, conflicts_with_all = ["server", "floor"])]
+    pub find_max: bool,
+    /// With --find-max: messages that may be missing or late.
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent,
+          requires = "find_max")]
+    pub max_loss: f64,
+    /// With --find-max: the longest p99 of round trips [default: any].
+    #[arg(long, value_name = "MICROSECONDS", requires = "find_max",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_p99: Option<u32>,
     /// Bytes of a message [default: bulk and loaded 65536, others 64].
     #[arg(short = 'l', long, value_name = "BYTES", value_parser = message_length)]
     pub length: Option<usize>,

@@ -1,5 +1,6 @@
 //! What a measurement gives: the JSON object of `docs/bench-json.md`.
 
+use super::search::Step;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -110,6 +111,8 @@ pub struct Run {
     pub lent: bool,
     pub intervals: Vec<Interval>,
     pub confidence: Option<Confidence>,
+    /// Rates that were tried.
+    pub search: Vec<Step>,
     pub rounds: usize,
     /// One value for each round; NaN, in JSON null, where a round had none.
     pub per_round: BTreeMap<&'static str, Vec<f64>>,
@@ -290,6 +293,7 @@ pub mod tests {
                 packets_lost: 2,
             }],
             confidence: None,
+            search: Vec::new(),
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),

@@ -173,7 +173,9 @@ fn over_time(out: &mut String, run: &Run, main: &Comparison) {
         return;
     }
     let end = run.intervals.iter().map(|interval| interval.at_s).fold(0.0, f64::max);
-    let x = Axis::from_zero("seconds", end);
+    let mut x = Axis::from_zero("seconds", end);
+    x.high = end;
+    x.marks.retain(|(at, _)| *at <= end);
     let y = Axis::from_zero(main.unit, most(&all));
     figure(out, &format!("{} within the measured time", main.figure), &chart(&x, &y, &all));
 }

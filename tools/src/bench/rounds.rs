@@ -7,6 +7,7 @@ use super::confidence;
 use super::figures::{Confidence, Round, Run};
 use super::floors::Floors;
 use super::runner::Bench;
+use super::search::{self, Limits};
 use crate::exit::Failure;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -198,9 +199,44 @@ fn one(
         Some(floors) => floors.measure(scenario, length, bench.stop)?,
         None => Vec::new(),
     };
-    let (run, rtt, beside) = bench.scenario(scenario, length, connect)?;
+    if bench.args.find_max {
+        return find_max(bench, scenario, length, connect);
+    }
+    let rate = bench.rate(scenario, length);
+    let (run, rtt, beside) = bench.scenario(scenario, length, rate, connect)?;
     floors.extend(beside);
     Ok(Round { run, rtt, floors })
+}
+
+/// Messages a second at which a search begins.
+const SEARCH_FROM: f64 = 1000.0;
+
+/// The figures of the highest rate that is kept up within the limits.
+fn find_max(
+    bench: &Bench<'_>,
+    scenario: Scenario,
+    length: usize,
+    connect: &ConnectConfig,
+) -> Result<Round, Failure> {
+    let limits =
+        Limits { loss_percent: bench.args.max_loss, p99_us: bench.args.max_p99.map(f64::from) };
+    let (mut best, mut steps) = (None, Vec::new());
+    let start = bench.rate(scenario, length).unwrap_or(SEARCH_FROM);
+    search::highest(start, |rate| {
+        let (run, rtt, _) = bench.scenario(scenario, length, Some(rate), connect)?;
+        let step = limits.judge(rate, &run);
+        eprintln!("{}", super::table::step(scenario, &step));
+        steps.push(step);
+        if step.kept {
+            best = Some((run, rtt));
+        }
+        Ok(step.kept)
+    })?;
+    let Some((run, rtt)) = best else {
+        let text = format!("{}: no rate is kept up within the limits", scenario.name());
+        return Err(Failure::local(text));
+    };
+    Ok(Round { run: Run { search: steps, ..run }, rtt, floors: Vec::new() })
 }
 
 /// The rounds of one scenario as one run: rates and round trips are medians, counts are sums.
@@ -228,6 +264,7 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
             interval.round = number;
         }
         run.intervals.append(&mut round.run.intervals);
+        run.search.append(&mut round.run.search);
         add(&mut run, &round.run);
         let _ = rtt.add(&round.rtt);
     }

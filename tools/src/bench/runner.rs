@@ -62,7 +62,7 @@ impl Bench<'_> {
     }
 
     /// Messages a second on each connection, in an open loop.
-    fn rate(&self, scenario: Scenario, length: usize) -> Option<f64> {
+    pub fn rate(&self, scenario: Scenario, length: usize) -> Option<f64> {
         match scenario {
             Scenario::Loaded => None,
             _ => self.args.rate.map(|rate| rate.messages(length)),
@@ -82,6 +82,7 @@ impl Bench<'_> {
         &self,
         scenario: Scenario,
         length: usize,
+        rate: Option<f64>,
         connect: &ConnectConfig,
     ) -> Result<(Run, Histogram<u64>, Beside), Failure> {
         let connections = self.args.connections;
@@ -91,7 +92,7 @@ impl Bench<'_> {
             connections,
             channels: self.channels(scenario),
             lent: self.is_lent(scenario, length),
-            rate: self.rate(scenario, length),
+            rate,
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
         self.post.deliver(Command::Run(Box::new(plan)));
@@ -104,6 +105,7 @@ impl Bench<'_> {
         let mut run = self.figures(scenario, length, &first, &last);
         run.warmup_seconds = warm_up.as_secs_f64();
         run.intervals = intervals;
+        run.rate_per_s = rate;
         Ok((run, last.rtt, beside))
     }
 
@@ -238,7 +240,7 @@ impl Bench<'_> {
             loopback: self.loopback,
             seconds: rate.seconds,
             warmup_seconds: 0.0,
-            rate_per_s: self.rate(scenario, length),
+            rate_per_s: None,
             length,
             connections: self.args.connections,
             channels: self.channels(scenario),
@@ -260,6 +262,7 @@ impl Bench<'_> {
             lent: self.is_lent(scenario, length),
             intervals: Vec::new(),
             confidence: None,
+            search: Vec::new(),
             rounds: 1,
             per_round: BTreeMap::new(),
             spread: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use super::args::Scenario;
 use super::figures::{Interval, Report, Run};
 use super::rounds::{self, Comparison};
+use super::search::Step;
 use std::fmt::Write as _;
 
 /// All runs as a table for people.
@@ -36,6 +37,15 @@ pub fn table(report: &Report) -> String {
     if rounds > 1 || report.runs.iter().any(|run| !run.floors.is_empty()) {
         out.push('\n');
         out.push_str(&beside_floors(&report.runs));
+    }
+    for run in report.runs.iter().filter(|run| !run.search.is_empty()) {
+        let rate = grouped(run.rate_per_s.unwrap_or_default() as u64);
+        let _ = writeln!(
+            out,
+            "{}: {rate} messages/s on each connection is the highest rate kept, of {} tried",
+            run.scenario,
+            run.search.len()
+        );
     }
     for run in &report.runs {
         if let Some(known) = &run.confidence {
@@ -204,6 +214,18 @@ pub fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A rate that a search tried.
+pub fn step(scenario: Scenario, step: &Step) -> String {
+    let rate = grouped(step.rate_per_s as u64);
+    let p99 = step.p99_us.map_or("-".to_owned(), |p99| format!("{p99:.1}"));
+    let kept = if step.kept { "kept" } else { "not kept" };
+    format!(
+        "{:<9} {rate:>12} messages/s offered  {:6.2} % missing  p99 {p99} µs  {kept}",
+        scenario.name(),
+        step.loss_percent
+    )
 }
 
 /// What the live line says.
