@@ -62,6 +62,12 @@ pub enum Command {
     /// Mint and inspect the access tokens of an event source, and make its keys.
     #[command(after_help = crate::token::HELP)]
     Token(crate::token::TokenArgs),
+    /// Print what a shell needs to complete these commands.
+    #[command(after_help = crate::manual::COMPLETIONS_HELP)]
+    Completions(crate::manual::CompletionsArgs),
+    /// Write the manual pages.
+    #[command(after_help = crate::manual::MAN_HELP)]
+    Man(crate::manual::ManArgs),
 }
 
 const SEND_HELP: &str = "\

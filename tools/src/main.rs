@@ -13,6 +13,7 @@ mod hex;
 mod home;
 mod interrupt;
 mod keygen;
+mod manual;
 mod peers;
 mod print;
 mod recv;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::EventSource(args) => event_source::run(args, cli.log.as_deref()),
         Command::Token(args) => token::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
