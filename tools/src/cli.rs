@@ -101,7 +101,9 @@ Examples:
   trunkline keygen --out server.pem --name media.example.org
 
 The file holds the private key (Ed25519, PKCS #8) and the self-signed certificate, both PEM,
-readable by its owner only. An existing file is never replaced.";
+readable by its owner only. An existing file is never replaced.
+
+Exit codes: 0 made, 1 a file is there already or cannot be written, 2 usage";
 
 /// Which driver carries the packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -307,13 +309,23 @@ mod tests {
 
     #[test]
     fn every_subcommand_has_help_with_an_example() {
-        for mut sub in Cli::command().get_subcommands().cloned().collect::<Vec<_>>() {
-            let help = sub.render_long_help().to_string();
-            assert!(help.contains("Examples:"), "{} has no example", sub.get_name());
-            for arg in sub.get_arguments() {
-                assert!(arg.get_help().is_some(), "{} has no help", arg.get_id());
+        fn check(command: &clap::Command) {
+            let own = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+            for mut sub in own.cloned().collect::<Vec<_>>() {
+                let help = sub.render_long_help().to_string();
+                let name = sub.get_name().to_owned();
+                // Those that only lead to others need none.
+                if !sub.is_subcommand_required_set() {
+                    assert!(help.contains("Examples:"), "{name} has no example");
+                    assert!(help.contains("Exit codes:"), "{name} does not tell its exit codes");
+                }
+                for arg in sub.get_arguments() {
+                    assert!(arg.get_help().is_some(), "{} of {name} has no help", arg.get_id());
+                }
+                check(&sub);
             }
         }
+        check(&Cli::command());
     }
 
     #[test]

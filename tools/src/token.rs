@@ -43,10 +43,13 @@ pub struct TokenArgs {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a key.
+    #[command(after_help = HELP)]
     Key(KeyArgs),
     /// Mint a token.
+    #[command(after_help = HELP)]
     Mint(MintArgs),
     /// Say what is in a token, and whether it is good.
+    #[command(after_help = HELP)]
     Inspect(InspectArgs),
 }
 
