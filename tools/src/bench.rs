@@ -10,6 +10,7 @@ mod csv;
 mod feed;
 mod figures;
 mod floors;
+mod handshakes;
 mod hgrm;
 mod html;
 mod load;
@@ -175,6 +176,8 @@ fn engine_config(
         shards: 1,
         pin: Pinning::Cores(vec![processor]),
         busy_poll: busy_poll.or(config.busy_poll),
+        // The one source that asks is the one that measures.
+        handshakes_per_source_per_s: 0,
         ..config
     })
 }
@@ -203,15 +206,16 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let config = engine_config(args, client_processor, max_message)?;
     let scenarios = match args.scenario.as_slice() {
         // That one has a rate of its own.
-        [] if args.find_max => {
-            Scenario::ALL.into_iter().filter(|s| *s != Scenario::Loaded).collect()
-        }
-        [] => Scenario::ALL.to_vec(),
-        chosen if args.find_max && chosen.contains(&Scenario::Loaded) => {
-            return Err(Failure::usage("--find-max is not for loaded, which has its own rate"));
-        }
+        [] if args.find_max => Scenario::USUAL.into_iter().filter(|s| s.has_rate()).collect(),
+        [] => Scenario::USUAL.to_vec(),
         chosen => chosen.to_vec(),
     };
+    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.has_rate())
+        && (args.find_max || args.rate.is_some() && !args.scenario.is_empty())
+    {
+        let text = format!("-b and --find-max are not for {}", scenario.name());
+        return Err(Failure::usage(text));
+    }
     let mut hgrm = match &args.hgrm {
         Some(path) => Some(hgrm::Files::create(path, &scenarios)?),
         None => None,

@@ -220,6 +220,31 @@ fn the_highest_rate_that_is_kept() {
 }
 
 #[test]
+fn connections_are_made_anew_and_resumed() {
+    let home = Home::new();
+    let mut command = home.trunkline();
+    command.args(["bench", "-J", "-t", "0.4", "-P", "4"]);
+    command.args(["--scenario", "handshakes", "--scenario", "resumptions"]);
+    let object = object(&run(&mut command, PATIENCE));
+    let [full, resumed] = object["runs"].as_array().unwrap().as_slice() else { panic!() };
+    for run in [full, resumed] {
+        assert!(run["messages"].as_u64().unwrap() > 50, "{run}");
+        assert!(run["rtt_us"]["p50"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(full["resumed"], 0);
+    let (resumed, all) =
+        (resumed["resumed"].as_f64().unwrap(), resumed["messages"].as_f64().unwrap());
+    assert!(resumed > 0.8 * all, "{resumed} of {all}");
+    for more in [&["-b", "1000/s"][..], &["--find-max"]] {
+        let mut command = home.trunkline();
+        let output =
+            common::run(command.args(["bench", "--scenario", "handshakes"]).args(more), PATIENCE);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("handshakes"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn measurements_are_compared() {
     let home = Home::new();
     let report = |name: &str, values: [f64; 5]| {

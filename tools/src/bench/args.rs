@@ -43,11 +43,15 @@ pub enum Scenario {
     /// Round trips of 64-byte messages of priority 0, sent at a fixed rate whether or not answers
     /// come, beside half of the goodput that bulk has here.
     Loaded,
+    /// Connections made, each with a full handshake, and closed; -P of them under way at once.
+    Handshakes,
+    /// The same with sessions that are resumed.
+    Resumptions,
 }
 
 impl Scenario {
-    /// All of them, in the order in which they are run.
-    pub const ALL: [Self; 5] =
+    /// Those that are run unless others are asked for, in this order.
+    pub const USUAL: [Self; 5] =
         [Self::Bulk, Self::Small, Self::Datagrams, Self::Latency, Self::Loaded];
 
     /// The name on the command line and in the JSON object.
@@ -58,14 +62,26 @@ impl Scenario {
             Self::Datagrams => "datagrams",
             Self::Latency => "latency",
             Self::Loaded => "loaded",
+            Self::Handshakes => "handshakes",
+            Self::Resumptions => "resumptions",
         }
+    }
+
+    /// Whether it makes connections instead of sending messages.
+    pub const fn connects(self) -> bool {
+        matches!(self, Self::Handshakes | Self::Resumptions)
+    }
+
+    /// Whether its rate is a setting (`-b`, `--find-max`).
+    pub const fn has_rate(self) -> bool {
+        !matches!(self, Self::Loaded) && !self.connects()
     }
 
     /// Bytes of a message when `-l` is not given.
     pub const fn default_length(self) -> usize {
         match self {
             Self::Bulk | Self::Loaded => 64 * 1024,
-            Self::Small | Self::Datagrams | Self::Latency => 64,
+            _ => 64,
         }
     }
 }
@@ -93,7 +109,7 @@ pub struct BenchArgs {
     /// Server: end when one client has been served and gone for two seconds.
     #[arg(short = '1', long, requires = "server")]
     pub one_off: bool,
-    /// Run only this scenario (may be repeated) [default: all].
+    /// Run only this scenario (may be repeated) [default: bulk, small, datagrams, latency, loaded].
     #[arg(long, value_enum)]
     pub scenario: Vec<Scenario>,
     /// Seconds measured for each scenario, after a warm-up.
@@ -105,12 +121,12 @@ pub struct BenchArgs {
     pub interval: Duration,
     /// Open loop: send at this rate on each connection, whatever comes back; bits of payload a
     /// second (500M, 2G) or messages a second (100k/s). Round trips count from the moment at which a
-    /// message was meant to be sent, so that a stall shows in all that it delays. Not for loaded,
-    /// which has a rate of its own.
+    /// message was meant to be sent, so that a stall shows in all that it delays. For bulk, small,
+    /// datagrams and latency.
     #[arg(short = 'b', long, value_name = "RATE", value_parser = rate, conflicts_with = "server")]
     pub rate: Option<OfferedRate>,
     /// Search the highest rate of the open loop that is kept up within --max-loss and --max-p99, from
-    /// that of -b on [default: 1000/s]; -t for each rate that is tried. Not for loaded.
+    /// that of -b on [default: 1000/s]; -t for each rate that is tried.
     #[arg(long, conflicts_with_all = ["server", "floor"])]
     pub find_max: bool,
     /// With --find-max: messages that may be missing or late.
@@ -124,7 +140,7 @@ pub struct BenchArgs {
     /// Bytes of a message [default: bulk and loaded 65536, others 64].
     #[arg(short = 'l', long, value_name = "BYTES", value_parser = message_length)]
     pub length: Option<usize>,
-    /// Connections at once.
+    /// Connections at once; in handshakes and resumptions: being made.
     #[arg(short = 'P', long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: u32,

@@ -5,6 +5,7 @@
 use super::args::Scenario;
 use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
 use super::feed::Feed;
+use super::handshakes::Handshakes;
 use super::load::{self, Load, PROBE_LENGTH, Pace, Probes};
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -44,10 +45,21 @@ impl Plan {
         self.rate.is_some() || self.scenario == Scenario::Loaded
     }
 
-    /// Channels of the load: none where all messages are probes.
+    /// Channels of the load: none where there is none, or all messages are probes.
     fn load_channels(&self) -> u32 {
-        if self.scenario == Scenario::Latency && self.rate.is_some() { 0 } else { self.channels }
+        let probes = self.scenario == Scenario::Latency && self.rate.is_some();
+        if probes || self.scenario.connects() { 0 } else { self.channels }
     }
+
+    /// Connections that stay for the whole run; where others come and go, one that asks for marks.
+    fn links(&self) -> u32 {
+        if self.scenario.connects() { 1 } else { self.connections }
+    }
+}
+
+fn run_handshakes(plan: &Plan) -> Option<Handshakes> {
+    let resume = plan.scenario == Scenario::Resumptions;
+    plan.scenario.connects().then(|| Handshakes::new(plan.connect.clone(), resume))
 }
 
 /// What the measuring thread wants.
@@ -82,6 +94,8 @@ pub struct Sample {
     pub rtt: Histogram<u64>,
     /// Messages that came back wrong.
     pub corrupt: u64,
+    /// Connections made whose session was resumed.
+    pub resumed: u64,
     pub client_cpu: Option<f64>,
     pub packets_sent: u64,
     /// Of the packets that were sent, and the system's headers are not in it.
@@ -114,6 +128,7 @@ struct Run {
     answers: Vec<Marked>,
     /// A timer that goes on sending is set.
     pump_due: bool,
+    handshakes: Option<Handshakes>,
 }
 
 /// One connection.
@@ -178,9 +193,10 @@ impl BenchClient {
             marks: 0,
             answers: Vec::new(),
             pump_due: false,
+            handshakes: run_handshakes(&plan),
             plan,
         };
-        for _ in 0..run.plan.connections {
+        for _ in 0..run.plan.links() {
             match cx.connect(&run.plan.connect) {
                 Ok(conn) => run.links.push(Link {
                     conn,
@@ -239,7 +255,7 @@ impl BenchClient {
         let (name, load, role) = match run.plan.scenario {
             Scenario::Bulk | Scenario::Small | Scenario::Loaded => (SINK, load, Role::Load),
             Scenario::Datagrams => (SINK, unreliable, Role::Load),
-            Scenario::Latency => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
+            _ => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
         };
         let mut feeds = Vec::new();
         let open_loop = run.plan.open_loop();
@@ -254,7 +270,7 @@ impl BenchClient {
         let seed = !(at as u64);
         let urgent = urgent(ChannelKind::Messages);
         let probes = match (run.plan.scenario, run.plan.rate) {
-            (Scenario::Latency, None) => None,
+            (Scenario::Latency, None) | (Scenario::Handshakes | Scenario::Resumptions, _) => None,
             (Scenario::Latency, rate) => {
                 let channel = open(ECHO, urgent, Role::Probe)?;
                 Some(Probes::new(channel, run.plan.length, seed).paced(rate))
@@ -306,7 +322,11 @@ impl BenchClient {
         if marked.mark != run.marks {
             return;
         }
-        run.answers.push(marked);
+        run.answers.push(match run.handshakes {
+            // What is counted of a run that makes connections.
+            Some(_) => Marked { messages: marked.handshakes, bytes: 0, ..marked },
+            None => marked,
+        });
         if run.answers.len() < run.links.len() {
             return;
         }
@@ -314,6 +334,7 @@ impl BenchClient {
             servers: std::mem::take(&mut run.answers),
             rtt: run.rtt.clone(),
             corrupt: run.corrupt,
+            resumed: run.handshakes.as_ref().map_or(0, Handshakes::resumed),
             client_cpu: self.clock.as_ref().and_then(ThreadClock::seconds),
             packets_sent: 0,
             bytes_sent: 0,
@@ -340,6 +361,9 @@ impl BenchClient {
     fn stop(&mut self, cx: &mut Context<'_>) {
         let Some(run) = &mut self.run else { return };
         run.stopping = true;
+        if let Some(handshakes) = &mut run.handshakes {
+            handshakes.stop(cx);
+        }
         for link in &run.links {
             let _ = cx.close(link.conn, Reason::APP.0, "measured", None);
         }
@@ -364,6 +388,7 @@ impl BenchClient {
             Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::reliable(cx, link),
             Scenario::Datagrams => load::unreliable(cx, link),
             Scenario::Latency => load::ping(cx, link).map(|()| None),
+            Scenario::Handshakes | Scenario::Resumptions => Ok(None),
         };
         match result {
             Ok(Some(again)) if !run.pump_due => {
@@ -414,8 +439,36 @@ impl BenchClient {
                 cx.set_timer(Duration::ZERO, PROBE_TIMER);
             }
             self.tell(Update::Running);
+            self.begin_handshakes(cx);
         }
         self.pump(cx, at);
+    }
+
+    fn begin_handshakes(&mut self, cx: &mut Context<'_>) {
+        let Some(run) = &mut self.run else { return };
+        let Some(handshakes) = &mut run.handshakes else { return };
+        let begun = (0..run.plan.connections).try_for_each(|_| handshakes.begin(cx));
+        if let Err(e) = begun {
+            self.fail(&format!("cannot connect: {e}"));
+        }
+    }
+
+    /// Whether the connection that stands was one of those that come and go.
+    fn handshake_done(&mut self, cx: &mut Context<'_>, conn: Conn) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        let Some(handshakes) = &mut run.handshakes else { return false };
+        match handshakes.stands(cx, conn) {
+            Some(Ok(took)) => {
+                let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+                run.rtt.saturating_record(ns);
+                true
+            }
+            Some(Err(e)) => {
+                self.fail(&format!("cannot connect: {e}"));
+                true
+            }
+            None => false,
+        }
     }
 
     fn send_probes(&mut self, cx: &mut Context<'_>) {
@@ -467,6 +520,7 @@ impl Handler for BenchClient {
         reason: Option<&CloseReason>,
     ) {
         match new {
+            Status::Connected if self.handshake_done(cx, conn) => {}
             Status::Connected => {
                 if let Err(e) = self.open_channels(cx, conn) {
                     self.fail(&format!("cannot open a channel: {e}"));

@@ -54,6 +54,9 @@ pub struct Marked {
     pub bytes: u64,
     /// Messages that were not right.
     pub corrupt: u64,
+    /// Connections that have stood, of all clients.
+    #[serde(default)]
+    pub handshakes: u64,
     /// CPU seconds of the server's shard.
     pub cpu_s: Option<f64>,
     /// The server's driver.
@@ -83,6 +86,7 @@ mod tests {
             messages: 1,
             bytes: 2,
             corrupt: 3,
+            handshakes: 4,
             cpu_s: Some(0.25),
             driver: "mio".into(),
         };

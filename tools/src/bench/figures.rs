@@ -93,6 +93,8 @@ pub struct Run {
     pub messages: u64,
     pub bytes: u64,
     pub corrupt: u64,
+    /// Of connections that were made: those whose session was resumed.
+    pub resumed: u64,
     pub goodput_gbps: f64,
     pub messages_per_s: f64,
     pub rtt_us: Rtt,
@@ -270,6 +272,7 @@ pub mod tests {
             messages: 3_000_000,
             bytes: 192_000_000,
             corrupt: 0,
+            resumed: 0,
             goodput_gbps: 0.512,
             messages_per_s: 1e6,
             rtt_us: Rtt::of(&times),

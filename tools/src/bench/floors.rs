@@ -37,7 +37,7 @@ impl Floors {
     /// Time that the floors of one round take.
     pub fn time(&self, scenarios: &[Scenario]) -> Duration {
         let floors = |scenario: &Scenario| match scenario {
-            Scenario::Loaded => 0,
+            Scenario::Loaded | Scenario::Handshakes | Scenario::Resumptions => 0,
             Scenario::Latency => 1,
             _ => 2,
         };
@@ -56,8 +56,10 @@ impl Floors {
         thread::sleep(self.rest);
         let mut floors = match scenario {
             Scenario::Latency => return self.round_trips(length),
-            // It stands beside itself.
-            Scenario::Loaded => return Ok(Vec::new()),
+            // The one stands beside itself, the others beside nothing.
+            Scenario::Loaded | Scenario::Handshakes | Scenario::Resumptions => {
+                return Ok(Vec::new());
+            }
             Scenario::Small | Scenario::Datagrams if length <= self.room() => {
                 let single = trunkline_floor::single_packets(&self.setup, length);
                 let single = tell("single UDP packets", single)?;

@@ -100,6 +100,19 @@ const LOADED: [Comparison; 3] = [
     Comparison { floor_name: "all that goes", floor: "full_gbps", ratio: "ratio_gbps", ..GOODPUT },
 ];
 
+/// Connections made; they have no floor.
+const CONNECTIONS: [Comparison; 2] = [
+    Comparison {
+        figure: "connections",
+        unit: "/s",
+        value: "messages_per_s",
+        floor_name: "-",
+        floor: "",
+        ratio: "",
+    },
+    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[0] },
+];
+
 /// What the figures of `run` stand beside.
 pub fn comparisons(run: &Run) -> &'static [Comparison] {
     // Messages that do not fit a packet have no rate of single packets.
@@ -107,6 +120,7 @@ pub fn comparisons(run: &Run) -> &'static [Comparison] {
     match run.scenario {
         "latency" => &LATENCY,
         "loaded" => &LOADED,
+        "handshakes" | "resumptions" => &CONNECTIONS,
         "small" | "datagrams" if single => &MESSAGES,
         _ => &BULK,
     }
@@ -298,6 +312,7 @@ fn add(run: &mut Run, other: &Run) {
     run.messages += other.messages;
     run.bytes += other.bytes;
     run.corrupt += other.corrupt;
+    run.resumed += other.resumed;
     run.rtt_samples += other.rtt_samples;
     run.packets_sent += other.packets_sent;
     run.packets_lost += other.packets_lost;
@@ -405,7 +420,7 @@ pub mod tests {
             .into_iter()
             .chain(["idle_p50_us", "idle_p99_us", "full_gbps"])
             .collect::<Vec<_>>();
-        for scenario in Scenario::ALL {
+        for scenario in Scenario::USUAL {
             let floors = floors.iter().map(|key| (*key, 1.0)).collect();
             let (run, _) = combine(vec![round(scenario.name(), 0.5, floors)]).unwrap();
             assert!(run.floors["ratio"] > 0.0, "{run:?}");

@@ -63,16 +63,14 @@ impl Bench<'_> {
 
     /// Messages a second on each connection, in an open loop.
     pub fn rate(&self, scenario: Scenario, length: usize) -> Option<f64> {
-        match scenario {
-            Scenario::Loaded => None,
-            _ => self.args.rate.map(|rate| rate.messages(length)),
-        }
+        let rate = self.args.rate.filter(|_| scenario.has_rate());
+        rate.map(|rate| rate.messages(length))
     }
 
     /// Whether the messages of a load are lent. Unreliable ones are always copied by the engine, and
     /// one at a time gains nothing.
     fn is_lent(&self, scenario: Scenario, length: usize) -> bool {
-        let load = !matches!(scenario, Scenario::Datagrams | Scenario::Latency);
+        let load = matches!(scenario, Scenario::Bulk | Scenario::Small | Scenario::Loaded);
         !self.args.copy && load && length >= LENT_FROM
     }
 
@@ -247,6 +245,7 @@ impl Bench<'_> {
             messages: rate.messages,
             bytes: rate.bytes,
             corrupt: server_corrupt + last.corrupt,
+            resumed: last.resumed.saturating_sub(first.resumed),
             goodput_gbps: rate.gbps,
             messages_per_s: rate.messages_per_s,
             rtt_us: Rtt::of(&last.rtt),
@@ -351,6 +350,7 @@ mod tests {
             servers,
             rtt: trunkline_floor::histogram(),
             corrupt: 0,
+            resumed: 0,
             client_cpu: None,
             packets_sent: 0,
             bytes_sent: 0,
@@ -369,6 +369,7 @@ mod tests {
             messages,
             bytes: messages * 1000,
             corrupt: 0,
+            handshakes: 0,
             cpu_s: None,
             driver: String::new(),
         }

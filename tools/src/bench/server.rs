@@ -44,6 +44,8 @@ impl Served {
 pub struct BenchServer {
     served: Arc<Served>,
     conns: HashSet<Conn>,
+    /// Connections that have stood.
+    handshakes: u64,
     driver: Arc<OnceLock<String>>,
     clock: Option<ThreadClock>,
     started: Instant,
@@ -105,6 +107,7 @@ impl BenchServer {
         Self {
             served,
             conns: HashSet::new(),
+            handshakes: 0,
             driver,
             clock: None,
             started: Instant::now(),
@@ -142,6 +145,7 @@ impl BenchServer {
             messages: sum(|s| s.messages),
             bytes: sum(|s| s.bytes),
             corrupt: sum(|s| s.corrupt),
+            handshakes: self.handshakes,
             cpu_s: self.clock.as_ref().and_then(ThreadClock::seconds),
             driver: self.driver.get().cloned().unwrap_or_else(|| "unknown".to_owned()),
         }
@@ -199,6 +203,9 @@ impl Handler for BenchServer {
         new: Status,
         _reason: Option<&CloseReason>,
     ) {
+        if new == Status::Connected {
+            self.handshakes += 1;
+        }
         if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
             self.forget(conn);
             let _ = cx.close(conn, Reason::APP.0, "", None);
