@@ -18,7 +18,7 @@ fn error(error: &ProfileError) -> Error {
 
 /// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
 /// prepared: "auto" (for the network interface with the default route), the name of one that is
-/// part of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything
+/// part of the library ("generic", "loopback", "i40e", "ena", "virtio"; `trunkline profile list` has all), or the path of a file (anything
 /// with a slash or a dot). Change single settings afterwards. The shards of a thread-less engine
 /// stay 1.
 ///

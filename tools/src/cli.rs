@@ -64,6 +64,9 @@ pub enum Command {
     /// Mint and inspect the access tokens of an event source, and make its keys.
     #[command(after_help = crate::token::HELP)]
     Token(crate::token::TokenArgs),
+    /// Show and set what suits the network interfaces of this machine.
+    #[command(after_help = crate::profile::HELP)]
+    Profile(crate::profile::ProfileArgs),
 }
 
 const SEND_HELP: &str = "\

@@ -15,6 +15,7 @@ mod interrupt;
 mod keygen;
 mod peers;
 mod print;
+mod profile;
 mod recv;
 #[cfg(test)]
 mod scratch;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::EventSource(args) => event_source::run(args, cli.log.as_deref()),
         Command::Token(args) => token::run(args),
+        Command::Profile(args) => profile::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
