@@ -5,6 +5,7 @@ use super::{ApplyArgs, RestoreArgs, Target, comparison_json, comparison_line, ni
 use crate::exit::{Exit, Failure};
 use crate::print;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -74,7 +75,7 @@ pub fn make(
             Ok((old, Ok(kept))) => {
                 let mut text = format!("{} -> {}", key.show(old), key.show(kept));
                 if kept != change.wanted {
-                    text += &format!(" (the device made this of {})", key.show(change.wanted));
+                    let _ = write!(text, " (the device made this of {})", key.show(change.wanted));
                 }
                 done.push(Done::new(key, "set", text));
                 continue;

@@ -11,10 +11,13 @@ mod change;
 mod journal;
 mod script;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use crate::exit::{Exit, Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use trunkline::hw::tune::{Comparison, Standing, Tuner};
 use trunkline::hw::{Machine, Nic, Profile, Purpose};
@@ -289,7 +292,7 @@ fn comparison_line(compared: &Comparison) -> String {
         note.unwrap_or(&compared.why)
     );
     if let Some(asked) = compared.clamped_from {
-        line += &format!(" (the profile says {}, the device takes less)", key.show(asked));
+        let _ = write!(line, " (the profile says {}, the device takes less)", key.show(asked));
     }
     if key.disruptive() && compared.standing == Standing::Differs {
         line += " [disruptive]";

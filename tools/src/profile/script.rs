@@ -4,6 +4,7 @@ use super::{ExportArgs, Target, change, purpose_name};
 use crate::exit::{Exit, Failure};
 use crate::print;
 use serde_json::json;
+use std::fmt::Write as _;
 use trunkline::hw::nic::Key;
 use trunkline::hw::tune::Comparison;
 
@@ -36,7 +37,8 @@ fn comment(text: &str) -> String {
 pub fn script(title: &str, nic: &str, changes: &[&Comparison]) -> String {
     let mut text = "#!/bin/sh\n".to_owned();
     text += &comment(title);
-    text += &format!("set -eu\nnic={}\n", quote(nic));
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "set -eu\nnic={}", quote(nic));
     for change in changes {
         text += "\n";
         text += &comment(&change.why);
