@@ -18,9 +18,9 @@ fn error(error: &ProfileError) -> Error {
 
 /// Takes the settings of a hardware profile over into config, which trunk_engine_config_init has
 /// prepared: "auto" (for the network interface with the default route), the name of one that is
-/// part of the library ("generic", "loopback", "veth", "virtio"), or the path of a file (anything
-/// with a slash or a dot). Change single settings afterwards. The shards of a thread-less engine
-/// stay 1.
+/// part of the library (such as "generic", "ena" or "mlx5"; docs/profiles.md), or the path of a
+/// file (anything with a slash or a dot). Change single settings afterwards. The shards of a
+/// thread-less engine stay 1.
 ///
 /// What was set is stored as text in the capacity bytes at report, one line for each setting with
 /// its reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be

@@ -68,6 +68,9 @@ pub enum Command {
     /// Write the manual pages.
     #[command(after_help = crate::manual::MAN_HELP)]
     Man(crate::manual::ManArgs),
+    /// Show and set what suits the network interfaces of this machine.
+    #[command(after_help = crate::profile::HELP)]
+    Profile(crate::profile::ProfileArgs),
 }
 
 const SEND_HELP: &str = "\

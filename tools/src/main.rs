@@ -16,6 +16,7 @@ mod keygen;
 mod manual;
 mod peers;
 mod print;
+mod profile;
 mod recv;
 #[cfg(test)]
 mod scratch;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
+        Command::Profile(args) => profile::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

@@ -3,6 +3,7 @@
 mod address;
 mod bpf;
 mod control;
+mod ethtool;
 #[cfg(test)]
 pub(crate) mod isolate;
 mod messages;
@@ -12,6 +13,7 @@ mod wait;
 pub use address::{NAME_BYTES, Name};
 pub use bpf::{Instruction, attach_steering, steering_program};
 pub use control::{RECEIVE_CONTROL_BYTES, SEND_CONTROL_BYTES, SendControl, describe};
+pub use ethtool::Interface;
 pub use messages::{RecvBatch, SendBatch};
 pub(crate) use socket::disconnect;
 #[cfg(test)]

@@ -1,0 +1,181 @@
+//! Profiles: the files of the library, the choice, mistakes in files.
+
+use super::*;
+use crate::config::Pinning;
+use crate::hw::Nic;
+use crate::hw::nic::{Key, Purpose};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+fn machine(cores: usize, nics: &[(&str, usize)]) -> Machine {
+    let nic = |(driver, rx_queues): &(&str, usize)| Nic {
+        name: "eth0".into(),
+        driver: (*driver).to_owned(),
+        up: true,
+        rx_queues: *rx_queues,
+        ..Nic::default()
+    };
+    Machine {
+        cores: (0..cores).collect(),
+        nics: nics.iter().map(nic).collect(),
+        kernel: String::new(),
+    }
+}
+
+#[test]
+fn every_profile_of_the_library_is_usable_and_has_reasons() {
+    assert_eq!(Profile::built_in().count(), BUILT_IN.len(), "all of them parse");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../hw-profiles");
+    assert_eq!(fs::read_dir(folder).unwrap().count(), BUILT_IN.len(), "none is forgotten");
+    let mut drivers = BTreeSet::new();
+    for (file, profile) in BUILT_IN.iter().zip(Profile::built_in()) {
+        assert_eq!(profile.name, file.0);
+        assert!(profile.drivers.iter().all(|driver| drivers.insert(driver.clone())), "{file:?}");
+        assert!(!profile.counters.is_empty() && !profile.gotchas.is_empty(), "{file:?}");
+        for purpose in [Purpose::Latency, Purpose::Throughput] {
+            assert!(!profile.nic.wants(purpose).is_empty(), "{file:?}");
+        }
+        for cores in [0, 1, 2, 300] {
+            let mut config = EngineConfig::default();
+            let told = profile.apply(&mut config, &machine(cores, &[("x", 500)]));
+            config.validate().unwrap();
+            assert!(!told.is_empty() && config.shards <= cores.max(1));
+        }
+    }
+}
+
+#[test]
+fn auto_takes_the_profile_of_the_first_interface() {
+    let name = |m: &Machine| Profile::find("auto", m).unwrap().name;
+    assert_eq!(name(&machine(4, &[("virtio_net", 2), ("lo", 1)])), "virtio");
+    assert_eq!(name(&machine(4, &[("lo", 1)])), "loopback");
+    assert_eq!(name(&machine(4, &[("something_new", 8)])), "generic");
+    assert_eq!(name(&machine(4, &[])), "generic");
+    let mut config = EngineConfig::default();
+    let virtual_machine = machine(4, &[("virtio_net", 2)]);
+    let told =
+        Profile::find("virtio", &virtual_machine).unwrap().apply(&mut config, &virtual_machine);
+    assert_eq!((config.shards, config.rx_buffers), (2, 512));
+    assert!(told.iter().any(|a| a.setting == "shards" && a.to_string().contains("queues")));
+}
+
+#[test]
+fn files_are_read_and_mistakes_are_named() {
+    let path = std::env::temp_dir().join(format!("profile-{}.toml", std::process::id()));
+    let file = path.to_str().unwrap();
+    let load = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Profile::find(file, &machine(8, &[]))
+    };
+    let head = "name = \"mine\"\ndescription = \"\"\ndrivers = []\n";
+    let good = format!(
+        "{head}[engine.pin]\nvalue = true\nwhy = \"because I say so\"\n\
+         [engine.busy_poll_us]\nvalue = 50\nwhy = \"because I say so\"\n"
+    );
+    let mut config = EngineConfig { shards: 3, ..EngineConfig::default() };
+    load(&good).unwrap().apply(&mut config, &machine(8, &[]));
+    assert_eq!(config.pin, Pinning::Cores((0..8).collect()));
+    assert_eq!(config.busy_poll, Some(Duration::from_micros(50)));
+    for (text, word) in [
+        (format!("{head}[engine.pins]\nvalue = true\nwhy = \"because I say so\"\n"), "pins"),
+        (format!("{head}[engine.gso]\nvalue = 3\nwhy = \"because I say so\"\n"), "boolean"),
+        (format!("{head}[engine.gso]\nvalue = true\nwhy = \"\"\n"), "gso has no reason"),
+        (
+            format!("{head}[engine.rx_buffers]\nvalue = 1\nwhy = \"because I say so\"\n"),
+            "rx_buffers",
+        ),
+        ("drivers = []".to_owned(), "name"),
+        (format!("{head}[nic.both.rx_rings]\nvalue = 1\nwhy = \"because I say so\"\n"), "rx_rings"),
+        (
+            format!("{head}[nic.both.rx_ring]\nvalue = 1\nwhy = \"         x\"\n"),
+            "ring.rx has no reason",
+        ),
+        (format!("{head}[nic.latency.mtu]\nvalue = 9\nwhy = \"because I say so\"\n"), "1280 to"),
+        (
+            format!("{head}[nic.both.udp4_hash]\nvalue = \"xyz\"\nwhy = \"because I say so\"\n"),
+            "sdfn",
+        ),
+        (
+            format!(
+                "{head}[nic.both.sysctls.\"kernel.panic\"]\nvalue = 1\nwhy = \"because I say so\"\n"
+            ),
+            "kernel.panic",
+        ),
+    ] {
+        let error = load(&text).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains(file), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(Profile::find(file, &machine(1, &[])), Err(ProfileError::File { .. })));
+    let unknown = Profile::find("nonsense", &machine(1, &[])).unwrap_err().to_string();
+    assert!(unknown.contains("nonsense") && unknown.contains("loopback"), "{unknown}");
+}
+
+#[test]
+#[cfg(unix)]
+fn interfaces_are_read_from_a_tree_like_sys() {
+    let root = std::env::temp_dir().join(format!("sys-{}", std::process::id()));
+    let net = root.join("class/net");
+    let nic = |name: &str, files: &[(&str, &str)], queues: usize| {
+        for (file, text) in files {
+            fs::create_dir_all(net.join(name)).unwrap();
+            fs::write(net.join(name).join(file), text).unwrap();
+        }
+        for n in 0..queues {
+            fs::create_dir_all(net.join(name).join(format!("queues/rx-{n}"))).unwrap();
+        }
+    };
+    nic("lo", &[("type", "772\n"), ("operstate", "unknown\n")], 1);
+    nic("eth0", &[("type", "1\n"), ("operstate", "down\n")], 2);
+    nic("ens5", &[("type", "1\n"), ("operstate", "up\n")], 4);
+    let driver = root.join("bus/pci/drivers/ena");
+    fs::create_dir_all(&driver).unwrap();
+    fs::create_dir_all(net.join("ens5/device")).unwrap();
+    std::os::unix::fs::symlink(&driver, net.join("ens5/device/driver")).unwrap();
+    let route = "Iface\tDestination\tGateway\nens5\t00000000\t0101010A\n";
+    let read = Machine::read(&root, route, vec![0, 1]);
+    let names: Vec<_> = read.nics.iter().map(|n| (&*n.name, &*n.driver, n.up)).collect();
+    assert_eq!(names, [("ens5", "ena", true), ("lo", "lo", true), ("eth0", "veth", false)]);
+    assert_eq!(read.nics[0].rx_queues, 4);
+    fs::remove_dir_all(&root).unwrap();
+    // Whatever this machine is, it has a profile.
+    let mut config = EngineConfig::default();
+    assert!(!config.load_profile("auto").unwrap().is_empty());
+    config.validate().unwrap();
+}
+
+#[test]
+fn a_purpose_goes_before_what_is_for_both() {
+    let profile = Profile::find("ice", &machine(1, &[])).unwrap();
+    let value = |purpose, key| {
+        let wants = profile.nic.wants(purpose);
+        wants.iter().find(|want| want.key == key).map(super::super::nic::Want::show)
+    };
+    assert_eq!(value(Purpose::Latency, Key::RxUsecs).as_deref(), Some("0"));
+    assert_eq!(value(Purpose::Throughput, Key::RxUsecs).as_deref(), Some("80"));
+    for purpose in [Purpose::Latency, Purpose::Throughput] {
+        assert_eq!(value(purpose, Key::Udp4Hash).as_deref(), Some("sdfn"));
+        assert_eq!(value(purpose, Key::Channels).as_deref(), Some("cores"));
+        let wants = profile.nic.wants(purpose);
+        for want in &wants {
+            assert_eq!(want.key.to_string().parse::<Key>().as_ref(), Ok(&want.key));
+            assert_eq!(want.value.and_then(|v| want.key.parse(&want.key.show(v))), want.value);
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_mangles_trains_gets_none() {
+    for (kernel, gso) in [("7.1.4", false), ("7.1.5", true), ("6.12.1", true)] {
+        let mut config = EngineConfig::default();
+        let machine = Machine { kernel: kernel.to_owned(), ..machine(2, &[]) };
+        let told = Profile::find("generic", &machine).unwrap().apply(&mut config, &machine);
+        assert_eq!(config.gso, gso, "{kernel}");
+        let said = told.iter().find(|a| a.setting == "gso").unwrap();
+        assert_eq!(
+            (said.value.as_str(), said.why.contains("mangle")),
+            (if gso { "true" } else { "false" }, !gso)
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The journal: old values of settings, on the disk before each change. One JSON object a line, the
+//! first of which says whose values they are. A line that is not whole was followed by no change.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use trunkline::hw::nic::Key;
+
+/// The format of the file.
+const VERSION: u32 = 1;
+
+/// Whose values they are.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    version: u32,
+    /// The system's id of its start: settings do not outlive it.
+    pub boot: String,
+    /// The interface's name.
+    pub nic: String,
+    /// The kernel's number of it: another one is another interface.
+    pub index: u32,
+}
+
+impl Owner {
+    pub fn new(boot: &str, nic: &str, index: u32) -> Self {
+        Self { version: VERSION, boot: boot.to_owned(), nic: nic.to_owned(), index }
+    }
+}
+
+/// One change that was about to be made.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub key: String,
+    pub old: String,
+    pub new: String,
+}
+
+impl Entry {
+    pub fn new(key: &Key, old: u64, new: u64) -> Self {
+        Self { key: key.to_string(), old: key.show(old), new: key.show(new) }
+    }
+
+    /// The setting, and its old value.
+    pub fn old(&self) -> Result<(Key, u64), String> {
+        let key: Key = self.key.parse()?;
+        let old = key.parse(&self.old);
+        let old = old.ok_or_else(|| format!("{key}: no value \"{}\"", self.old))?;
+        Ok((key, old))
+    }
+}
+
+/// A journal that is being written.
+pub struct Journal(File);
+
+/// The file of an interface.
+pub fn path(folder: &Path, nic: &str) -> PathBuf {
+    folder.join(format!("profile-{nic}.jsonl"))
+}
+
+impl Journal {
+    /// Goes on with the journal of `owner`, or begins one; that of another boot or interface is
+    /// put aside. Gives the path of that one.
+    pub fn open(folder: &Path, owner: &Owner) -> io::Result<(Self, Option<PathBuf>)> {
+        fs::create_dir_all(folder)?;
+        let at = path(folder, &owner.nic);
+        let mut aside = None;
+        match read(&at) {
+            Ok((found, _)) if found == *owner => {
+                let mut file = OpenOptions::new().append(true).open(&at)?;
+                // Ends a line that is not whole.
+                if fs::read(&at)?.last() != Some(&b'\n') {
+                    file.write_all(b"\n")?;
+                }
+                return Ok((Self(file), None));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => {
+                let stale = at.with_extension("stale");
+                fs::rename(&at, &stale)?;
+                aside = Some(stale);
+            }
+        }
+        let file = OpenOptions::new().append(true).create_new(true).open(&at)?;
+        let mut journal = Self(file);
+        journal.line(owner)?;
+        // The name of a new file is on the disk when its folder is.
+        File::open(folder)?.sync_all()?;
+        Ok((journal, aside))
+    }
+
+    /// Keeps an entry; it is on the disk afterwards.
+    pub fn keep(&mut self, entry: &Entry) -> io::Result<()> {
+        self.line(entry)
+    }
+
+    fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
+        let line = format!("{}\n", serde_json::to_string(object)?);
+        self.0.write_all(line.as_bytes())?;
+        self.0.sync_all()
+    }
+}
+
+/// Reads a journal.
+///
+/// # Errors
+/// `NotFound` where there is none, `InvalidData` where it is none.
+pub fn read(at: &Path) -> io::Result<(Owner, Vec<Entry>)> {
+    let text = fs::read_to_string(at)?;
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut lines = text.lines();
+    let owner: Owner = lines
+        .next()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .filter(|owner: &Owner| owner.version == VERSION)
+        .ok_or_else(|| bad("is no journal of this version".to_owned()))?;
+    // Whatever is not whole was being written when the process ended: nothing was changed for it.
+    let entries = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok((owner, entries))
+}

@@ -1,0 +1,327 @@
+//! Applying and taking back on a made-up device and made-up folders like `/sys` and `/proc`. What
+//! they hold is compared with what they held before, not with the journal.
+
+use super::change::{self, Done};
+use super::journal::{Journal, Owner, path};
+use super::script::script;
+use crate::scratch::Scratch;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use trunkline::hw::nic::Key;
+use trunkline::hw::tune::{Coalescing, Comparison, Ethtool, Feature, Flow, Rings, Standing, Tuner};
+use trunkline::hw::{Machine, Profile, Purpose};
+
+/// What the device holds, and what it does not do.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct State {
+    rings: Option<Rings>,
+    channels: Option<(u32, u32)>,
+    coalescing: Option<Coalescing>,
+    features: BTreeMap<String, (bool, bool)>,
+    hash: Option<[u64; 2]>,
+    /// Changes until one fails.
+    fails_after: Option<u32>,
+    /// It refuses another hash.
+    hash_fixed: bool,
+}
+
+#[derive(Clone)]
+struct Fake(Rc<RefCell<State>>);
+
+fn lacks<T>() -> io::Result<T> {
+    Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+}
+
+impl Fake {
+    fn change(&self, make: impl FnOnce(&mut State)) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        match &mut state.fails_after {
+            Some(0) => return Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        make(&mut state);
+        Ok(())
+    }
+}
+
+impl Ethtool for Fake {
+    fn driver(&self) -> io::Result<String> {
+        Ok("fake".to_owned())
+    }
+    fn rings(&self) -> io::Result<Rings> {
+        self.0.borrow().rings.map_or_else(lacks, Ok)
+    }
+    fn set_rings(&self, rings: Rings) -> io::Result<()> {
+        self.change(|s| s.rings = Some(rings))
+    }
+    fn channels(&self) -> io::Result<(u32, u32)> {
+        self.0.borrow().channels.map_or_else(lacks, Ok)
+    }
+    fn set_channels(&self, combined: u32) -> io::Result<()> {
+        self.change(|s| s.channels = s.channels.map(|(_, max)| (combined, max)))
+    }
+    fn coalescing(&self) -> io::Result<Coalescing> {
+        self.0.borrow().coalescing.map_or_else(lacks, Ok)
+    }
+    fn set_coalescing(&self, to: Coalescing) -> io::Result<()> {
+        self.change(|s| s.coalescing = Some(to))
+    }
+    fn features(&self) -> io::Result<Vec<Feature>> {
+        let state = self.0.borrow();
+        let feature = |(name, (on, changeable)): (&String, &(bool, bool))| Feature {
+            name: name.clone(),
+            on: *on,
+            changeable: *changeable,
+        };
+        Ok(state.features.iter().map(feature).collect())
+    }
+    fn set_feature(&self, name: &str, on: bool) -> io::Result<()> {
+        self.change(|s| s.features.get_mut(name).unwrap().0 = on)
+    }
+    fn hash(&self, flow: Flow) -> io::Result<u64> {
+        self.0.borrow().hash.map_or_else(lacks, |hash| Ok(hash[flow as usize]))
+    }
+    fn set_hash(&self, flow: Flow, fields: u64) -> io::Result<()> {
+        if self.0.borrow().hash_fixed {
+            return lacks();
+        }
+        self.change(|s| s.hash.as_mut().unwrap()[flow as usize] = fields)
+    }
+    fn counters(&self) -> io::Result<Vec<(String, u64)>> {
+        Ok(Vec::new())
+    }
+}
+
+const FILES: [(&str, &str); 8] = [
+    ("sys/class/net/eth0/gro_flush_timeout", "0"),
+    ("sys/class/net/eth0/napi_defer_hard_irqs", "0"),
+    ("sys/class/net/eth0/mtu", "1500"),
+    ("proc/sys/net/core/rmem_max", "212992"),
+    ("proc/sys/net/core/wmem_max", "99999999"),
+    ("proc/sys/net/core/netdev_max_backlog", "1000"),
+    ("proc/sys/net/core/busy_poll", "0"),
+    ("proc/sys/net/core/busy_read", "0"),
+];
+
+/// A device with its folders.
+struct Lab {
+    scratch: Scratch,
+    state: Rc<RefCell<State>>,
+}
+
+/// An Intel 10 Gb/s device as its driver leaves it: UDP hashed on addresses only.
+fn intel() -> State {
+    let features = [("rx-gro", (true, true)), ("tx-udp-segmentation", (false, true))];
+    State {
+        rings: Some(Rings { rx: 512, tx: 512, max_rx: 4096, max_tx: 2048 }),
+        channels: Some((2, 8)),
+        coalescing: Some(Coalescing { adaptive_rx: 1, rx_usecs: 50, ..Default::default() }),
+        features: features.map(|(name, state)| (name.to_owned(), state)).into(),
+        hash: Some([0x30, 0x30]),
+        ..State::default()
+    }
+}
+
+impl Lab {
+    fn new(state: State) -> Self {
+        let scratch = Scratch::new();
+        for (file, text) in FILES {
+            let file = scratch.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, format!("{text}\n")).unwrap();
+        }
+        Self { scratch, state: Rc::new(RefCell::new(state)) }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn tuner(&self) -> Tuner {
+        let fake = Box::new(Fake(Rc::clone(&self.state)));
+        Tuner::new("eth0", fake, self.at("sys"), self.at("proc"))
+    }
+
+    fn compare(&self, profile: &str, purpose: Purpose) -> Vec<Comparison> {
+        let profile = Profile::find(profile, &Machine::default()).unwrap();
+        self.tuner().compare(&profile.nic.wants(purpose), 4)
+    }
+
+    /// Everything that the device and the folders hold.
+    fn snapshot(&self) -> (State, Vec<String>) {
+        let state = State { fails_after: None, ..self.state.borrow().clone() };
+        let read = |(file, _): &(&str, &str)| fs::read_to_string(self.at(file)).unwrap();
+        (state, FILES.iter().map(read).map(|text| text.trim().to_owned()).collect())
+    }
+
+    fn apply(&self, profile: &str, purpose: Purpose) -> Result<Vec<Done>, Vec<Done>> {
+        let compared = self.compare(profile, purpose);
+        let owner = Owner::new("boot", "eth0", 7);
+        let (mut journal, _) = Journal::open(&self.at("state"), &owner).unwrap();
+        change::make(&self.tuner(), &change::to_change(&compared, true), &mut journal)
+    }
+
+    fn restore(&self) -> Vec<Done> {
+        let entries = change::entries(&self.at("state"), "eth0", "boot", Some(7)).unwrap();
+        change::undo(&self.tuner(), &entries)
+    }
+}
+
+fn find<'a>(compared: &'a [Comparison], key: &Key) -> &'a Comparison {
+    compared.iter().find(|c| c.key == *key).unwrap()
+}
+
+#[test]
+fn what_is_applied_matches_and_what_is_restored_is_as_before() {
+    for profile in ["ixgbe", "i40e", "mlx5", "generic", "ena", "virtio"] {
+        for purpose in [Purpose::Latency, Purpose::Throughput] {
+            let lab = Lab::new(intel());
+            let before = lab.snapshot();
+            let done = lab.apply(profile, purpose).unwrap();
+            assert!(done.iter().any(|d| d.what == "set"), "{profile}: {done:?}");
+            assert_ne!(lab.snapshot(), before);
+            let differing = lab.compare(profile, purpose);
+            let differing = differing.iter().find(|c| c.standing == Standing::Differs);
+            assert_eq!(differing, None, "{profile}");
+            // Another purpose on top: the oldest values come back all the same.
+            lab.apply(profile, Purpose::Latency).unwrap();
+            assert!(lab.restore().iter().all(|d| d.what != "failed"));
+            assert_eq!(lab.snapshot(), before, "{profile}");
+        }
+    }
+}
+
+#[test]
+fn values_are_fitted_to_the_device() {
+    let lab = Lab::new(intel());
+    lab.apply("ixgbe", Purpose::Throughput).unwrap();
+    let (state, files) = lab.snapshot();
+    let rings = state.rings.unwrap();
+    assert_eq!((rings.rx, rings.tx), (4096, 2048), "the device takes 2048");
+    assert_eq!((state.channels, state.hash), (Some((4, 8)), Some([0xf0, 0xf0])));
+    assert_eq!(files[3..5], ["8388608", "99999999"], "more is as good");
+    let compared = lab.compare("ixgbe", Purpose::Throughput);
+    assert_eq!(find(&compared, &Key::TxRing).clamped_from, Some(4096));
+}
+
+#[test]
+fn what_the_device_lacks_is_said_and_left() {
+    let lab = Lab::new(State::default());
+    let compared = lab.compare("i40e", Purpose::Throughput);
+    for key in [Key::RxRing, Key::Channels, Key::RxUsecs, Key::Udp4Hash] {
+        assert!(matches!(find(&compared, &key).standing, Standing::Skipped(_)), "{key}");
+    }
+    // A fixed feature is left as well.
+    let mut state = intel();
+    state.features.insert("tx-udp-segmentation".to_owned(), (false, false));
+    state.hash_fixed = true;
+    let lab = Lab::new(state);
+    let uso = Key::Feature("tx-udp-segmentation".to_owned());
+    let compared = lab.compare("i40e", Purpose::Throughput);
+    assert!(
+        matches!(&find(&compared, &uso).standing, Standing::Skipped(why) if why.contains("fixed"))
+    );
+    // That the hash is fixed shows only when it is set.
+    let done = lab.apply("i40e", Purpose::Throughput).unwrap();
+    let hash = done.iter().find(|d| d.key == Key::Udp4Hash).unwrap();
+    assert_eq!(hash.what, "skipped");
+    assert!(done.iter().any(|d| d.key == Key::RxRing && d.what == "set"));
+}
+
+#[test]
+fn disruptive_settings_wait_for_a_word() {
+    let compared = Lab::new(intel()).compare("i40e", Purpose::Throughput);
+    let without = change::to_change(&compared, false);
+    assert!(!without.is_empty() && without.iter().all(|c| !c.key.disruptive()));
+    assert!(change::to_change(&compared, true).iter().any(|c| c.key == Key::RxRing));
+}
+
+#[test]
+fn a_failure_in_the_middle_takes_everything_back() {
+    // A value that nothing takes, at the end.
+    let lab = Lab::new(intel());
+    let before = lab.snapshot();
+    let compared = lab.compare("i40e", Purpose::Latency);
+    let mut changes = change::to_change(&compared, true);
+    assert!(changes.len() > 5);
+    let mut broken = (*changes.last().unwrap()).clone();
+    broken.wanted = u64::MAX;
+    *changes.last_mut().unwrap() = &broken;
+    let owner = Owner::new("boot", "eth0", 7);
+    let (mut journal, _) = Journal::open(&lab.at("state"), &owner).unwrap();
+    let done = change::make(&lab.tuner(), &changes, &mut journal).unwrap_err();
+    assert_eq!(done.iter().filter(|d| d.what == "failed").count(), 1, "{done:?}");
+    assert!(done.iter().filter(|d| d.what == "restored").count() >= changes.len() - 2);
+    assert_eq!(lab.snapshot(), before);
+}
+
+#[test]
+fn after_being_killed_in_the_middle_restore_undoes_what_the_journal_has() {
+    for fails_after in 0..6 {
+        let lab = Lab::new(intel());
+        let before = lab.snapshot();
+        // From then on the device refuses everything, also taking back: as if nothing ran any more.
+        lab.state.borrow_mut().fails_after = Some(fails_after);
+        lab.apply("mlx5", Purpose::Throughput).unwrap_err();
+        lab.state.borrow_mut().fails_after = None;
+        // And the last line was being written.
+        let journal = path(&lab.at("state"), "eth0");
+        let text = fs::read_to_string(&journal).unwrap();
+        fs::write(&journal, format!("{text}{{\"key\":\"ring.r")).unwrap();
+        assert_eq!(lab.snapshot() == before, fails_after == 0);
+        assert!(lab.restore().iter().all(|d| d.what != "failed"));
+        assert_eq!(lab.snapshot(), before);
+        // A journal with such a line is gone on with.
+        lab.apply("mlx5", Purpose::Throughput).unwrap();
+        lab.restore();
+        assert_eq!(lab.snapshot(), before);
+    }
+}
+
+#[test]
+fn journals_that_are_of_no_use_are_told_apart() {
+    let lab = Lab::new(intel());
+    let folder = lab.at("state");
+    let error = |boot, index| change::entries(&folder, "eth0", boot, index).unwrap_err();
+    assert!(error("boot", Some(7)).contains("nothing to restore"));
+    lab.apply("generic", Purpose::Throughput).unwrap();
+    assert!(error("later", Some(7)).contains("another boot"));
+    assert!(error("boot", None).contains("gone"));
+    assert!(error("boot", Some(8)).contains("another interface"));
+    // A new journal begins beside it.
+    let owner = Owner::new("later", "eth0", 7);
+    let (_, aside) = Journal::open(&folder, &owner).unwrap();
+    assert!(fs::read_to_string(aside.unwrap()).unwrap().contains("gro_flush_timeout"));
+    assert_eq!(change::entries(&folder, "eth0", "later", Some(7)), Ok(Vec::new()));
+    fs::write(path(&folder, "eth0"), "nonsense\n").unwrap();
+    assert!(error("later", Some(7)).contains("is no journal"));
+}
+
+#[test]
+fn scripts_are_quoted_and_have_the_reasons() {
+    let compared = Lab::new(intel()).compare("ixgbe", Purpose::Throughput);
+    let text = script("a\ntitle", "it's", &change::to_change(&compared, true));
+    for line in [
+        "# a title",
+        "nic='it'\\''s'",
+        "ethtool -L \"$nic\" combined 4",
+        "ethtool -G \"$nic\" rx 4096",
+        "ethtool -C \"$nic\" rx-usecs 1",
+        "ethtool -N \"$nic\" rx-flow-hash udp4 sdfn",
+        "ethtool -K \"$nic\" 'tx-udp-segmentation' on",
+        "echo 20000 > \"/sys/class/net/$nic/gro_flush_timeout\"",
+        "sysctl -w 'net.core.rmem_max=8388608'",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in {text}");
+    }
+    let mut shell = std::process::Command::new("sh");
+    let folder = Scratch::new();
+    let file = folder.path().join("script.sh");
+    fs::write(&file, &text).unwrap();
+    assert!(shell.arg("-n").arg(&file).status().unwrap().success(), "{text}");
+}
