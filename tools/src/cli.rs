@@ -64,6 +64,9 @@ pub enum Command {
     /// Mint and inspect the access tokens of an event source, and make its keys.
     #[command(after_help = crate::token::HELP)]
     Token(crate::token::TokenArgs),
+    /// Watch an engine at work, from the file in which it keeps its figures.
+    #[command(after_help = crate::top::HELP)]
+    Top(crate::top::TopArgs),
 }
 
 const SEND_HELP: &str = "\
@@ -222,6 +225,8 @@ pub struct RecvArgs {
     pub sync: bool,
     #[command(flatten)]
     pub announce: crate::announce::AnnounceArgs,
+    #[command(flatten)]
+    pub stats: crate::engine::StatsFileArg,
     #[command(flatten)]
     pub common: TransferArgs,
 }

@@ -13,6 +13,7 @@ mod hex;
 mod home;
 mod interrupt;
 mod keygen;
+mod metrics;
 mod peers;
 mod print;
 mod recv;
@@ -20,6 +21,7 @@ mod recv;
 mod scratch;
 mod send;
 mod token;
+mod top;
 mod transfer;
 
 use clap::Parser as _;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::EventSource(args) => event_source::run(args, cli.log.as_deref()),
         Command::Token(args) => token::run(args),
+        Command::Top(args) => top::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

@@ -93,7 +93,7 @@ impl SendPool {
             let pushed = self.queue.push(slab);
             debug_assert!(pushed.is_ok(), "more buffers than places");
         }
-        if looks == 0 { 0 } else { free * count / looks }
+        (free * count).checked_div(looks).unwrap_or(0)
     }
 
     /// Takes a buffer with arbitrary contents, from any thread and without a lock. `None` when all

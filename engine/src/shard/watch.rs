@@ -183,7 +183,9 @@ impl Watch {
         block.put(self.busiest.len() as u64);
         for (_, conn) in &self.busiest {
             let row = row(endpoint, *conn).unwrap_or([0; ROW_FIELDS]);
-            row.into_iter().for_each(|value| block.put(value));
+            for value in row {
+                block.put(value);
+            }
         }
     }
 }

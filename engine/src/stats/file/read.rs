@@ -238,7 +238,7 @@ impl ConnRow {
 
     /// Its status, as [`Status`](crate::Status) has them.
     pub fn status(&self) -> &'static str {
-        match self.get("status").map(|s| s as i64) {
+        match self.get("status").map(u64::cast_signed) {
             Some(1) => "connecting",
             Some(2) => "finding route",
             Some(3) => "connected",
