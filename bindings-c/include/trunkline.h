@@ -1122,6 +1122,9 @@ typedef struct trunk_engine_config {
     /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
     /// them. 0.
     uint32_t pin;
+    /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
+    /// replaced, and it stays when the engine ends. Unix only. NULL = none.
+    const char *stats_file;
 } trunk_engine_config;
 
 /// What became of one connection. Of fixed size: it does not grow.

@@ -309,6 +309,9 @@ pub struct trunk_engine_config {
     /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
     /// them. 0.
     pub pin: u32,
+    /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
+    /// replaced, and it stays when the engine ends. Unix only. NULL = none.
+    pub stats_file: *const c_char,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -365,6 +368,7 @@ unsafe impl Struct for trunk_engine_config {
             stun_per_s: config.stun.per_s,
             stun_per_source_per_s: config.stun.per_source_per_s,
             pin: 0,
+            stats_file: std::ptr::null(),
         }
     }
 }
@@ -411,6 +415,8 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let key_log = unsafe { abi::optional_text(self.key_log_file, "key_log_file") }?;
         // SAFETY: handed on.
+        let stats_file = unsafe { abi::optional_text(self.stats_file, "stats_file") }?;
+        // SAFETY: handed on.
         let connection = unsafe { trunk_connection_config::optional(self.connection) }?;
         // SAFETY: handed on.
         let identity = unsafe { trunk_identity::optional(self.identity) }?;
@@ -441,6 +447,7 @@ impl trunk_engine_config {
             deny,
             retry,
             key_log: key_log.map(Into::into),
+            stats_file: stats_file.map(Into::into),
             busy_poll: (self.busy_poll_ns > 0).then(|| Duration::from_nanos(self.busy_poll_ns)),
             server: server.map_err(|_| Error::invalid("server", "must be at most 255"))?,
             send_buffers: self.send_buffers as usize,

@@ -139,6 +139,9 @@ pub struct EngineConfig {
     /// TLS secrets are appended to this file, for protocol analysers. Whoever can read it can
     /// read every connection.
     pub key_log: Option<PathBuf>,
+    /// Figures of the running engine are kept in this file, for `trunkline top` and whoever else may
+    /// read it; see [`stats::file`](crate::stats::file). An existing file is replaced. Unix only.
+    pub stats_file: Option<PathBuf>,
     /// Spin this long after the last work before a shard sleeps; zero = sleep at once. Without it a
     /// shard spins for at most 20 µs, and only while at least four of five of its waits are
     /// shorter than that.
@@ -193,6 +196,7 @@ impl Default for EngineConfig {
             deny: Vec::new(),
             retry: RetryPolicy::WhenLoaded(512),
             key_log: None,
+            stats_file: None,
             busy_poll: None,
             server: 0,
             send_buffers: 64,
@@ -261,6 +265,7 @@ impl EngineConfig {
             "queue_group_bytes",
             "must be at least 65536",
         )?;
+        check(cfg!(unix) || self.stats_file.is_none(), "stats_file", "needs a Unix system")?;
         for net in &self.deny {
             let max = if net.addr.is_ipv4() { 32 } else { 128 };
             check(net.prefix <= max, "deny", "has a prefix that is out of range")?;

@@ -282,4 +282,10 @@ pub trait Handler: Send + 'static {
     fn report_as(&self, conn: Conn, report: &mut CloseReport) -> Conn {
         conn
     }
+
+    /// Bytes that wait for the handler in queues of its own.
+    #[doc(hidden)]
+    fn waiting_bytes(&self) -> u64 {
+        0
+    }
 }

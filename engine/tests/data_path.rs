@@ -1,7 +1,7 @@
 //! What the data path does not do, counted over real sockets: no allocation for a packet or a
 //! message, no system call for a packet, one reading of the clock a turn, no copy between the
 //! kernel's buffer and the handler, none between a [`SendBuf`] and the packet, no short trains while
-//! there is more to send, no second acknowledgement for one batch.
+//! there is more to send, no second acknowledgement for one batch. A stats file changes none of it.
 //!
 //! Both sides are shards that one thread drives in turn, under a clock that it moves, so that every
 //! count is exact however busy the machine is.
@@ -103,4 +103,36 @@ fn trains_are_full_and_a_batch_is_acknowledged_once() {
         assert!(used.host.packets <= used.host.batches + 10, "{driver}: {used:?}");
         assert!(used.host.batches < used.client.packets / 8, "{driver}: {used:?}");
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stats_file_costs_no_allocation_no_system_call_and_no_look_at_the_clock() {
+    let path = std::env::temp_dir().join(format!("trunkline-data-path-{}", std::process::id()));
+    for driver in drivers() {
+        let mut plain = Rig::new(driver, ChannelKind::Messages);
+        let mut watched = Rig::watched(driver, ChannelKind::Messages, Some(path.clone()));
+        // Long enough, by the clock of the rig, for several refreshes.
+        let [plain, watched] = [&mut plain, &mut watched].map(|rig| {
+            rig.transfer(64, 100_000, false);
+            (0..60).map(|_| rig.transfer(64, 5_000, false)).collect::<Vec<_>>()
+        });
+        let sum = |used: &[rig::Used], of: fn(&rig::Used) -> u64| used.iter().map(of).sum::<u64>();
+        let turns = sum(&watched, |u| u.turns);
+        let file = trunkline::stats::file::StatsFile::open(&path).unwrap();
+        let shard = file.read().unwrap().shards.remove(0);
+        assert!(shard.get("turns").unwrap() * 2 > turns, "{shard:?}");
+        assert_eq!((shard.get("connections"), shard.connections.len()), (Some(1), 1));
+        assert!(sum(&watched, |u| u.allocations) <= FEW, "{driver}: {watched:?}");
+        let clock = sum(&watched, |u| u.client.clock + u.host.clock);
+        assert_eq!(clock, 2 * turns, "{driver}");
+        // As many calls for a turn as without.
+        let calls = |used: &[rig::Used]| {
+            let calls = sum(used, |u| u.client.system_calls + u.host.system_calls);
+            calls as f64 / sum(used, |u| u.turns) as f64
+        };
+        assert!(calls(&watched) < calls(&plain) * 1.1, "{driver}: {watched:?}, without {plain:?}");
+    }
+    let _ = std::fs::remove_file(path.with_extension("client"));
+    let _ = std::fs::remove_file(&path);
 }

@@ -80,6 +80,8 @@ pub struct ChatArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    #[command(flatten)]
+    pub stats: engine::StatsFileArg,
     /// One JSON object a line on standard output (docs/chat.md).
     #[arg(long)]
     pub json: bool,
@@ -104,7 +106,8 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
         fin_wait_timeout: trunkline::Duration::from_secs(1),
         ..connection_config()
     };
-    let config = EngineConfig { connection, ..engine::config(args.driver) };
+    let stats_file = args.stats.path();
+    let config = EngineConfig { connection, stats_file, ..engine::config(args.driver) };
     let (show, shown) = mpsc::channel();
     let post = Post::<ChatHandler>::new();
     let source = ConnectConfig {

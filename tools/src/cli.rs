@@ -71,6 +71,9 @@ pub enum Command {
     /// Show and set what suits the network interfaces of this machine.
     #[command(after_help = crate::profile::HELP)]
     Profile(crate::profile::ProfileArgs),
+    /// Watch an engine at work, from the file in which it keeps its figures.
+    #[command(after_help = crate::top::HELP)]
+    Top(crate::top::TopArgs),
 }
 
 const SEND_HELP: &str = "\
@@ -220,6 +223,8 @@ pub struct RecvArgs {
     pub sync: bool,
     #[command(flatten)]
     pub announce: crate::announce::AnnounceArgs,
+    #[command(flatten)]
+    pub stats: crate::engine::StatsFileArg,
     #[command(flatten)]
     pub common: TransferArgs,
 }

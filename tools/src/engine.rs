@@ -3,6 +3,7 @@
 
 use crate::cli::Driver;
 use crate::exit::Failure;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +65,22 @@ impl<H: Handler> Post<H> {
         if let Some(engine) = self.engine.get() {
             engine.shutdown(linger);
         }
+    }
+}
+
+/// Where `--stats-file` has the figures of the running engine kept.
+#[derive(Debug, Default, clap::Args)]
+pub struct StatsFileArg {
+    /// Keep figures of the running engine in this file, for `trunkline top` (docs/watching.md); it
+    /// stays when we end, and an existing one is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub stats_file: Option<PathBuf>,
+}
+
+impl StatsFileArg {
+    /// What goes into the settings of the engine.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.stats_file.clone()
     }
 }
 

@@ -77,6 +77,8 @@ pub struct EventSourceArgs {
     /// Which driver carries the packets.
     #[arg(long, value_enum, default_value_t = Driver::Auto)]
     pub driver: Driver,
+    #[command(flatten)]
+    pub stats: engine::StatsFileArg,
     /// Form of the log on standard error [default: json].
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
@@ -110,6 +112,7 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
             .min(1 << 20),
         handshakes_per_source_per_s: settings.handshakes_per_source_per_s,
         stun: settings.stun,
+        stats_file: args.stats.path(),
         ..engine::config(args.driver)
     };
     let started = EventSourceServer::start(config, &settings.source, &settings.keys);

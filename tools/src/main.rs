@@ -14,6 +14,7 @@ mod home;
 mod interrupt;
 mod keygen;
 mod manual;
+mod metrics;
 mod peers;
 mod print;
 mod profile;
@@ -22,6 +23,7 @@ mod recv;
 mod scratch;
 mod send;
 mod token;
+mod top;
 mod transfer;
 
 use clap::Parser as _;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Profile(args) => profile::run(args),
+        Command::Top(args) => top::run(args),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

@@ -91,9 +91,8 @@ impl RxPool {
     }
 
     /// Buffers that are neither out nor held.
-    #[cfg(test)]
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.shared.returned.len()
     }
 
     /// Leases given out and leases refused so far.

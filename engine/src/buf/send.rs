@@ -75,6 +75,27 @@ impl SendPool {
         self.bytes
     }
 
+    /// Number of buffers.
+    pub fn count(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    /// Buffers that [`take`](Self::take) could give now. Looks at each of up to 256; of more, the
+    /// share among 256 of them counts for all. Whoever takes one meanwhile may find none.
+    pub(crate) fn free(&self) -> usize {
+        const LOOKS: usize = 256;
+        let count = self.count();
+        let looks = count.min(LOOKS);
+        let mut free = 0;
+        for _ in 0..looks.min(self.queue.len()) {
+            let Some(mut slab) = self.queue.pop() else { break };
+            free += usize::from(Arc::get_mut(&mut slab).is_some());
+            let pushed = self.queue.push(slab);
+            debug_assert!(pushed.is_ok(), "more buffers than places");
+        }
+        (free * count).checked_div(looks).unwrap_or(0)
+    }
+
     /// Takes a buffer with arbitrary contents, from any thread and without a lock. `None` when all
     /// are being written or not acknowledged yet: wait for the connection to become writable.
     pub fn take(&self) -> Option<SendBuf> {

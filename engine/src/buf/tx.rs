@@ -39,6 +39,11 @@ impl TxPool {
         self.free.len()
     }
 
+    /// Number of buffers.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
     /// Takes a buffer.
     pub fn take(&mut self) -> Option<u32> {
         self.free.pop()

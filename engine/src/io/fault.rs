@@ -7,7 +7,8 @@
 
 use super::impair::{Due, FaultStats, Faults, Impairment, damage};
 use super::{
-    Batch, Capabilities, Driver, DriverStats, RxItem, StreamBytes, StreamId, TxBuf, TxMeta, Waker,
+    Batch, Buffers, Capabilities, Driver, DriverStats, RxItem, StreamBytes, StreamId, TxBuf,
+    TxMeta, Waker,
 };
 use crate::buf::Retainer;
 use std::cell::Cell;
@@ -430,6 +431,10 @@ impl<D: Driver> Driver for FaultDriver<D> {
 
     fn stats(&self) -> &DriverStats {
         self.inner.stats()
+    }
+
+    fn buffers(&self) -> Buffers {
+        self.inner.buffers()
     }
 
     fn now(&self) -> Instant {

@@ -11,8 +11,8 @@ use super::stream::{StreamBytes, StreamId, shorter};
 use super::train::{Cut, RefusedPaths, Train};
 use super::waker::{Parking, Signal, Waker};
 use super::{
-    Batch, Capabilities, Driver, DriverConfig, DriverError, DriverStats, MAX_TRAIN, RxItem, TxBuf,
-    TxError, TxFailure, TxMeta,
+    Batch, Buffers, Capabilities, Driver, DriverConfig, DriverError, DriverStats, MAX_TRAIN,
+    RxItem, TxBuf, TxError, TxFailure, TxMeta,
 };
 use crate::buf::{Retainer, RxPool, TxPool};
 use crate::sys::{self, Outgoing, RecvBatch, SendBatch};
@@ -520,6 +520,11 @@ impl Driver for MioDriver {
 
     fn stats(&self) -> &DriverStats {
         &self.stats
+    }
+
+    fn buffers(&self) -> Buffers {
+        let (rx, tx) = (&self.rx, &self.tx);
+        Buffers { rx: rx.count(), rx_free: rx.free(), tx: tx.count(), tx_free: tx.free() }
     }
 }
 

@@ -228,6 +228,19 @@ pub struct DriverStats {
     pub accepts_paused: u64,
 }
 
+/// Buffers of a driver at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// Receive buffers.
+    pub rx: usize,
+    /// Those of them that nobody holds: in the pool, or with the kernel and empty.
+    pub rx_free: usize,
+    /// Transmit buffers.
+    pub tx: usize,
+    /// Those of them that are not on their way.
+    pub tx_free: usize,
+}
+
 /// Moves datagrams for one shard. Made and used on the shard's own thread.
 ///
 /// One turn of the shard: [`poll`](Self::poll), then for every item
@@ -397,6 +410,11 @@ pub trait Driver {
 
     /// Counters.
     fn stats(&self) -> &DriverStats;
+
+    /// Its buffers; all 0 from a driver that does not tell.
+    fn buffers(&self) -> Buffers {
+        Buffers::default()
+    }
 
     /// Changes the faults, where there are any: [`FaultDriver`].
     fn set_faults(&mut self, _config: &FaultConfig) {}

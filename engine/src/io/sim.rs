@@ -8,8 +8,8 @@
 use super::impair::{Due, FaultStats, Faults, Impairment, damage};
 use super::waker::{Parking, Signal, Waker};
 use super::{
-    Batch, Capabilities, Driver, DriverConfig, DriverError, DriverStats, MAX_TRAIN, RxItem, TxBuf,
-    TxError, TxFailure, TxMeta,
+    Batch, Buffers, Capabilities, Driver, DriverConfig, DriverError, DriverStats, MAX_TRAIN,
+    RxItem, TxBuf, TxError, TxFailure, TxMeta,
 };
 use crate::buf::{Retainer, RxPool, TxPool};
 use std::collections::BinaryHeap;
@@ -565,6 +565,11 @@ impl Driver for SimDriver {
 
     fn stats(&self) -> &DriverStats {
         &self.stats
+    }
+
+    fn buffers(&self) -> Buffers {
+        let (rx, tx) = (&self.rx, &self.tx);
+        Buffers { rx: rx.count(), rx_free: rx.free(), tx: tx.count(), tx_free: tx.free() }
     }
 
     fn now(&self) -> Instant {

@@ -6,6 +6,7 @@ use super::event::Event;
 use super::handler::QueueHandler;
 use crate::handle::{Association, Channel, Conn, OpenRequest};
 use crate::handler::{Context, Discontent, Handler, Opened, StunPacket};
+use crate::sync::atomic::Ordering;
 use std::net::SocketAddr;
 use trunkline_proto::config::ChannelKind;
 use trunkline_proto::connection::SecInfo;
@@ -294,5 +295,9 @@ impl Handler for QueueHandler {
         let Some(cell) = self.conn_cell(conn) else { return conn };
         self.count_waiting(cell, report);
         self.conn_name(cell).unwrap_or(conn)
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        self.link.waiting_bytes.load(Ordering::Relaxed)
     }
 }

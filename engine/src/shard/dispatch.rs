@@ -41,6 +41,10 @@ impl<H: Handler> HandlerSlot<H> {
         self.handler.as_ref().map_or(conn, |h| h.report_as(conn, report))
     }
 
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.handler.as_ref().map_or(0, Handler::waiting_bytes)
+    }
+
     /// The first call, once. Returns the number of calls made.
     pub(crate) fn start(&mut self, core: &mut Core) -> u64 {
         if self.started {

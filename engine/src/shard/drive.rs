@@ -7,8 +7,8 @@ use crate::error::EngineError;
 use crate::io::UringDriver;
 use crate::io::fault::{FaultConfig, FaultDriver};
 use crate::io::{
-    Batch, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem, StreamBytes,
-    StreamId, TxBuf, TxMeta, Waker,
+    Batch, Buffers, Capabilities, Driver, DriverChoice, DriverStats, MioDriver, RxItem,
+    StreamBytes, StreamId, TxBuf, TxMeta, Waker,
 };
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -136,6 +136,9 @@ impl Driver for AnyDriver {
     }
     fn stats(&self) -> &DriverStats {
         each!(self, d => d.stats())
+    }
+    fn buffers(&self) -> Buffers {
+        each!(self, d => d.buffers())
     }
     fn now(&self) -> Instant {
         each!(self, d => d.now())

@@ -113,6 +113,7 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
     ) -> Result<Self, EngineError> {
         let port = shared.ports[0].clone();
         let shard = Shard::new(shared, 0, driver, handler, mailbox.clone())?;
+        shard.watch_driven();
         Ok(Self { shard, mailbox, port, told: false, ended: None })
     }
 
@@ -164,6 +165,7 @@ impl<H: Handler, D: Driver> LocalShard<H, D> {
         if self.shard.embedded {
             // What is there already shows in the next timeout.
             let _ = self.port.park(&self.mailbox);
+            self.shard.watch_embedded();
         }
         let happened = happened?;
         flushed.map_err(|e| EngineError::system("sending", e))?;

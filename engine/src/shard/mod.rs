@@ -19,6 +19,7 @@
 //! | `stun` | answers to those who ask under which address they are seen |
 //! | `ahead` | connections are fetched into the caches before their turn |
 //! | `wait`, `spin` | how long it sleeps, and whether it looks again before |
+//! | `watch` | the stats file |
 //! | `drive` | the driver that works here |
 //! | `local` | a shard that the application drives |
 //! | `threads` | shards with threads of the engine |
@@ -46,6 +47,11 @@ pub(crate) mod stun;
 pub(crate) mod threads;
 mod timers;
 mod wait;
+#[cfg(unix)]
+mod watch;
+#[cfg(not(unix))]
+#[path = "unwatched.rs"]
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +117,7 @@ pub struct Shard<H: Handler, D: Driver> {
     forged_log: Throttle,
     report: Option<Sender<ShardEnd>>,
     finished: bool,
+    watch: Option<Box<watch::Watch>>,
 }
 
 impl<H: Handler, D: Driver> Shard<H, D> {
@@ -125,6 +132,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let port = shared.ports[usize::from(shard)].clone();
         let spin = Spin::new(shared.config.busy_poll.map(Into::into));
         port.set_waker(driver.waker());
+        let watch = watch::open(&shared, shard, driver.name(), now);
         Ok(Self {
             core: Core::new(shared, shard, now)?,
             handler: HandlerSlot::new(handler),
@@ -144,6 +152,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             forged_log: Throttle::new(Duration::from_secs(1)),
             report: None,
             finished: false,
+            watch,
         })
     }
 
@@ -157,6 +166,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         if let Some(since) = self.waits_since.take() {
             self.spin.learn(now.since(since));
+            self.watch_woke(now, since);
         }
         self.core.now = now;
         self.core.counters.turns.add(1);
@@ -197,6 +207,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if self.more {
             self.last_turn = Some(now);
         }
+        self.refresh_if_due();
         Ok(happened)
     }
 
@@ -506,6 +517,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
         self.port.close();
         self.finished = true;
+        self.watch_end(None);
     }
 
     /// Ends without telling anybody on the network: the driver or the engine itself has failed.
@@ -514,6 +526,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         self.core.shared.note_failure(self.core.shard, message);
         self.port.close();
         self.finished = true;
+        self.watch_end(Some(message));
         if let Some(report) = self.report.take() {
             let failure = Some(message.to_owned());
             let _ = report.try_send(ShardEnd {

@@ -34,6 +34,9 @@ pub(crate) struct Shared {
     pub send_pool: SendPool,
     /// Why each shard has given up, if it has.
     pub failures: Vec<OnceLock<String>>,
+    /// Where the shards keep their figures, if anywhere.
+    #[cfg(unix)]
+    pub stats_file: Option<Arc<crate::stats::file::write::Writer>>,
     keys: EndpointKeys,
     origin: std::time::Instant,
     next_listener: AtomicU32,
@@ -74,7 +77,15 @@ impl Shared {
             },
             retry: random(&config, b"retry tokens")?,
         };
+        #[cfg(unix)]
+        let stats_file = config
+            .stats_file
+            .as_ref()
+            .map(|path| crate::stats::file::write::Writer::create(path, config.shards, origin))
+            .transpose()?;
         Ok(Arc::new(Self {
+            #[cfg(unix)]
+            stats_file,
             ports,
             counters,
             clients: ClientTlsCache::default(),

@@ -13,7 +13,7 @@ const STALL_WAIT: time::Duration = time::Duration::from_micros(500);
 
 impl<H: Handler, D: Driver> Shard<H, D> {
     /// The next moment at which something is to be done without anything arriving.
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let ending = self.core.ending.as_ref().map(|e| e.deadline);
         let short = self.stalled || self.core.wants_send_buf;
         let stall = short.then(|| self.core.now + STALL_WAIT);
@@ -64,6 +64,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         {
             return Ok(());
         }
+        let longest = timeout.map(Into::into);
+        self.refresh_and_rest(now, longest);
         let timeout = if self.port.park(&self.mailbox) {
             self.core.counters.sleeps.add(1);
             timeout

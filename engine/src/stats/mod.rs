@@ -3,6 +3,8 @@
 //! Counters have one writer, the shard's thread, and are plain stores; readers on other threads see
 //! them a little late. Histograms belong to the shard and are copied when somebody asks.
 
+pub mod file;
+
 use crate::io::DriverStats;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,12 +45,20 @@ macro_rules! counters {
         }
 
         impl ShardCounters {
+            /// Hands every counter to `put`, in the order of [`ShardCounts::NAMES`].
+            pub(crate) fn each(&self, mut put: impl FnMut(u64)) {
+                $(put(self.$name.get());)+
+            }
+
             pub(crate) fn read(&self) -> ShardCounts {
                 ShardCounts { $($name: self.$name.get(),)+ }
             }
         }
 
         impl ShardCounts {
+            /// Names, in the order of [`ShardCounters::each`].
+            pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),+];
+
             /// Adds another shard's.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$name = self.$name.wrapping_add(other.$name);)+
@@ -149,6 +159,12 @@ impl Durations {
     pub(crate) fn record(&mut self, duration: Duration) {
         if let Some(histogram) = &mut self.0 {
             histogram.saturating_record(duration.as_micros().max(1));
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if let Some(histogram) = &mut self.0 {
+            histogram.reset();
         }
     }
 

@@ -12,9 +12,11 @@
 //! | [`RecvBatch`], [`SendBatch`] | many datagrams or trains in one call |
 //! | [`prefetch`] | memory is fetched into the caches |
 //!
-//! [`lend`] is no system call, but as unsafe as one.
+//! `map` and `signal` are there on Unix only. [`lend`] is no system call, but as unsafe as one.
 
 pub mod lend;
+#[cfg(unix)]
+pub mod map;
 #[cfg(unix)]
 pub mod signal;
 

@@ -4,6 +4,7 @@
 use crate::alloc;
 use crate::common::tap::{Observer, Tap};
 use crate::common::*;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -155,11 +156,16 @@ impl Handler for Side {
 
 pub type Shard = LocalShard<Side, Tap<Arc<Counts>>>;
 
-fn shard(driver: DriverChoice, time: &Arc<Clock>) -> (Shard, Arc<Counts>) {
+fn shard(
+    driver: DriverChoice,
+    time: &Arc<Clock>,
+    stats_file: Option<PathBuf>,
+) -> (Shard, Arc<Counts>) {
     let counts = Arc::new(Counts { time: time.clone(), ..Counts::default() });
     let mut connection = connection();
     connection.max_packet = PACKET;
-    let config = EngineConfig { pin: Pinning::None, connection, ..EngineConfig::default() };
+    let config =
+        EngineConfig { pin: Pinning::None, connection, stats_file, ..EngineConfig::default() };
     let tap = Tap { inner: open(driver), observer: counts.clone() };
     let side = Side { counts: counts.clone(), ..Side::default() };
     (LocalShard::with_driver(config, tap, side).unwrap(), counts)
@@ -222,10 +228,16 @@ pub struct Rig {
 impl Rig {
     /// A connected pair with one channel from the client to the host.
     pub fn new(driver: DriverChoice, kind: ChannelKind) -> Self {
+        Self::watched(driver, kind, None)
+    }
+
+    /// The same with a stats file of each side: the host's, and the client's with `.client` added.
+    pub fn watched(driver: DriverChoice, kind: ChannelKind, stats: Option<PathBuf>) -> Self {
+        let client_stats = stats.as_ref().map(|path| path.with_extension("client"));
         let identity = identity();
         let time = Arc::<Clock>::default();
-        let (mut host, host_counts) = shard(driver, &time);
-        let (mut client, client_counts) = shard(driver, &time);
+        let (mut host, host_counts) = shard(driver, &time, stats);
+        let (mut client, client_counts) = shard(driver, &time, client_stats);
         let listener = host.with_context(|cx, _| cx.listen(&listen(&identity))).unwrap().unwrap();
         client.with_context(|cx, side| {
             let conn = cx.connect(&connect(listener.local_addr, &identity)).unwrap();

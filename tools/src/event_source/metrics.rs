@@ -1,117 +1,32 @@
-//! Metrics in Prometheus' text format, and a health check, over plain HTTP/1.1: one thread, one
-//! request a connection, everything bounded. It is for an address that only the operator reaches.
+//! The metrics of an event source.
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use crate::metrics::{self, Page, Source};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use trunkline::rendezvous::EventSourceServer;
 
-/// Longest request.
-const MAX_REQUEST: usize = 4096;
-/// How long a client may take to ask, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 const PREFIX: &str = "trunkline_event_source";
+
+struct Served {
+    server: Arc<EventSourceServer>,
+    started: Instant,
+}
+
+impl Source for Served {
+    fn render(&self) -> String {
+        render(&self.server, self.started)
+    }
+
+    fn is_healthy(&self) -> bool {
+        is_healthy(&self.server)
+    }
+}
 
 /// Starts to serve; the address, with the port that the system chose.
 pub fn serve(addr: SocketAddr, server: Arc<EventSourceServer>) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(addr)?;
-    let local = listener.local_addr()?;
-    thread::Builder::new().name("metrics".into()).spawn(move || {
-        let started = Instant::now();
-        for stream in listener.incoming() {
-            match stream {
-                Ok(stream) => {
-                    if let Err(error) = answer(stream, &server, started) {
-                        tracing::debug!(%error, "metrics");
-                    }
-                }
-                // No descriptor left, most likely.
-                Err(error) => {
-                    tracing::warn!(%error, "metrics");
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-        }
-    })?;
-    Ok(local)
-}
-
-fn answer(mut stream: TcpStream, server: &EventSourceServer, started: Instant) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = read_request(&mut stream)?;
-    let (status, kind, body) = match route(&request) {
-        Route::Metrics => {
-            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", render(server, started))
-        }
-        Route::Health if is_healthy(server) => ("200 OK", "text/plain", "ok\n".to_owned()),
-        Route::Health => ("503 Service Unavailable", "text/plain", "a shard is down\n".to_owned()),
-        Route::Unknown => ("404 Not Found", "text/plain", "/metrics or /healthz\n".to_owned()),
-        Route::Method => ("405 Method Not Allowed", "text/plain", "GET or HEAD\n".to_owned()),
-        Route::Malformed => ("400 Bad Request", "text/plain", "not HTTP/1.1\n".to_owned()),
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    if !request.starts_with(b"HEAD ") {
-        stream.write_all(body.as_bytes())?;
-    }
-    stream.flush()
-}
-
-/// Everything up to the empty line, within the bounds of length and time.
-fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut request = Vec::new();
-    let mut part = [0; 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        let n = stream.read(&mut part)?;
-        request.extend_from_slice(&part[..n]);
-        let whole = request.windows(4).any(|w| w == b"\r\n\r\n");
-        if whole || n == 0 || request.len() >= MAX_REQUEST {
-            return Ok(request);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Metrics,
-    Health,
-    Unknown,
-    Method,
-    Malformed,
-}
-
-fn route(request: &[u8]) -> Route {
-    let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
-    let line = core::str::from_utf8(line).unwrap_or_default();
-    let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
-    else {
-        return Route::Malformed;
-    };
-    if !version.starts_with("HTTP/1.") || request.len() >= MAX_REQUEST {
-        return Route::Malformed;
-    }
-    if !matches!(method, "GET" | "HEAD") {
-        return Route::Method;
-    }
-    match target.split('?').next() {
-        Some("/metrics") => Route::Metrics,
-        Some("/healthz") => Route::Health,
-        _ => Route::Unknown,
-    }
+    metrics::serve(addr, Served { server, started: Instant::now() })
 }
 
 fn is_healthy(server: &EventSourceServer) -> bool {
@@ -123,7 +38,7 @@ fn is_healthy(server: &EventSourceServer) -> bool {
 fn render(server: &EventSourceServer, started: Instant) -> String {
     let (stats, engine) = (server.stats(), server.engine_stats());
     let total = engine.total();
-    let mut page = Page::default();
+    let mut page = Page::new(PREFIX);
     page.gauge("uptime_seconds", "Time since the start.", started.elapsed().as_secs());
     page.gauge("clients", "Clients that are connected.", stats.clients as u64);
     page.gauge("connections", "Connections, whatever their status.", engine.connections() as u64);
@@ -140,75 +55,4 @@ fn render(server: &EventSourceServer, started: Instant) -> String {
     page.counter("stun_answered", None, total.stun_answered);
     page.counter("stun_dropped", None, total.stun_dropped);
     page.text
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-    last: String,
-}
-
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        let _ = write!(
-            self.text,
-            "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge\n{PREFIX}_{name} {value}\n"
-        );
-    }
-
-    /// One of a counter's values; those of one name follow each other.
-    fn counter(&mut self, name: &str, label: Option<(&str, &str)>, value: u64) {
-        if self.last != name {
-            let words = name.replace('_', " ");
-            let _ = write!(
-                self.text,
-                "# HELP {PREFIX}_{name}_total Count of {words}.\n\
-                 # TYPE {PREFIX}_{name}_total counter\n"
-            );
-            name.clone_into(&mut self.last);
-        }
-        let _ = match label {
-            Some((key, label)) => {
-                writeln!(self.text, "{PREFIX}_{name}_total{{{key}=\"{label}\"}} {value}")
-            }
-            None => writeln!(self.text, "{PREFIX}_{name}_total {value}"),
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests() {
-        let cases: [(&[u8], Route); 9] = [
-            (b"GET /metrics HTTP/1.1\r\n\r\n", Route::Metrics),
-            (b"HEAD /metrics?x=1 HTTP/1.0\r\n\r\n", Route::Metrics),
-            (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", Route::Health),
-            (b"GET / HTTP/1.1\r\n\r\n", Route::Unknown),
-            (b"POST /metrics HTTP/1.1\r\n\r\n", Route::Method),
-            (b"GET /metrics\r\n\r\n", Route::Malformed),
-            (b"GET /metrics SPDY/3\r\n\r\n", Route::Malformed),
-            (b"", Route::Malformed),
-            (b"\xff\xff\xff", Route::Malformed),
-        ];
-        for (request, expected) in cases {
-            assert_eq!(route(request), expected, "{}", request.escape_ascii());
-        }
-        assert_eq!(route(&[b'a'; MAX_REQUEST]), Route::Malformed);
-    }
-
-    #[test]
-    fn a_page_says_each_name_once() {
-        let mut page = Page::default();
-        page.gauge("clients", "Clients.", 3);
-        page.counter("events_received", Some(("type", "ping")), 5);
-        page.counter("events_received", Some(("type", "reject")), 0);
-        page.counter("bytes_sent", None, 9);
-        assert_eq!(page.text.matches("# TYPE").count(), 3);
-        let line = "trunkline_event_source_events_received_total{type=\"ping\"} 5\n";
-        assert!(page.text.contains(line), "{}", page.text);
-        assert!(page.text.ends_with("trunkline_event_source_bytes_sent_total 9\n"));
-    }
 }

@@ -499,6 +499,11 @@ impl Endpoint {
         self.slots.iter().filter_map(|s| s.conn.as_ref().map(|c| c.handle()))
     }
 
+    /// The live connection in a slot.
+    pub fn in_slot(&self, slot: usize) -> Option<ConnHandle> {
+        self.slots.get(slot)?.conn.as_ref().map(|c| c.handle())
+    }
+
     /// The driver could not send a train. `too_large`: its packets are larger than the interface
     /// carries (EMSGSIZE).
     pub fn transmit_failed(&mut self, now: Instant, transmit: &Transmit, too_large: bool) {

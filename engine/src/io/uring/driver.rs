@@ -4,8 +4,8 @@ use super::super::arrive::Arrivals;
 use super::super::stream::shorter;
 use super::super::train::{Cut, Train};
 use super::super::{
-    Batch, Capabilities, Driver, DriverStats, MAX_TRAIN, RxItem, StreamBytes, StreamId, TxBuf,
-    TxError, TxMeta, Waker,
+    Batch, Buffers, Capabilities, Driver, DriverStats, MAX_TRAIN, RxItem, StreamBytes, StreamId,
+    TxBuf, TxError, TxMeta, Waker,
 };
 use super::messages::PAYLOAD;
 use super::{STARVED_SLEEP, Slot, UringDriver, kind};
@@ -254,5 +254,15 @@ impl Driver for UringDriver {
 
     fn stats(&self) -> &DriverStats {
         &self.stats
+    }
+
+    fn buffers(&self) -> Buffers {
+        let (rx, tx) = (&self.memory.rx, &self.memory.tx);
+        Buffers {
+            rx: rx.count(),
+            rx_free: rx.free() + self.posted,
+            tx: tx.count(),
+            tx_free: tx.free(),
+        }
     }
 }
