@@ -83,6 +83,9 @@ pub struct ChatArgs {
     /// One JSON object a line on standard output (docs/chat.md).
     #[arg(long)]
     pub json: bool,
+    /// What is written for protocol analysers.
+    #[command(flatten)]
+    pub capture: crate::capture::CaptureArgs,
 }
 
 /// The subcommand.
@@ -104,7 +107,8 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
         fin_wait_timeout: trunkline::Duration::from_secs(1),
         ..connection_config()
     };
-    let config = EngineConfig { connection, ..engine::config(args.driver) };
+    let capture = args.capture.config();
+    let config = EngineConfig { connection, capture, ..engine::config(args.driver) };
     let (show, shown) = mpsc::channel();
     let post = Post::<ChatHandler>::new();
     let source = ConnectConfig {

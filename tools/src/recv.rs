@@ -72,6 +72,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     let config = EngineConfig {
         connection: connection_config(args.common.timeout),
         max_connections: MAX_SENDERS,
+        capture: args.common.capture.config(),
         ..engine::config(args.common.driver)
     };
     let running = post.start(config, RecvHandler::new(policy, writers.queues(), updates))?;

@@ -104,7 +104,7 @@ impl Space {
         packet: &'a mut [u8],
     ) -> Option<&'a [u8]> {
         let (header, sealed) = packet.split_at_mut_checked(header_len)?;
-        let payload = &*self.remote.decrypt_in_place(pn, header, sealed).ok()?;
+        let payload: &[u8] = self.remote.decrypt_in_place(pn, header, sealed).ok()?;
         if let Some(tap) = &self.tap {
             tap.opened(pn, header, payload);
         }
