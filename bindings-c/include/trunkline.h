@@ -1122,6 +1122,11 @@ typedef struct trunk_engine_config {
     /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
     /// them. 0.
     uint32_t pin;
+    /// Everything that connections say is written to this file (pcapng), in the clear, for
+    /// protocol analysers: whoever can read it can read every connection. NULL = none.
+    const char *capture_file;
+    /// Largest size of that file; the rest is left out. 1 GiB.
+    uint64_t capture_max_bytes;
 } trunk_engine_config;
 
 /// What became of one connection. Of fixed size: it does not grow.

@@ -98,7 +98,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Capture {
     state: Arc<State>,
-    blocks: Option<SyncSender<Block>>,
+    blocks: Mutex<Option<SyncSender<Block>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -124,7 +124,11 @@ impl Capture {
             .name("trunk-capture".into())
             .spawn(run)
             .map_err(|e| EngineError::system(what(), e))?;
-        Ok(Arc::new(Self { state, blocks: Some(sender), writer: Mutex::new(Some(writer)) }))
+        Ok(Arc::new(Self {
+            state,
+            blocks: Mutex::new(Some(sender)),
+            writer: Mutex::new(Some(writer)),
+        }))
     }
 
     /// What TLS tells its secrets. It does not keep the capture going.
@@ -143,13 +147,27 @@ impl Capture {
         }
     }
 
+    fn send(&self, block: Block) -> bool {
+        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.as_ref().is_some_and(|blocks| blocks.try_send(block).is_ok())
+    }
+
+    /// Completes the file. What comes later is left out.
+    pub(crate) fn finish(&self) {
+        drop(self.blocks.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+
     fn hand_over(&self, block: Block) -> bool {
         let (len, interface) = (block.bytes.len(), block.interface);
         let state = &*self.state;
         let waiting = state.waiting_bytes.fetch_add(len, Ordering::Relaxed);
         let taken = waiting + len <= WAITING_BYTES
             && !state.full.load(Ordering::Relaxed)
-            && self.blocks.as_ref().is_some_and(|blocks| blocks.try_send(block).is_ok());
+            && self.send(block);
         if !taken {
             state.waiting_bytes.fetch_sub(len, Ordering::Relaxed);
             state.leave_out(interface);
@@ -160,11 +178,7 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.blocks = None;
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            let _ = writer.join();
-        }
+        self.finish();
     }
 }
 
