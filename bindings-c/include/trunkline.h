@@ -1125,6 +1125,11 @@ typedef struct trunk_engine_config {
     /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
     /// replaced, and it stays when the engine ends. Unix only. NULL = none.
     const char *stats_file;
+    /// Everything that connections say is written to this file (pcapng), in the clear, for
+    /// protocol analysers: whoever can read it can read every connection. NULL = none.
+    const char *capture_file;
+    /// Largest size of that file; the rest is left out. 1 GiB.
+    uint64_t capture_max_bytes;
 } trunk_engine_config;
 
 /// What became of one connection. Of fixed size: it does not grow.

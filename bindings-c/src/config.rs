@@ -8,7 +8,8 @@ use crate::result::{Error, Result, trunk_result};
 use crate::security::trunk_identity;
 use crate::security_callback::{self, trunk_security_fn};
 use engine::{
-    Congestion, ConnectionConfig, DriverChoice, EngineConfig, Pinning, RetryPolicy, StunConfig,
+    CaptureConfig, Congestion, ConnectionConfig, DriverChoice, EngineConfig, Pinning, RetryPolicy,
+    StunConfig,
 };
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
@@ -312,6 +313,11 @@ pub struct trunk_engine_config {
     /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
     /// replaced, and it stays when the engine ends. Unix only. NULL = none.
     pub stats_file: *const c_char,
+    /// Everything that connections say is written to this file (pcapng), in the clear, for
+    /// protocol analysers: whoever can read it can read every connection. NULL = none.
+    pub capture_file: *const c_char,
+    /// Largest size of that file; the rest is left out. 1 GiB.
+    pub capture_max_bytes: u64,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -369,6 +375,8 @@ unsafe impl Struct for trunk_engine_config {
             stun_per_source_per_s: config.stun.per_source_per_s,
             pin: 0,
             stats_file: std::ptr::null(),
+            capture_file: std::ptr::null(),
+            capture_max_bytes: CaptureConfig::new("").max_bytes,
         }
     }
 }
@@ -417,6 +425,12 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let stats_file = unsafe { abi::optional_text(self.stats_file, "stats_file") }?;
         // SAFETY: handed on.
+        let capture = unsafe { abi::optional_text(self.capture_file, "capture_file") }?;
+        let capture = capture.map(|path| CaptureConfig {
+            max_bytes: self.capture_max_bytes,
+            ..CaptureConfig::new(path)
+        });
+        // SAFETY: handed on.
         let connection = unsafe { trunk_connection_config::optional(self.connection) }?;
         // SAFETY: handed on.
         let identity = unsafe { trunk_identity::optional(self.identity) }?;
@@ -448,6 +462,7 @@ impl trunk_engine_config {
             retry,
             key_log: key_log.map(Into::into),
             stats_file: stats_file.map(Into::into),
+            capture,
             busy_poll: (self.busy_poll_ns > 0).then(|| Duration::from_nanos(self.busy_poll_ns)),
             server: server.map_err(|_| Error::invalid("server", "must be at most 255"))?,
             send_buffers: self.send_buffers as usize,

@@ -1,5 +1,6 @@
 //! Settings of an engine, its listeners and its connections.
 
+use crate::capture::CaptureConfig;
 use crate::io::{DriverChoice, DriverConfig};
 use crate::security::{ClientAuth, Identity, Trust};
 use std::fmt;
@@ -142,6 +143,9 @@ pub struct EngineConfig {
     /// Figures of the running engine are kept in this file, for `trunkline top` and whoever else may
     /// read it; see [`stats::file`](crate::stats::file). An existing file is replaced. Unix only.
     pub stats_file: Option<PathBuf>,
+    /// Everything that connections say is written to this file, in the clear, for protocol
+    /// analysers (docs/wireshark.md). Whoever can read it can read every connection.
+    pub capture: Option<CaptureConfig>,
     /// Spin this long after the last work before a shard sleeps; zero = sleep at once. Without it a
     /// shard spins for at most 20 µs, and only while at least four of five of its waits are
     /// shorter than that.
@@ -197,6 +201,7 @@ impl Default for EngineConfig {
             retry: RetryPolicy::WhenLoaded(512),
             key_log: None,
             stats_file: None,
+            capture: None,
             busy_poll: None,
             server: 0,
             send_buffers: 64,
@@ -270,6 +275,7 @@ impl EngineConfig {
             let max = if net.addr.is_ipv4() { 32 } else { 128 };
             check(net.prefix <= max, "deny", "has a prefix that is out of range")?;
         }
+        self.capture.as_ref().map_or(Ok(()), CaptureConfig::validate)?;
         self.connection.validate()
     }
 }

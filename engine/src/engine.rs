@@ -239,6 +239,10 @@ impl<H: Handler> Engine<H> {
         result.unanswered = waiting;
         if result.unanswered.is_empty() {
             self.join();
+            // A process may end without dropping its engine.
+            if let Some(capture) = &self.shared.capture {
+                capture.finish();
+            }
         } else {
             // They are waited for when the engine is dropped: they may still call the handler.
             tracing::error!(shards = ?result.unanswered, "shards do not answer in time");

@@ -28,6 +28,7 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod buf;
+mod capture;
 pub mod config;
 pub mod discovery;
 pub mod engine;
@@ -45,6 +46,7 @@ pub mod stats;
 mod sync;
 pub mod sys;
 
+pub use capture::CaptureConfig;
 pub use config::{
     ConnectConfig, EngineConfig, IpNet, Links, ListenConfig, Pinning, RetryPolicy, Reuse,
     StunConfig,

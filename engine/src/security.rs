@@ -105,6 +105,32 @@ pub(crate) fn client_of(shared: &Shared, config: &ConnectConfig) -> Result<Clien
     })
 }
 
+/// A line of a key log: label, client random and secret.
+pub(crate) fn key_line(label: &str, client_random: &[u8], secret: &[u8]) -> String {
+    let mut line = String::with_capacity(label.len() + 2 * (client_random.len() + 34));
+    line.push_str(label);
+    for part in [client_random, secret] {
+        line.push(' ');
+        for byte in part {
+            use std::fmt::Write;
+            let _ = write!(line, "{byte:02x}");
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// Two places for the same secrets.
+#[derive(Debug)]
+pub(crate) struct BothKeyLogs(pub Arc<dyn rustls::KeyLog>, pub Arc<dyn rustls::KeyLog>);
+
+impl rustls::KeyLog for BothKeyLogs {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        self.0.log(label, client_random, secret);
+        self.1.log(label, client_random, secret);
+    }
+}
+
 /// Appends TLS secrets to a file in the format that protocol analysers read (SSLKEYLOGFILE).
 #[derive(Debug)]
 pub(crate) struct FileKeyLog {
@@ -123,16 +149,7 @@ impl FileKeyLog {
 
 impl rustls::KeyLog for FileKeyLog {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        let mut line = String::with_capacity(label.len() + 2 * (client_random.len() + 34));
-        line.push_str(label);
-        for part in [client_random, secret] {
-            line.push(' ');
-            for byte in part {
-                use std::fmt::Write;
-                let _ = write!(line, "{byte:02x}");
-            }
-        }
-        line.push('\n');
+        let line = key_line(label, client_random, secret);
         // A handshake does not fail because its log cannot be written.
         let _ = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
     }

@@ -124,7 +124,10 @@ impl Server {
         let (identity, fingerprint) = keygen::ephemeral()?;
         let name = Arc::new(OnceLock::new());
         let post = Post::<BenchServer>::new();
-        let config = engine_config(args, processor, MAX_LENGTH)?;
+        let mut config = engine_config(args, processor, MAX_LENGTH)?;
+        if args.server {
+            write_beside(args, &mut config);
+        }
         let served = Arc::<Served>::default();
         let handler = BenchServer::new(Arc::clone(&name), Arc::clone(&served));
         let engine = post.start(config, handler)?;
@@ -182,6 +185,12 @@ fn engine_config(
     })
 }
 
+/// The files that an engine keeps: there is one of each, so one engine of a process has them.
+fn write_beside(args: &BenchArgs, config: &mut EngineConfig) {
+    config.stats_file = args.stats.path();
+    config.capture = args.capture.config();
+}
+
 /// Everything but `-s`.
 fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let (client_processor, server_processor, apart) = cpu::processors();
@@ -203,7 +212,8 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let connect = ConnectConfig { link: link.connect(), ..connect };
     let loopback = connect.remotes.iter().all(|remote| remote.ip().is_loopback());
     let max_message = args.length.unwrap_or(0).max(64 << 10);
-    let config = engine_config(args, client_processor, max_message)?;
+    let mut config = engine_config(args, client_processor, max_message)?;
+    write_beside(args, &mut config);
     let scenarios = match args.scenario.as_slice() {
         // That one has a rate of its own.
         [] if args.find_max => Scenario::USUAL.into_iter().filter(|s| s.has_rate()).collect(),

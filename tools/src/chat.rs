@@ -85,6 +85,9 @@ pub struct ChatArgs {
     /// One JSON object a line on standard output (docs/chat.md).
     #[arg(long)]
     pub json: bool,
+    /// What is written for protocol analysers.
+    #[command(flatten)]
+    pub capture: crate::capture::CaptureArgs,
 }
 
 /// The subcommand.
@@ -107,7 +110,8 @@ pub fn run(args: &ChatArgs) -> Result<Exit, Failure> {
         ..connection_config()
     };
     let stats_file = args.stats.path();
-    let config = EngineConfig { connection, stats_file, ..engine::config(args.driver) };
+    let capture = args.capture.config();
+    let config = EngineConfig { connection, stats_file, capture, ..engine::config(args.driver) };
     let (show, shown) = mpsc::channel();
     let post = Post::<ChatHandler>::new();
     let source = ConnectConfig {

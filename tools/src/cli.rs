@@ -248,6 +248,9 @@ pub struct TransferArgs {
     /// One JSON object a line on standard output (docs/file-transfer.md).
     #[arg(long)]
     pub json: bool,
+    /// What is written for protocol analysers.
+    #[command(flatten)]
+    pub capture: crate::capture::CaptureArgs,
 }
 
 /// Options of `keygen`.

@@ -3,6 +3,7 @@
 mod address;
 mod announce;
 mod bench;
+mod capture;
 mod chat;
 mod cli;
 mod discover;

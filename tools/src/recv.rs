@@ -73,6 +73,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
         connection: connection_config(args.common.timeout),
         max_connections: MAX_SENDERS,
         stats_file: args.stats.path(),
+        capture: args.common.capture.config(),
         ..engine::config(args.common.driver)
     };
     let running = post.start(config, RecvHandler::new(policy, writers.queues(), updates))?;

@@ -75,6 +75,8 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
     let config =
         EngineConfig { connection, identity: Some(identity), ..engine::config(args.common.driver) };
     let trust = trust::decide(args, &target, &connect, &config, report)?;
+    // Not of the first look at the receiver, which may have been another connection.
+    let config = EngineConfig { capture: args.common.capture.config(), ..config };
     transfer(ConnectConfig { trust, ..connect }, config, plans, report)
 }
 

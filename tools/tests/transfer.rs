@@ -252,3 +252,27 @@ fn local_problems_are_told_before_connecting() {
     command.args(["send", "127.0.0.1:0", "--trust-any"]).arg(home.file("a", b""));
     assert_eq!(run(&mut command, PATIENCE).status.code(), Some(2));
 }
+
+#[test]
+fn both_sides_write_a_capture_when_they_are_asked_to() {
+    let home = Home::new();
+    let (ours, theirs) = (home.at("send.pcapng"), home.at("recv.pcapng"));
+    let pcap = |path: &PathBuf| path.display().to_string();
+    let recv = Recv::start(&home, &["--pcap", &pcap(&theirs), "--link", "udp"]);
+    let content = noise(500, 12);
+    let file = home.file("out/seen", &content);
+    let mut command = send_command(&home, &recv, &[file]);
+    command.args(["--link", "udp", "--pcap", &pcap(&ours), "--pcap-max", "1M"]);
+    let output = run(&mut command, PATIENCE);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(recv.stop(), 0);
+    for path in [ours, theirs] {
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes[..4], [0x0A, 0x0D, 0x0D, 0x0A], "pcapng begins so");
+        assert!(bytes.windows(content.len()).any(|w| w == content), "{}", path.display());
+    }
+    // Without a file there is nothing to limit.
+    let recv = Recv::start(&home, &[]);
+    let mut command = send_command(&home, &recv, &[home.at("out/seen")]);
+    assert_eq!(run(command.args(["--pcap-max", "1M"]), PATIENCE).status.code(), Some(2));
+}

@@ -120,6 +120,7 @@ fn endpoint(now: Instant, seed: u8, connection: &ConnectionConfig) -> Endpoint {
         max_connections: 16,
         max_handshakes: 16,
         retry: RetryPolicy::Never,
+        observer: None,
     };
     Endpoint::new(now, config).expect("an endpoint")
 }

@@ -21,6 +21,7 @@ pub mod ids;
 mod lean;
 pub mod limits;
 pub mod manager;
+pub mod observe;
 pub mod payload;
 pub mod place;
 pub mod recovery;

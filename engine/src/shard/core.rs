@@ -11,6 +11,7 @@ use super::streams::Streams;
 use super::stun::Stun;
 use super::timers::AppTimers;
 use crate::buf::SendPool;
+use crate::capture::{ShardCapture, StreamTap};
 use crate::config::{ConnectConfig, mapped};
 use crate::error::EngineError;
 use crate::handle::{Conn, ListenerId};
@@ -20,7 +21,7 @@ use crate::stats::{Durations, ShardCounters};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use trunkline_proto::endpoint::{Endpoint, ListenerConfig, SendOptions};
+use trunkline_proto::endpoint::{Endpoint, EndpointConfig, ListenerConfig, SendOptions};
 use trunkline_proto::error::{ApiError, CloseReason, Reason};
 use trunkline_proto::event::CloseReport;
 use trunkline_proto::ids::{ConnHandle, ConnectLink};
@@ -64,20 +65,25 @@ pub(crate) struct Core {
     /// Listening socket of each accepted connection, by slot; `u16::MAX` = none.
     accepted_at: Vec<u16>,
     pub manager: Manager,
+    /// Where streams are written to, if they are.
+    pub capture: StreamTap,
 }
 
 pub(super) const NO_SOCKET: u16 = u16::MAX;
 
 impl Core {
     pub(crate) fn new(shared: Arc<Shared>, shard: u8, now: Instant) -> Result<Self, EngineError> {
-        let endpoint = Endpoint::new(now, shared.endpoint_config(shard)?)?;
+        let capture = shared.capture.clone().map(|c| Arc::new(ShardCapture::new(c, shard)));
+        let observer = capture.clone().map(|c| c as _);
+        let config = EndpointConfig { observer, ..shared.endpoint_config(shard)? };
+        let endpoint = Endpoint::new(now, config)?;
         let config = &shared.config;
         Ok(Self {
             shard,
             now,
             endpoint,
             counters: shared.counters[usize::from(shard)].clone(),
-            sockets: Sockets::default(),
+            sockets: Sockets::new(capture.clone()),
             streams: Streams::default(),
             timers: AppTimers::new(now),
             admission: Admission::new(config.handshakes_per_source_per_s, &config.deny),
@@ -96,6 +102,7 @@ impl Core {
                 hold: config.idle_hold.map(Into::into),
                 security: config.security.clone(),
             }),
+            capture: StreamTap(capture),
             shared,
         })
     }

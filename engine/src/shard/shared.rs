@@ -4,11 +4,12 @@
 
 use super::mailbox::Port;
 use crate::buf::SendPool;
+use crate::capture::Capture;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::handle::ListenerId;
 use crate::io::{DriverChoice, detect};
-use crate::security::{ClientTlsCache, FileKeyLog};
+use crate::security::{BothKeyLogs, ClientTlsCache, FileKeyLog};
 use crate::stats::ShardCounters;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub counters: Vec<Arc<ShardCounters>>,
     pub clients: ClientTlsCache,
     pub key_log: Option<Arc<dyn rustls::KeyLog>>,
+    pub capture: Option<Arc<Capture>>,
     /// For the threads of the application, through the queued API. Each shard has one of its own for
     /// its handler.
     pub send_pool: SendPool,
@@ -67,6 +69,11 @@ impl Shared {
                 Some(Arc::new(log))
             }
         };
+        let capture = config.capture.as_ref().map(Capture::start).transpose()?;
+        let key_log = match (key_log, capture.as_ref().map(Capture::key_log)) {
+            (Some(a), Some(b)) => Some(Arc::new(BothKeyLogs(a, b)) as _),
+            (a, b) => a.or(b),
+        };
         let ports = (0..config.shards).map(|_| Arc::new(Port::new(config.forward_queue))).collect();
         let counters = (0..config.shards).map(|_| Arc::default()).collect();
         let keys = EndpointKeys {
@@ -90,6 +97,7 @@ impl Shared {
             counters,
             clients: ClientTlsCache::default(),
             key_log,
+            capture,
             send_pool,
             failures: (0..config.shards).map(|_| OnceLock::new()).collect(),
             keys,
@@ -132,6 +140,7 @@ impl Shared {
             max_connections: config.max_connections,
             max_handshakes: config.max_handshakes,
             retry: config.retry,
+            observer: None,
         })
     }
 }

@@ -5,10 +5,12 @@
 //! connect made inside a handler's call name its socket at once, although the driver takes it over
 //! only after the call.
 
+use crate::capture::ShardCapture;
 use crate::handle::ListenerId;
 use crate::sys::{self, BufferSizes};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 /// Sockets of one shard at once.
 const MAX_SOCKETS: usize = 1024;
@@ -66,9 +68,15 @@ pub(crate) struct Sockets {
     by_driver: Vec<Option<u16>>,
     pending: Vec<(u16, UdpSocket)>,
     retiring: Vec<u16>,
+    capture: Option<Arc<ShardCapture>>,
 }
 
 impl Sockets {
+    /// No sockets yet; those to come are told to `capture`.
+    pub(crate) fn new(capture: Option<Arc<ShardCapture>>) -> Self {
+        Self { capture, ..Self::default() }
+    }
+
     /// Adds a bound socket; the driver gets it with [`attach`](Self::attach).
     pub(crate) fn add(&mut self, socket: UdpSocket, purpose: Purpose) -> io::Result<u16> {
         let number = self.place(socket.local_addr()?, purpose)?;
@@ -103,6 +111,9 @@ impl Sockets {
         let number = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         if number >= MAX_SOCKETS {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many sockets"));
+        }
+        if let Some(capture) = &self.capture {
+            capture.socket(number as u16, local);
         }
         let entry = Some(Entry { purpose, local, driver: None, accepted: 0, stun: false });
         if number == self.entries.len() {

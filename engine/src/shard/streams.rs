@@ -146,6 +146,10 @@ impl Streams {
         self.listeners.iter().flatten().map(|e| e.id).collect()
     }
 
+    fn local_of(&self, driver: u16) -> Option<SocketAddr> {
+        self.listeners.iter().flatten().find(|e| e.driver == Some(driver)).map(|e| e.local)
+    }
+
     fn listener_of(&self, driver: u16) -> Option<(u16, ListenerId)> {
         let entries = self.listeners.iter().enumerate();
         let found = entries.filter_map(|(n, e)| e.as_ref().map(|e| (n, e)));
@@ -272,7 +276,8 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 StreamEvent::Received(bytes) => {
                     if let Some(conn) = self.core.streams.by_stream.get(&bytes.stream).copied() {
                         let (slice, retainer) = self.driver.stream_bytes(&bytes);
-                        receive(&mut self.core, &mut self.handler, conn, slice, retainer);
+                        let name = (conn, bytes.stream);
+                        receive(&mut self.core, &mut self.handler, name, slice, retainer);
                         self.steer_reading(conn);
                     }
                     self.driver.release_stream(bytes);
@@ -311,6 +316,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         match core.endpoint.accept_stream(core.now, number, remote, local) {
             Ok(conn) => {
                 core.streams.map(conn, stream, Some(id));
+                core.capture.begun(stream, core.streams.local_of(listener), local, remote);
                 self.driver.read_stream(stream, true);
             }
             Err(error) => {
@@ -343,6 +349,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         for (id, remote) in entry.attempts {
             if id == stream {
                 self.core.endpoint.stream_connected(entry.conn, remote, None);
+                self.core.capture.begun(id, None, None, remote);
             } else {
                 self.driver.close_stream(id);
             }
@@ -467,6 +474,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             let words = std::mem::take(&mut farewell.words);
             if let Some(room) = buffer.get_mut(..words.len()) {
                 room.copy_from_slice(&words);
+                self.core.capture.bytes(id, true, &words);
                 self.core.counters.bytes_sent.add(words.len() as u64);
                 self.driver.send_stream(id, words.len());
             }
@@ -520,6 +528,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
                 break;
             }
             let n = self.core.endpoint.stream_transmit(self.core.now, conn, buffer);
+            self.core.capture.bytes(stream.id, true, &buffer[..n]);
             let done = self.driver.send_stream(stream.id, n);
             if n == 0 {
                 self.end_of_stream(conn, stream);
@@ -575,13 +584,16 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 fn receive<H: Handler>(
     core: &mut Core,
     handler: &mut HandlerSlot<H>,
-    conn: ConnHandle,
+    (conn, id): (ConnHandle, StreamId),
     bytes: &mut [u8],
     retainer: Retainer<'_>,
 ) {
     core.counters.bytes_received.add(bytes.len() as u64);
+    let sealed = core.capture.copy(bytes);
     core.hear(bytes, NO_SOCKET, |endpoint, now, bytes, sink| {
         endpoint.stream_receive(now, conn, bytes, sink);
     });
+    // Behind the secrets that open it, which an analyser needs first.
+    core.capture.bytes(id, false, &sealed);
     handler.deliver(core, bytes, Source { retainer, owned: None });
 }

@@ -205,6 +205,12 @@ pub struct BenchArgs {
     /// with several scenarios one file each, FILE-SCENARIO.
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     pub hgrm: Option<PathBuf>,
+    /// What the engine writes beside: of the server with -s, else of the client.
+    #[command(flatten)]
+    pub stats: crate::engine::StatsFileArg,
+    /// As above.
+    #[command(flatten)]
+    pub capture: crate::capture::CaptureArgs,
     /// One JSON object on standard output (docs/bench-json.md), everything else on standard error.
     #[arg(short = 'J', long)]
     pub json: bool,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
-use trunkline::hw::profile::Machine;
+use trunkline::hw::Machine;
 
 /// Version of the JSON object; fields are added without a new one, never removed or changed.
 pub const SCHEMA: u32 = 1;

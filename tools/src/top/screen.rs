@@ -58,7 +58,9 @@ pub fn text(watched: &Watched, sort: Sort, live: bool) -> String {
         "\nSHARD  STATE          LOAD  TURNS/S  IN PKT/S OUT PKT/S  IN Mb/S OUT Mb/S  RTT50ms  \
          RTT99ms   RTX/S  LOST/S  CONNS   CHANS  MAIL  FWD   WAITING  RX FREE  TX FREE SEND FREE\n",
     );
-    shards.iter().for_each(|s| shard(&mut text, s));
+    for one in &shards {
+        shard(&mut text, one);
+    }
     let connections = watched.connections(sort);
     if !connections.is_empty() {
         text.push_str(
@@ -66,7 +68,9 @@ pub fn text(watched: &Watched, sort: Sort, live: bool) -> String {
              IN Mb/S OUT Mb/S        IN       OUT     RTX    LOST  CHANS   UNACKED\n",
         );
     }
-    connections.iter().for_each(|c| connection(&mut text, c));
+    for one in &connections {
+        connection(&mut text, one);
+    }
     text.push('\n');
     text
 }
@@ -77,10 +81,8 @@ fn shard(text: &mut String, shard: &ShardRates<'_>) {
     let mb = |name| shard.rate(name) * 8.0 / 1e6;
     let free =
         |name: &str| format!("{}/{}", shard.value(&format!("{name}_free")), shard.value(name));
-    let state = match shard.sample.asleep {
-        true if shard.sample.health.name() == "running" => "asleep",
-        _ => shard.sample.health.name(),
-    };
+    let health = shard.sample.health.name();
+    let state = if shard.sample.asleep && health == "running" { "asleep" } else { health };
     let _ = writeln!(
         text,
         "{:>5}  {state:<13} {:>4.0}% {:>8.0} {:>9.0} {:>9.0} {:>8.1} {:>8.1} {:>8.2} {:>8.2} {:>7.0} \

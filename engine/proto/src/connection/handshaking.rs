@@ -17,6 +17,7 @@ use crate::handshake::{
 };
 use crate::ids::{ConnHandle, ConnectionId, PeerId, Role};
 use crate::limits::{MAX_DATAGRAM, MAX_PACKET, RELAY_SOCKET};
+use crate::observe::Tap;
 use crate::recovery::{ReceivedPackets, Recovery};
 use crate::status::Status;
 use crate::time::{Duration, Instant};
@@ -121,6 +122,12 @@ fn handshake_config(config: &ConnectionConfig) -> HandshakeConfig {
     HandshakeConfig { retransmit: config.handshake_retransmit, max_packet: config.initial_packet }
 }
 
+fn observe(machine: &mut Handshake, handle: ConnHandle, shared: &Shared) {
+    if let Some(observer) = &shared.observer {
+        machine.observe(Tap::new(observer.clone(), handle));
+    }
+}
+
 impl Connection {
     /// A connection that will ask for one.
     pub(crate) fn client(
@@ -132,7 +139,7 @@ impl Connection {
     ) -> Result<Self, ApiError> {
         let (local_id, token) = shared.issue_id(handle, 0);
         let params = params(&config, local_id, token);
-        let machine = Handshake::client(
+        let mut machine = Handshake::client(
             now,
             side.tls,
             side.server_name,
@@ -141,6 +148,7 @@ impl Connection {
             handshake_config(&config),
             &mut shared.rng,
         )?;
+        observe(&mut machine, handle, shared);
         let Some(&remote) = side.remotes.first() else {
             return Err(ApiError::InvalidArgument { field: "remotes", why: "is empty" });
         };
@@ -169,7 +177,7 @@ impl Connection {
     ) -> Result<Self, ApiError> {
         let (local_id, token) = shared.issue_id(handle, 0);
         let params = params(&config, local_id, token);
-        let machine = Handshake::host(
+        let mut machine = Handshake::host(
             now,
             side.tls,
             params,
@@ -178,6 +186,7 @@ impl Connection {
             side.retry,
             handshake_config(&config),
         )?;
+        observe(&mut machine, handle, shared);
         let meta = side.meta;
         // The machine does its own amplification accounting until the address is proven.
         let path = Path::new(meta.socket, meta.remote, meta.local, true);

@@ -59,6 +59,20 @@ impl Connection {
         max_segments: usize,
         shared: &mut Shared,
     ) -> Option<Transmit> {
+        let transmit = self.write_transmit(now, buf, max_segments, shared);
+        if let (Some(observer), Some(transmit)) = (&shared.observer, &transmit) {
+            observer.sent(transmit);
+        }
+        transmit
+    }
+
+    fn write_transmit(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        max_segments: usize,
+        shared: &mut Shared,
+    ) -> Option<Transmit> {
         if let Some(transmit) = self.transmit_handshake(now, buf) {
             return Some(transmit);
         }

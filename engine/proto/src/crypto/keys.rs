@@ -10,6 +10,7 @@
 
 use crate::error::PeerMisbehaved;
 use crate::limits::{SHORT_HEADER_LEN, TAG_LEN};
+use crate::observe::Tap;
 use crate::place::Place;
 use crate::time::{Duration, Instant};
 use core::fmt;
@@ -59,7 +60,7 @@ struct Previous {
 
 /// The packet keys of an established connection, both directions.
 ///
-/// Memory between updates: 168 bytes, two boxed packet keys of about 576 bytes each (AES-128-GCM in
+/// Memory between updates: 176 bytes, two boxed packet keys of about 576 bytes each (AES-128-GCM in
 /// *ring*) and 176 bytes of boxed secrets. A third key exists for three probe timeouts after an
 /// update, a pair of further ones from the first packet that asks for the next phase on.
 pub struct DataKeys {
@@ -88,6 +89,7 @@ pub struct DataKeys {
     /// Keys of the phase after, derived when a packet first asks for them.
     next: Option<Box<PacketKeySet>>,
     secrets: Box<Secrets>,
+    tap: Option<Box<Tap>>,
 }
 
 impl DataKeys {
@@ -119,6 +121,7 @@ impl DataKeys {
             previous: None,
             next: None,
             secrets: Box::new(next),
+            tap: None,
         }
     }
 
@@ -131,6 +134,11 @@ impl DataKeys {
     /// Tells the current probe timeout; previous keys live three times as long (RFC 9001 §6.5).
     pub fn set_pto(&mut self, pto: Duration) {
         self.retain = pto.mul(3);
+    }
+
+    /// Shows every packet to an observer.
+    pub(crate) fn observe(&mut self, tap: Option<Tap>) {
+        self.tap = tap.map(Box::new);
     }
 
     /// The key-phase bit for the next packet's header. Valid until the next [`Self::seal`],
@@ -158,6 +166,9 @@ impl DataKeys {
         let (body, tag_room) = packet.split_at_mut(payload_end);
         let (header, payload) =
             body.split_at_mut_checked(SHORT_HEADER_LEN).ok_or(SealError::TooShort)?;
+        if let Some(tap) = &self.tap {
+            tap.sealed(pn, header, payload);
+        }
         let tag =
             self.local.encrypt_in_place(pn, header, payload).map_err(|_| SealError::TooShort)?;
         tag_room.copy_from_slice(tag.as_ref());
@@ -188,6 +199,22 @@ impl DataKeys {
     /// then unspecified.
     #[inline]
     pub fn open<'a>(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        phase: bool,
+        packet: &'a mut [u8],
+    ) -> Result<Opened<'a>, OpenError> {
+        let header = packet.first_chunk::<SHORT_HEADER_LEN>().copied();
+        let opened = self.open_with_any(now, pn, phase, packet)?;
+        if let (Some(tap), Some(header)) = (&self.tap, header) {
+            tap.opened(pn, &header, opened.payload);
+        }
+        Ok(opened)
+    }
+
+    #[inline]
+    fn open_with_any<'a>(
         &mut self,
         now: Instant,
         pn: u64,

@@ -36,6 +36,9 @@ impl Endpoint {
             self.deferred.replay(sink);
         }
         self.shared.counters.datagrams += 1;
+        if let Some(observer) = &self.shared.observer {
+            observer.receiving(meta);
+        }
         match data.first() {
             Some(&first) if is_short(first) => self.receive_short(now, meta, data, sink),
             Some(&first) if is_long(first) => self.receive_long(now, meta, data, sink),

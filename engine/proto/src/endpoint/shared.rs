@@ -6,6 +6,7 @@ use crate::crypto::{ConnIdCodec, IdParts, ResetTokens, RetryTokens, Rng};
 use crate::handshake::{write_retry, write_version_list};
 use crate::ids::{ConnHandle, ConnectionId};
 use crate::limits::{MIN_SHORT_PACKET, RESET_TOKEN_LEN};
+use crate::observe::Observer;
 use crate::time::{Duration, Instant};
 use crate::wire::packet::{LongHeader, LongPrefix};
 use siphasher::sip::SipHasher13;
@@ -13,6 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Packets without a connection that may wait.
 const OUTBOX: usize = 64;
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     reset_allowance: u64,
     reset_refilled: Instant,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl core::fmt::Debug for Shared {
@@ -68,6 +71,7 @@ impl Shared {
             outbox: VecDeque::new(),
             reset_allowance: RESETS_PER_S,
             reset_refilled: now,
+            observer: config.observer.clone(),
         }
     }
 

@@ -107,6 +107,7 @@ fn endpoint(now: Instant, seed: u8, change: impl Fn(&mut EndpointConfig)) -> End
         max_connections: 64,
         max_handshakes: 4,
         retry: RetryPolicy::Never,
+        observer: None,
     };
     change(&mut config);
     Endpoint::new(now, config).unwrap()

@@ -5,10 +5,12 @@ use crate::error::{ApiError, CloseReason};
 use crate::handshake::{ClientTls, HandshakeFailure, HandshakeState, HostTls};
 use crate::ids::{Link, PeerId, Role};
 use crate::limits::MAX_CREDENTIAL;
+use crate::observe::Observer;
 pub use crate::recovery::Ecn;
 use crate::status::Status;
 use crate::time::Duration;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Where a datagram came from and to, as the driver saw it.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +109,8 @@ pub struct EndpointConfig {
     pub max_handshakes: u32,
     /// When requests get a Retry.
     pub retry: RetryPolicy,
+    /// Sees every packet in the clear.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// What a listening socket does with ConnectionRequests.

@@ -2,6 +2,7 @@
 
 use super::crypto_stream::{CryptoReceive, CryptoSend};
 use crate::limits::{MAX_ACK_RANGES, TAG_LEN};
+use crate::observe::Tap;
 use crate::time::{Duration, Instant};
 use crate::wire::ack::{AckFrame, write_ack};
 use crate::wire::codec::{Full, Writer};
@@ -53,6 +54,7 @@ pub(super) struct Space {
     pub(super) ping_due: bool,
     pub(super) tx: CryptoSend,
     pub(super) rx: CryptoReceive,
+    tap: Option<Tap>,
 }
 
 impl Space {
@@ -70,7 +72,13 @@ impl Space {
             ping_due: false,
             tx: CryptoSend::default(),
             rx: CryptoReceive::default(),
+            tap: None,
         }
+    }
+
+    /// Shows every packet to an observer.
+    pub(super) fn observe(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
     }
 
     /// New keys for the same stream: the client after a Retry. Packet numbers go on.
@@ -96,7 +104,11 @@ impl Space {
         packet: &'a mut [u8],
     ) -> Option<&'a [u8]> {
         let (header, sealed) = packet.split_at_mut_checked(header_len)?;
-        self.remote.decrypt_in_place(pn, header, sealed).ok()
+        let payload: &[u8] = self.remote.decrypt_in_place(pn, header, sealed).ok()?;
+        if let Some(tap) = &self.tap {
+            tap.opened(pn, header, payload);
+        }
+        Some(payload)
     }
 
     /// Notes a packet whose frames were taken.
@@ -215,6 +227,9 @@ impl Space {
         patch_payload_len(buf, header_len, payload_len + TAG_LEN);
         let (head, rest) = buf.split_at_mut(header_len);
         let (payload, tag_room) = rest.split_at_mut(payload_len);
+        if let Some(tap) = &self.tap {
+            tap.sealed(pn, head, payload);
+        }
         let tag = self.local.encrypt_in_place(pn, head, payload).ok()?;
         tag_room.get_mut(..TAG_LEN)?.copy_from_slice(tag.as_ref());
         self.next_pn += 1;

@@ -11,6 +11,7 @@ use crate::crypto::{DataKeys, RetryOrigin, Rng};
 use crate::error::{ApiError, CloseReason, PeerMisbehaved};
 use crate::ids::{ConnectionId, Role};
 use crate::limits::MIN_PACKET;
+use crate::observe::Tap;
 use crate::time::{Duration, Instant};
 use crate::wire::packet::{Level, LongHeader};
 use crate::wire::params::TransportParams;
@@ -95,6 +96,7 @@ pub struct Handshake {
     pub(super) hint: Option<Hint>,
     pub(super) ending: Option<Ending>,
     pub(super) counters: HandshakeCounters,
+    tap: Option<Tap>,
 }
 
 impl Handshake {
@@ -184,7 +186,17 @@ impl Handshake {
             hint: None,
             ending: None,
             counters: HandshakeCounters::default(),
+            tap: None,
         }
+    }
+
+    /// Shows every packet to an observer, those of the connection that comes of it included. To be
+    /// called before anything is sent or received.
+    pub(crate) fn observe(&mut self, tap: Tap) {
+        if let Some(initial) = &mut self.initial {
+            initial.observe(Some(tap.clone()));
+        }
+        self.tap = Some(tap);
     }
 
     // ---- what the caller can see
@@ -355,11 +367,15 @@ impl Handshake {
             }
             match change {
                 Some(quic::KeyChange::Handshake { keys }) => {
-                    self.handshake = Some(Space::new(Level::Handshake, keys));
+                    let mut space = Space::new(Level::Handshake, keys);
+                    space.observe(self.tap.clone());
+                    self.handshake = Some(space);
                     self.write_level = WriteLevel::Handshake;
                 }
                 Some(quic::KeyChange::OneRtt { keys, next }) => {
-                    self.one_rtt = Some(DataKeys::from_tls(keys, next));
+                    let mut keys = DataKeys::from_tls(keys, next);
+                    keys.observe(self.tap.clone());
+                    self.one_rtt = Some(keys);
                     self.write_level = WriteLevel::Data;
                 }
                 None => return,

@@ -197,6 +197,7 @@ impl Node {
                 max_connections: 1024,
                 max_handshakes: 256,
                 retry: RetryPolicy::Never,
+                observer: None,
             },
         )
         .expect("endpoint");

@@ -825,6 +825,7 @@ fn endpoint(
             max_connections: config.max_connections,
             max_handshakes: config.max_handshakes,
             retry: config.retry,
+            observer: None,
         },
     )
     .expect("endpoint");

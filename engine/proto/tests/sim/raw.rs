@@ -265,6 +265,7 @@ fn endpoint(connection: ConnectionConfig) -> Endpoint {
         max_connections: 64,
         max_handshakes: 64,
         retry: RetryPolicy::Never,
+        observer: None,
     };
     Endpoint::new(start(), config).expect("endpoint")
 }
