@@ -1,4 +1,4 @@
--- Wireshark dissector of the Trunkline protocol (docs/protocol.md), for Wireshark 3.6 and newer.
+-- Wireshark dissector of the Trunkline protocol (docs/protocol.md), tested with Wireshark 4.0.
 --
 --   trunkline         packets as they are on the wire (UDP): headers; payloads are sealed
 --   trunkline_clear   packets in the clear, from a capture that an engine wrote itself
