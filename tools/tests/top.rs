@@ -45,11 +45,11 @@ fn signal(pid: u64, name: &str) {
 fn a_file_outlives_whatever_happens_to_its_process() {
     let home = Home::new();
     let file = home.at("recv.stats");
-    let mut recv = Recv::start(&home, &["--stats-file", file.to_str().unwrap()]);
+    let recv = Recv::start(&home, &["--stats-file", file.to_str().unwrap()]);
     let (running, code) = until(&home, &file, "running");
     assert_eq!(code, 0);
     let pid = running["pid"].as_u64().unwrap();
-    send_ok(&home, &mut recv, &[home.file("out/a", &common::noise(300_000, 1))]);
+    send_ok(&home, &recv, &[home.file("out/a", &common::noise(300_000, 1))]);
     let received = |object: &Value| object["shards"][0]["fields"]["bytes_received"].as_u64();
     let by_pid = top(&home, &["--once", "--json", &pid.to_string()]);
     let by_pid: Value = serde_json::from_slice(&by_pid.stdout).unwrap();
