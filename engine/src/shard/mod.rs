@@ -47,10 +47,7 @@ pub(crate) mod stun;
 pub(crate) mod threads;
 mod timers;
 mod wait;
-#[cfg(unix)]
-mod watch;
-#[cfg(not(unix))]
-#[path = "unwatched.rs"]
+#[cfg_attr(not(unix), path = "unwatched.rs")]
 mod watch;
 
 #[cfg(test)]
@@ -204,9 +201,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if happened > 0 {
             self.last_work = now;
         }
-        if self.more {
-            self.last_turn = Some(now);
-        }
+        self.last_turn = self.more.then_some(now);
         self.refresh_if_due();
         Ok(happened)
     }
