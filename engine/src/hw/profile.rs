@@ -2,7 +2,7 @@
 //! reason. Files of `hw-profiles/` are part of the library; others are read from disk.
 //!
 //! A profile states what is wanted. [`Profile::apply`] fits it to what this machine has, and
-//! [`Profile::wants`] is what it says about the interface itself.
+//! [`NicProfile::wants`] is what it says about the interface itself.
 
 use super::machine::Machine;
 use super::nic::NicProfile;
