@@ -46,20 +46,28 @@ pub struct ProfileArgs {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// The profiles that are part of the library.
+    #[command(after_help = HELP)]
     List(JsonArgs),
     /// Every setting of a profile with its reason.
+    #[command(after_help = HELP)]
     Explain(ExplainArgs),
     /// The network interfaces, the kernel, and which profile suits what.
+    #[command(after_help = HELP)]
     Detect(JsonArgs),
     /// What is not as the profile says.
+    #[command(after_help = HELP)]
     Diff(TargetArgs),
     /// As diff, with counters of loss and interrupts.
+    #[command(after_help = HELP)]
     Verify(TargetArgs),
     /// Set what differs; the old values are kept first.
+    #[command(after_help = HELP)]
     Apply(ApplyArgs),
     /// Take back what apply set.
+    #[command(after_help = HELP)]
     Restore(RestoreArgs),
     /// Print a shell script that sets what differs, with ethtool and sysctl.
+    #[command(after_help = HELP)]
     ExportSh(ExportArgs),
 }
 
