@@ -43,7 +43,6 @@ struct Sums {
 pub(super) struct Watch {
     block: BlockWriter,
     due: Instant,
-    walked: Instant,
     extra: u8,
     /// Time spent waiting for work, in nanoseconds.
     waited: u64,
@@ -68,7 +67,6 @@ impl Watch {
         Box::new(Self {
             block,
             due: now,
-            walked: now,
             extra: EXTRA,
             waited: 0,
             at: 0,
@@ -161,13 +159,18 @@ impl Watch {
     }
 
     /// Writes what a walk has found, after the fields that every refresh writes.
-    fn put_walk(&mut self, endpoint: &Endpoint, loop_time: &Durations, send: (usize, usize)) {
+    fn put_walk(
+        &mut self,
+        now: Instant,
+        endpoint: &Endpoint,
+        loop_time: &Durations,
+        send: (usize, usize),
+    ) {
         let (walk, block) = (self.walk, &mut self.block);
-        let walked = self.walked.as_nanos();
         for value in [
             send.0 as u64,
             send.1 as u64,
-            walked,
+            now.as_nanos(),
             walk.connections,
             walk.channels,
             walk.unacked,
@@ -295,7 +298,6 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         // Before the sequence is odd: readers do not wait for it.
         let walked = walk && watch.walk(&core.endpoint);
         let send = if walked { (core.send_pool.count(), core.send_pool.free()) } else { (0, 0) };
-        watch.walked = now;
         let waited = watch.waited;
         let block = &mut watch.block;
         block.beat(now.as_nanos());
@@ -319,7 +321,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             block.put(value as u64);
         }
         if walked {
-            watch.put_walk(&core.endpoint, &core.loop_time, send);
+            watch.put_walk(now, &core.endpoint, &core.loop_time, send);
         }
         watch.block.close();
         if let Some(failure) = self.handler.failure() {

@@ -202,6 +202,8 @@ fn unknown(text: impl Into<String>) -> Failure {
 /// An interface, the profile for it, and how they stand to each other.
 struct Target {
     nic: Nic,
+    /// The kernel's release.
+    kernel: String,
     profile: Profile,
     purpose: Purpose,
     tuner: Tuner,
@@ -235,7 +237,7 @@ impl Target {
         let tuner = Tuner::open(&nic.name).map_err(|e| unknown(format!("{}: {e}", nic.name)))?;
         let purpose = choice.purpose.into();
         let compared = tuner.compare(&profile.nic.wants(purpose), machine.cores.len());
-        Ok(Self { nic, profile, purpose, tuner, compared })
+        Ok(Self { nic, kernel: machine.kernel, profile, purpose, tuner, compared })
     }
 
     /// 0, 1 or 2, as `diff` ends.

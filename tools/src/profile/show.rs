@@ -159,7 +159,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 /// What no setting does: interrupts, hash, segmentation of a kernel that does it wrong.
 fn advice(target: &Target, proc: &Path) -> Vec<String> {
     let mut advice = Vec::new();
-    let Target { nic, profile, purpose, compared, .. } = target;
+    let Target { nic, kernel, profile, purpose, compared, .. } = target;
     let hash = compared.iter().find(|c| c.key == Key::Udp4Hash);
     if nic.rx_queues > 1 && hash.is_some_and(|c| c.current.is_none()) {
         advice.push(format!(
@@ -170,8 +170,7 @@ fn advice(target: &Target, proc: &Path) -> Vec<String> {
     if profile.nic.irq_affinity(*purpose).is_some() {
         advice.extend(irq_advice(nic, proc));
     }
-    let kernel = Machine::this().kernel;
-    advice.extend(quirks::of(&kernel).map(|q| format!("kernel {kernel}: {}", q.what)));
+    advice.extend(quirks::of(kernel).map(|q| format!("kernel {kernel}: {}", q.what)));
     advice
 }
 
