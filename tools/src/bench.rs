@@ -230,7 +230,8 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         Some(path) => Some(hgrm::Files::create(path, &scenarios)?),
         None => None,
     };
-    let pages = (page_file(args.csv.as_deref())?, page_file(args.html.as_deref())?);
+    let csv = args.csv.as_deref().map(ResultFile::create).transpose()?;
+    let html = args.html.as_deref().map(ResultFile::create).transpose()?;
     let floors = args.floor.then(|| {
         let cpus = (client_processor, server_processor);
         Floors::new(args, cpus, config.connection.max_packet)
@@ -258,12 +259,11 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     }
     let (runs, trips): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
     let report = Report::new(runs, args.title.clone(), args.profile.clone());
-    if let Some((mut file, path)) = pages.0 {
-        file.write_all(csv::csv(&report).as_bytes()).map_err(|e| cannot_write(path, &e))?;
+    if let Some(file) = csv {
+        file.write(&csv::csv(&report))?;
     }
-    if let Some((mut file, path)) = pages.1 {
-        let page = html::page(&report, &trips);
-        file.write_all(page.as_bytes()).map_err(|e| cannot_write(path, &e))?;
+    if let Some(file) = html {
+        file.write(&html::page(&report, &trips))?;
     }
     match outcome {
         Ok(()) => show(args, &report),
@@ -277,14 +277,21 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
 }
 
 /// A file for results, there before anything is measured.
-fn page_file(path: Option<&Path>) -> Result<Option<(File, &Path)>, Failure> {
-    let Some(path) = path else { return Ok(None) };
-    let file = File::create(path).map_err(|e| cannot_write(path, &e))?;
-    Ok(Some((file, path)))
+struct ResultFile<'a> {
+    path: &'a Path,
+    file: File,
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::local(format!("cannot write {}: {error}", path.display()))
+impl<'a> ResultFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::create(path).map_err(|e| Failure::cannot_write(path, &e))?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, text: &str) -> Result<(), Failure> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|e| Failure::cannot_write(self.path, &e))
+    }
 }
 
 fn headline(args: &BenchArgs, driver: &str, server: Option<&Server>) -> String {

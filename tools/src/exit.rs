@@ -1,6 +1,8 @@
 //! How a command ends: the exit codes of `docs/file-transfer.md` and the error that carries one.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// Exit codes of every subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,11 @@ impl Failure {
     /// Something local went wrong.
     pub fn local(text: impl Into<String>) -> Self {
         Self::new(Exit::Failed, text)
+    }
+
+    /// A file of ours cannot be written.
+    pub fn cannot_write(path: &Path, error: &io::Error) -> Self {
+        Self::local(format!("cannot write {}: {error}", path.display()))
     }
 
     /// The command line asks for something that makes no sense.

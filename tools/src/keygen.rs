@@ -88,9 +88,7 @@ pub fn load_or_make(path: Option<&Path>) -> Result<(Identity, bool), Failure> {
             Ok(()) => made = true,
             // Another command made it in the meantime: that one counts.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => {
-                return Err(Failure::local(format!("cannot write {}: {e}", path.display())));
-            }
+            Err(e) => return Err(Failure::cannot_write(&path, &e)),
         }
     }
     let pem = std::fs::read(&path)

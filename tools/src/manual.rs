@@ -60,7 +60,7 @@ pub fn man(args: &ManArgs) -> Result<Exit, Failure> {
         io::stdout().write_all(&page).map_err(print::failure)?;
         return Ok(Exit::Done);
     };
-    fs::create_dir_all(dir).map_err(|e| cannot_write(dir, &e))?;
+    fs::create_dir_all(dir).map_err(|e| Failure::cannot_write(dir, &e))?;
     let mut names = Vec::new();
     write_all(dir, command, &mut names)?;
     println!("{} pages in {}", names.len(), dir.display());
@@ -73,8 +73,8 @@ fn write_all(dir: &Path, command: clap::Command, names: &mut Vec<String>) -> Res
         command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned().collect();
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let path = dir.join(format!("{name}.1"));
-    let page = page(command).map_err(|e| cannot_write(&path, &e))?;
-    fs::write(&path, page).map_err(|e| cannot_write(&path, &e))?;
+    let page = page(command).map_err(|e| Failure::cannot_write(&path, &e))?;
+    fs::write(&path, page).map_err(|e| Failure::cannot_write(&path, &e))?;
     names.push(name);
     for sub in subcommands {
         write_all(dir, sub, names)?;
@@ -86,8 +86,4 @@ fn page(command: clap::Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command).manual("Trunkline").render(&mut page)?;
     Ok(page)
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::local(format!("cannot write {}: {error}", path.display()))
 }

@@ -385,7 +385,7 @@ impl BenchClient {
         }
         let link = &mut run.links[at];
         let result = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::reliable(cx, link),
+            Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::due(cx, link),
             Scenario::Datagrams => load::unreliable(cx, link),
             Scenario::Latency => load::ping(cx, link).map(|()| None),
             Scenario::Handshakes | Scenario::Resumptions => Ok(None),

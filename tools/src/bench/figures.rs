@@ -189,15 +189,25 @@ impl Cpu {
     }
 }
 
+impl Run {
+    /// A main figure by its name in `per_round`; `None` where there were no samples.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        match name {
+            "goodput_gbps" => Some(self.goodput_gbps),
+            "messages_per_s" => Some(self.messages_per_s),
+            "p50_us" => self.rtt_us.p50,
+            _ => self.rtt_us.p99,
+        }
+    }
+}
+
 impl Host {
     fn here(loopback: bool, profile: Option<String>) -> Self {
-        let first_line =
-            |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned());
         let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
             let line = text.lines().find(|line| line.starts_with("model name"))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         });
-        let nics = Machine::this().nics;
+        let Machine { nics, kernel, .. } = Machine::this();
         let nic = nics.into_iter().find(|nic| (nic.driver == "lo") == loopback);
         let name = gethostname::gethostname().into_string().ok();
         let mut host = Self {
@@ -211,7 +221,7 @@ impl Host {
             fingerprint: String::new(),
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
-            kernel: first_line("/proc/sys/kernel/osrelease"),
+            kernel: Some(kernel).filter(|kernel| !kernel.is_empty()),
             cpu,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         };

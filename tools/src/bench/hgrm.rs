@@ -27,7 +27,7 @@ impl Files {
                 [_] => path.to_owned(),
                 _ => suffixed(path, scenario.name()),
             };
-            let file = File::create(&path).map_err(|e| cannot(&path, &e))?;
+            let file = File::create(&path).map_err(|e| Failure::cannot_write(&path, &e))?;
             files.push((scenario.name(), path, file));
         }
         Ok(Self { files })
@@ -38,15 +38,13 @@ impl Files {
         for (name, path, file) in &mut self.files {
             if *name == scenario {
                 let mut out = BufWriter::new(file);
-                write(&mut out, rtt).and_then(|()| out.flush()).map_err(|e| cannot(path, &e))?;
+                write(&mut out, rtt)
+                    .and_then(|()| out.flush())
+                    .map_err(|e| Failure::cannot_write(path, &e))?;
             }
         }
         Ok(())
     }
-}
-
-fn cannot(path: &Path, error: &io::Error) -> Failure {
-    Failure::local(format!("cannot write {}: {error}", path.display()))
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

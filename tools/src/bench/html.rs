@@ -70,17 +70,12 @@ fn host(out: &mut String, report: &Report) {
 
 fn section(out: &mut String, run: &Run, trips: &Histogram<u64>) {
     let Some(main) = rounds::comparisons(run).first() else { return };
-    let value = run.per_round.get(main.value).map_or(f64::NAN, |values| {
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-    });
     let _ = writeln!(
         out,
         "<section><h2>{}</h2>\n<p><b class=\"big\">{}</b> {} {}{}</p>\n<p>{}</p>\n\
          <div class=\"charts\">",
         run.scenario,
-        short(value),
+        run.figure(main.value).map_or("-".to_owned(), short),
         main.unit,
         main.figure,
         known(run),

@@ -53,7 +53,7 @@ impl Pace {
 
 /// One send call for each message, until the channel is full, the rate is reached, or it is time
 /// to look around. Gives when to go on, unless a full channel tells that.
-pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
+pub fn due(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
     if link.load.is_empty() {
         return Ok(None);
     }
@@ -62,9 +62,13 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
     let now = Instant::now();
     while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
         let (channel, feed) = &mut link.load[link.turn];
-        if let Err(e) = feed.send(cx, *channel, &mut link.source) {
-            link.blocked = true;
-            return Err(e);
+        match feed.send(cx, *channel, &mut link.source) {
+            // An unreliable one that is dropped was sent as well.
+            Ok(()) | Err(ApiError::Dropped(_)) => {}
+            Err(e) => {
+                link.blocked = true;
+                return Err(e);
+            }
         }
         link.pass_turn();
         if let Some(schedule) = &mut link.pace.schedule {
@@ -79,13 +83,14 @@ pub fn reliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration
     })
 }
 
-/// Unreliable messages, as many as the connection seems to take. Says when to go on.
+/// Unreliable messages: those that are due, or without a rate as many as the connection seems to
+/// take. Says when to go on.
 pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
     if link.load.is_empty() {
         return Ok(None);
     }
     if link.pace.schedule.is_some() {
-        return at_a_rate(cx, link).map(Some);
+        return due(cx, link);
     }
     let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
     if dropped > link.pace.dropped {
@@ -103,27 +108,6 @@ pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Durati
         link.pass_turn();
     }
     Ok(Some(Duration::ZERO))
-}
-
-/// Unreliable messages at the rate that is asked for. What the connection drops was sent as well.
-fn at_a_rate(cx: &mut Context<'_>, link: &mut Link) -> Result<Duration, ApiError> {
-    let now = Instant::now();
-    for _ in 0..BURST_MESSAGES {
-        if link.pace.schedule.is_none_or(|schedule| !schedule.is_due(now)) {
-            break;
-        }
-        let (channel, feed) = &mut link.load[link.turn];
-        match feed.send(cx, *channel, &mut link.source) {
-            Ok(()) | Err(ApiError::Dropped(_)) => {}
-            Err(e) => return Err(e),
-        }
-        link.pass_turn();
-        if let Some(schedule) = &mut link.pace.schedule {
-            schedule.advance();
-        }
-    }
-    let next = link.pace.schedule.map_or(SHORTEST, |schedule| schedule.until_next(now));
-    Ok(next.max(SHORTEST).into())
 }
 
 /// The next message of the closed loop.

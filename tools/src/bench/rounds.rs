@@ -187,15 +187,7 @@ pub fn run(
 /// How well the main figure of a scenario is known after these rounds.
 fn known(rounds: &[Round], wanted_percent: f64) -> Option<Confidence> {
     let figure = comparisons(&rounds.first()?.run).first()?.value;
-    let values: Vec<f64> = rounds
-        .iter()
-        .filter_map(|Round { run, .. }| match figure {
-            "goodput_gbps" => Some(run.goodput_gbps),
-            "messages_per_s" => Some(run.messages_per_s),
-            "p50_us" => run.rtt_us.p50,
-            _ => run.rtt_us.p99,
-        })
-        .collect();
+    let values: Vec<f64> = rounds.iter().filter_map(|round| round.run.figure(figure)).collect();
     let percent = confidence::half_width_percent(&values);
     let enough = values.len() >= confidence::FEWEST as usize;
     let met = enough && percent.is_some_and(|percent| percent <= wanted_percent);

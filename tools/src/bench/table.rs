@@ -152,13 +152,7 @@ fn beside_floors(runs: &[Run]) -> String {
 
 fn figure(run: &Run, comparison: &Comparison) -> Vec<String> {
     let Comparison { figure, unit, value, .. } = comparison;
-    let median = match *value {
-        "goodput_gbps" => Some(run.goodput_gbps),
-        "messages_per_s" => Some(run.messages_per_s),
-        "p50_us" => run.rtt_us.p50,
-        _ => run.rtt_us.p99,
-    };
-    let median = median.map_or("-".to_owned(), |value| number(value, unit));
+    let median = run.figure(value).map_or("-".to_owned(), |value| number(value, unit));
     let spread = range(run, value, |value| number(value, unit));
     vec![run.scenario.to_owned(), (*figure).to_owned(), (*unit).to_owned(), median, spread]
 }
