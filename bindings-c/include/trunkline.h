@@ -1329,6 +1329,8 @@ typedef struct trunk_conn_stats {
     uint64_t pacing_rate;
     /// Those of unacked_bytes that were never sent.
     uint64_t unsent_bytes;
+    /// Those of packets_lost that had arrived, as an acknowledgement said later.
+    uint64_t spurious_losses;
 } trunk_conn_stats;
 
 /// Counters of an engine, over all its shards. New fields come at the end.

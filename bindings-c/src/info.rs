@@ -178,6 +178,8 @@ pub struct trunk_conn_stats {
     pub pacing_rate: u64,
     /// Those of unacked_bytes that were never sent.
     pub unsent_bytes: u64,
+    /// Those of packets_lost that had arrived, as an acknowledgement said later.
+    pub spurious_losses: u64,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -211,6 +213,7 @@ impl From<&ConnStats> for trunk_conn_stats {
             rtt_var_ns: stats.rtt_var.as_nanos(),
             pacing_rate: stats.pacing_rate,
             unsent_bytes: stats.unsent_bytes,
+            spurious_losses: stats.spurious_losses,
         }
     }
 }

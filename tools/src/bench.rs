@@ -7,18 +7,23 @@ mod compare;
 mod confidence;
 mod control;
 mod csv;
+mod cycles;
+mod ends;
 mod feed;
 mod figures;
 mod floors;
+mod flows;
 mod handshakes;
 mod hgrm;
 mod html;
+mod live;
 mod load;
 mod pace;
 mod rounds;
 mod runner;
 mod search;
 mod server;
+mod sinks;
 mod table;
 
 use crate::address::Target;
@@ -30,11 +35,12 @@ use crate::{keygen, print};
 use args::{BENCH_PORT, Instead, Scenario};
 pub use args::{BenchArgs, HELP};
 use client::BenchClient;
+use ends::Gauges;
 use figures::Report;
 use floors::Floors;
 use rounds::Effort;
 use runner::Bench;
-use server::{BenchServer, Served};
+use server::{Answer, BenchServer, Served};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -59,6 +65,8 @@ const FLOOR_ROUNDS: u32 = 5;
 const CONFIDENCE_ROUNDS: u32 = 30;
 /// Without a connection for so long a client is taken to have gone.
 const GONE: Duration = Duration::from_secs(2);
+/// Marks of all clients that may wait for their answers.
+const MAX_QUESTIONS: usize = 1024;
 /// How long the other side gets to learn that we end.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -129,8 +137,19 @@ impl Server {
             write_beside(args, &mut config);
         }
         let served = Arc::<Served>::default();
-        let handler = BenchServer::new(Arc::clone(&name), Arc::clone(&served));
+        let gauges = Gauges::default();
+        let (ask, questions) = mpsc::sync_channel(MAX_QUESTIONS);
+        let handler = BenchServer::new(Arc::clone(&name), Arc::clone(&served), gauges.clone(), ask);
         let engine = post.start(config, handler)?;
+        // The figures of this end are read here, so that the shard need not wait for files. It ends
+        // when the handler is gone.
+        let answers = post.clone();
+        std::thread::spawn(move || {
+            for asked in questions {
+                let end = gauges.read(&answers.stats());
+                answers.deliver(Answer { asked, end });
+            }
+        });
         let driver = engine.driver_name().to_owned();
         let _ = name.set(driver.clone());
         let links = args.link.unwrap_or(LinkChoice::Auto).links();
@@ -217,6 +236,9 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let scenarios = match args.scenario.as_slice() {
         // That one has a rate of its own.
         [] if args.find_max => Scenario::USUAL.into_iter().filter(|s| s.has_rate()).collect(),
+        [] if args.direction() != flows::Direction::Up => {
+            Scenario::USUAL.into_iter().filter(|s| s.has_direction()).collect()
+        }
         [] => Scenario::USUAL.to_vec(),
         chosen => chosen.to_vec(),
     };
@@ -224,6 +246,12 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         && (args.find_max || args.rate.is_some() && !args.scenario.is_empty())
     {
         let text = format!("-b and --find-max are not for {}", scenario.name());
+        return Err(Failure::usage(text));
+    }
+    if args.direction() != flows::Direction::Up
+        && let Some(scenario) = args.scenario.iter().find(|scenario| !scenario.has_direction())
+    {
+        let text = format!("--reverse and --bidir are not for {}", scenario.name());
         return Err(Failure::usage(text));
     }
     let mut hgrm = match &args.hgrm {
@@ -238,7 +266,9 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     });
     let (updates, events) = mpsc::channel();
     let post = Post::<BenchClient>::new();
-    let driver = post.start(config, BenchClient::new(updates))?.driver_name().to_owned();
+    let gauges = Gauges::default();
+    let client = BenchClient::new(updates, gauges.clone());
+    let driver = post.start(config, client)?.driver_name().to_owned();
     eprintln!("{}", headline(args, &driver, server.as_ref()));
     let rounds = args.rounds.unwrap_or(match args.confidence {
         Some(_) => CONFIDENCE_ROUNDS,
@@ -246,7 +276,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
         None => 1,
     });
     let effort = Effort { rounds, confidence: args.confidence };
-    let bench = Bench { args, post: &post, events: &events, stop, driver, loopback };
+    let bench = Bench { args, post: &post, gauges, events: &events, stop, driver, loopback };
     let (measured, outcome) = rounds::run(&bench, floors.as_ref(), &scenarios, &connect, effort);
     post.shutdown(FAREWELL);
     if let Some(server) = &server {

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+use trunkline::stats::ShardStats;
 use trunkline::{DriverChoice, Engine, EngineConfig, Handler};
 
 /// How long a thread waits before it tries again to reach a shard whose mailbox is full.
@@ -57,6 +58,12 @@ impl<H: Handler> Post<H> {
             }
             thread::sleep(RETRY);
         }
+    }
+
+    /// The figures of its shard; all zero before it starts and once it has ended.
+    pub fn stats(&self) -> ShardStats {
+        let engine = self.engine.get().filter(|_| !self.ended.load(Ordering::Relaxed));
+        engine.and_then(|engine| engine.stats().shards.pop()).unwrap_or_default()
     }
 
     /// Ends the engine: connections get at most `linger` to deliver what they have.

@@ -3,6 +3,7 @@
 mod address;
 mod announce;
 mod bench;
+mod boot;
 mod capture;
 mod chat;
 mod cli;
@@ -23,6 +24,7 @@ mod recv;
 #[cfg(test)]
 mod scratch;
 mod send;
+mod sparkline;
 mod token;
 mod top;
 mod transfer;

@@ -194,6 +194,130 @@ fn an_open_loop_keeps_its_rate() {
     }
 }
 
+/// What a server sends is checked and counted by the client.
+#[test]
+fn the_load_goes_the_other_way_and_both() {
+    let home = Home::new();
+    for (option, direction, ways) in
+        [("-R", "down", &["down"][..]), ("--bidir", "both", &["up", "down"])]
+    {
+        let mut command = home.trunkline();
+        command.args(["bench", "-J", "-t", "0.3", option, "-P", "2", "--channels", "3"]);
+        let object = object(&run(&mut command, PATIENCE));
+        let runs = object["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 3, "those that have a direction");
+        for (run, scenario) in runs.iter().zip(SCENARIOS) {
+            check_run(run, scenario);
+            assert_eq!(run["direction"], direction);
+            let flows = run["flows"].as_array().unwrap();
+            let loads: Vec<&Value> = flows.iter().filter(|flow| flow["counted"] == true).collect();
+            assert_eq!(loads.iter().map(|flow| &flow["way"]).collect::<Vec<_>>(), ways);
+            assert!(loads.iter().all(|flow| flow["messages"].as_u64().unwrap() > 0), "{run}");
+            let sum: u64 = loads.iter().map(|flow| flow["bytes"].as_u64().unwrap()).sum();
+            assert_eq!(run["bytes"].as_u64(), Some(sum));
+            assert!(run["packets_sent"].as_u64().unwrap() > 10, "{run}");
+        }
+    }
+    // At a rate, each channel of the server has its part of it.
+    let mut command = home.trunkline();
+    command.args(["bench", "-J", "-t", "0.5", "--scenario", "datagrams", "-R", "-b", "3000/s"]);
+    let object = object(&run(command.args(["--channels", "3"]), PATIENCE));
+    let measured = object["runs"][0]["messages_per_s"].as_f64().unwrap();
+    assert!((2400.0..3600.0).contains(&measured), "{measured}");
+    let output =
+        common::run(home.trunkline().args(["bench", "-R", "--scenario", "latency"]), PATIENCE);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("latency"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn games_and_media() {
+    let home = Home::new();
+    let server = Server::start(&home, &[]);
+    let bench = |args: &[&str]| {
+        let mut command = home.trunkline();
+        command.args(["bench", "-c", &server.address, "--trust-any", "-J", "-t", "0.6"]);
+        object(&run(command.args(args), PATIENCE))["runs"][0].clone()
+    };
+    let close = |value: &Value, wanted: f64| {
+        let value = value.as_f64().unwrap();
+        assert!((0.8..1.2).contains(&(value / wanted)), "{value} in place of {wanted}");
+    };
+    let tick = bench(&["--scenario", "tick", "-P", "50"]);
+    check_run(&tick, "tick");
+    assert_eq!((&tick["connections"], &tick["length"]), (&50.into(), &100.into()));
+    close(&tick["messages_per_s"], 1500.0);
+    assert!(tick["rtt_samples"].as_u64().unwrap() > 300, "{tick}");
+    assert!(tick["per_round"]["server_cores"][0].as_f64().unwrap() > 0.0, "{tick}");
+
+    let mixed = bench(&["--scenario", "mixed", "-P", "10"]);
+    for (name, per_s) in [("input", 600.0), ("state", 300.0), ("events", 100.0), ("assets", 40.0)] {
+        let flows = mixed["flows"].as_array().unwrap();
+        let flow = flows.iter().find(|flow| flow["name"] == name).unwrap();
+        close(&flow["messages_per_s"], per_s);
+    }
+    assert!(mixed["rtt_samples"].as_u64().unwrap() > 20, "{mixed}");
+
+    let media = bench(&["--scenario", "media", "--publishers", "2", "--subscribers", "5"]);
+    check_run(&media, "media");
+    assert_eq!((&media["connections"], &media["publishers"]), (&7.into(), &2.into()));
+    close(&media["messages_per_s"], 2.0 * 5.0 * 250.0);
+    close(&media["flows"][0]["messages_per_s"], 2.0 * 250.0);
+    // From publisher to subscriber.
+    close(&media["rtt_samples"], media["messages"].as_f64().unwrap());
+}
+
+#[test]
+fn lost_packets_have_a_cause() {
+    let home = Home::new();
+    let server = Server::start(&home, &[]);
+    let mut command = home.trunkline();
+    command.args(["bench", "-c", &server.address, "--trust-any", "-J", "-t", "2"]);
+    command.args(["--scenario", "datagrams", "-l", "1000", "-b", "50000/s"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // Nobody reads the server's socket for a while.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    common::signal(server.child.id(), "STOP");
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    common::signal(server.child.id(), "CONT");
+    let object = object(&child.wait_with_output().unwrap());
+    let run = &object["runs"][0];
+    let losses = &run["losses"];
+    let of = |cause: &str| losses[cause].as_u64().unwrap();
+    let all: u64 =
+        ["socket_buffer", "wrong_shard", "host", "network", "spurious"].into_iter().map(of).sum();
+    assert!(all >= run["packets_lost"].as_u64().unwrap(), "{run}");
+    assert_eq!(of("wrong_shard"), 0, "there is one shard");
+    // The connection stops when nothing is acknowledged: what does not fit the socket's buffer is
+    // lost there, and the rest is dropped unsent.
+    assert!(of("socket_buffer") + of("sender") > 0, "{run}");
+    assert!(run["missing"].as_u64().unwrap() > 0, "{run}");
+}
+
+/// A panel that is drawn over itself, and gone at the end.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_has_a_live_view() {
+    let home = Home::new();
+    let bench = home.trunkline();
+    let program = bench.get_program().to_str().unwrap().to_owned();
+    let script = format!(
+        "import os, pty, sys\n\
+         sys.exit(os.waitstatus_to_exitcode(pty.spawn(['{program}', 'bench', '-t', '0.6', '-i', \
+         '0.1', '--scenario', 'bulk'])))"
+    );
+    let mut command = Command::new("python3");
+    let output = run(command.env("TERM", "xterm").args(["-c", &script]), PATIENCE);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    for part in ["window", "in flight", "re-sent", "shards", "RTT", "\u{2588}", "\u{1b}[2K"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // The table comes last, without a rest of the panel.
+    let table = shown.rfind("scenario").unwrap();
+    assert!(!shown[table..].contains("in flight"), "{shown}");
+}
+
 #[test]
 fn the_highest_rate_that_is_kept() {
     let home = Home::new();

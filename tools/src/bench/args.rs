@@ -1,5 +1,6 @@
 //! The options of `bench`.
 
+use super::flows::Direction;
 use crate::cli::{Driver, LinkChoice, byte_count, default_listen, fingerprint, seconds};
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ Examples:
   trunkline bench -c 192.0.2.7:7471 --json
   trunkline bench --scenario small -b 100k      open loop: at this rate, whatever comes back
   trunkline bench --scenario datagrams --find-max --max-loss 0.1 --max-p99 2000 -t 1
+  trunkline bench -c 192.0.2.7 --scenario bulk --bidir
+  trunkline bench --scenario tick --scenario mixed --scenario media -t 10
   trunkline bench --confidence 2 --html bench.html
   trunkline bench compare before.json after.json
 
@@ -47,6 +50,14 @@ pub enum Scenario {
     Handshakes,
     /// The same with sessions that are resumed.
     Resumptions,
+    /// A game server's ticks: 100 unreliable bytes to and fro, 30 times a second on each of 1000
+    /// connections.
+    Tick,
+    /// What players of a fast game send and get, on each of 100 connections: input, state, events,
+    /// voice and assets.
+    Mixed,
+    /// Streams of 2.4 Mb/s that the server forwards: every subscriber gets all publishers'.
+    Media,
 }
 
 impl Scenario {
@@ -64,6 +75,9 @@ impl Scenario {
             Self::Loaded => "loaded",
             Self::Handshakes => "handshakes",
             Self::Resumptions => "resumptions",
+            Self::Tick => "tick",
+            Self::Mixed => "mixed",
+            Self::Media => "media",
         }
     }
 
@@ -74,13 +88,39 @@ impl Scenario {
 
     /// Whether its rate is a setting (`-b`, `--find-max`).
     pub const fn has_rate(self) -> bool {
-        !matches!(self, Self::Loaded) && !self.connects()
+        !matches!(self, Self::Loaded | Self::Mixed) && !self.connects()
+    }
+
+    /// Whether it can go the other way (`--reverse`, `--bidir`).
+    pub const fn has_direction(self) -> bool {
+        matches!(self, Self::Bulk | Self::Small | Self::Datagrams)
+    }
+
+    /// Whether its messages are reliable.
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Datagrams | Self::Tick | Self::Media)
+    }
+
+    /// Whether plain UDP does the same. `loaded` stands beside itself.
+    pub const fn has_floor(self) -> bool {
+        !matches!(self, Self::Loaded | Self::Mixed | Self::Media) && !self.connects()
+    }
+
+    /// Connections when `-P` is not given.
+    pub const fn default_connections(self) -> u32 {
+        match self {
+            Self::Tick => 1000,
+            Self::Mixed => 100,
+            _ => 1,
+        }
     }
 
     /// Bytes of a message when `-l` is not given.
     pub const fn default_length(self) -> usize {
         match self {
             Self::Bulk | Self::Loaded => 64 * 1024,
+            Self::Tick => 100,
+            Self::Media => 1200,
             _ => 64,
         }
     }
@@ -122,7 +162,7 @@ pub struct BenchArgs {
     /// Open loop: send at this rate on each connection, whatever comes back; bits of payload a
     /// second (500M, 2G) or messages a second (100k/s). Round trips count from the moment at which a
     /// message was meant to be sent, so that a stall shows in all that it delays. For bulk, small,
-    /// datagrams and latency.
+    /// datagrams, latency, tick and media.
     #[arg(short = 'b', long, value_name = "RATE", value_parser = rate, conflicts_with = "server")]
     pub rate: Option<OfferedRate>,
     /// Search the highest rate of the open loop that is kept up within --max-loss and --max-p99, from
@@ -137,13 +177,29 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MICROSECONDS", requires = "find_max",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_p99: Option<u32>,
-    /// Bytes of a message [default: bulk and loaded 65536, others 64].
+    /// Reverse: the load goes from server to client. For bulk, small and datagrams.
+    #[arg(short = 'R', long, conflicts_with = "server")]
+    pub reverse: bool,
+    /// Loads in both directions at once. For bulk, small and datagrams.
+    #[arg(long, conflicts_with_all = ["server", "reverse"])]
+    pub bidir: bool,
+    /// Bytes of a message, except in mixed [default: bulk and loaded 65536, media 1200, tick 100,
+    /// others 64].
     #[arg(short = 'l', long, value_name = "BYTES", value_parser = message_length)]
     pub length: Option<usize>,
-    /// Connections at once; in handshakes and resumptions: being made.
-    #[arg(short = 'P', long, value_name = "COUNT", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub connections: u32,
+    /// Connections at once; in handshakes and resumptions: being made. Not for media [default: tick
+    /// 1000, mixed 100, others 1].
+    #[arg(short = 'P', long, value_name = "COUNT", conflicts_with = "server",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Option<u32>,
+    /// media: connections that publish a stream each.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, conflicts_with = "server",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub publishers: u32,
+    /// media: connections that get all streams.
+    #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "server",
+          value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub subscribers: u32,
     /// Channels of each connection that carry the load, one message on each in turn.
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -235,6 +291,25 @@ pub enum OfferedRate {
     Bits(f64),
     /// Messages a second.
     Messages(f64),
+}
+
+impl BenchArgs {
+    /// Which way the load goes.
+    pub const fn direction(&self) -> Direction {
+        match (self.reverse, self.bidir) {
+            (true, _) => Direction::Down,
+            (_, true) => Direction::Both,
+            _ => Direction::Up,
+        }
+    }
+
+    /// Connections of a scenario.
+    pub fn connections(&self, scenario: Scenario) -> u32 {
+        match scenario {
+            Scenario::Media => self.publishers + self.subscribers,
+            _ => self.connections.unwrap_or(scenario.default_connections()),
+        }
+    }
 }
 
 impl OfferedRate {

@@ -1,70 +1,60 @@
-//! The client of a measurement on the shard: connections, load, round trips and marks.
+//! The client of a measurement on the shard: connections, their flows and marks.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use super::args::Scenario;
-use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use super::feed::Feed;
+use super::control::{self, CONTROL, Carry, Mark, Marked, Sent};
+use super::ends::{End, Gauges};
+use super::feed::{Feed, Sources};
+use super::flows::{Flow, Load, Way};
 use super::handshakes::Handshakes;
-use super::load::{self, Load, PROBE_LENGTH, Pace, Probes};
+use super::load::Feeder;
+use super::sinks::{Count, Sink, Sinks, Then};
 use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, CloseReason, CloseReport, Conn,
-    ConnectConfig, Context, Duration, Handler, Reason, Status,
+    ConnectConfig, Context, Handler, Reason, Status,
 };
-use trunkline_floor::cpu::ThreadClock;
-use trunkline_floor::payload::{self, Source};
-
-/// Token of the timer for probes.
-const PROBE_TIMER: u64 = 1;
-/// Token of the timer that goes on sending.
-const PUMP_TIMER: u64 = 2;
+use trunkline_floor::payload;
 
 /// One scenario to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub scenario: Scenario,
-    pub length: usize,
+    pub flows: Vec<Flow>,
+    /// In `handshakes` and `resumptions`: under way at once.
     pub connections: u32,
-    /// Channels of the load on each of them.
-    pub channels: u32,
-    /// Messages are lent to the engine.
-    pub lent: bool,
-    /// Open loop: messages a second on each connection.
-    pub rate: Option<f64>,
+    /// Of `connections`, in `media`: those that publish.
+    pub publishers: u32,
+    /// Random; tells this run from others at the server.
+    pub session: u64,
     pub connect: ConnectConfig,
 }
 
 impl Plan {
-    /// Whether messages are sent at fixed times, whatever comes back.
-    fn open_loop(&self) -> bool {
-        self.rate.is_some() || self.scenario == Scenario::Loaded
-    }
-
-    /// Channels of the load: none where there is none, or all messages are probes.
-    fn load_channels(&self) -> u32 {
-        let probes = self.scenario == Scenario::Latency && self.rate.is_some();
-        if probes || self.scenario.connects() { 0 } else { self.channels }
-    }
-
     /// Connections that stay for the whole run; where others come and go, one that asks for marks.
     fn links(&self) -> u32 {
         if self.scenario.connects() { 1 } else { self.connections }
     }
-}
 
-fn run_handshakes(plan: &Plan) -> Option<Handshakes> {
-    let resume = plan.scenario == Scenario::Resumptions;
-    plan.scenario.connects().then(|| Handshakes::new(plan.connect.clone(), resume))
+    /// The flows of one connection, each with the number of its stream.
+    fn carried(&self, link: u32) -> Vec<(u32, u32)> {
+        let all = 0..self.flows.len() as u32;
+        match self.scenario {
+            Scenario::Media if link < self.publishers => vec![(0, link)],
+            Scenario::Media => (0..self.publishers).map(|stream| (1, stream)).collect(),
+            _ => all.map(|flow| (flow, 0)).collect(),
+        }
+    }
 }
 
 /// What the measuring thread wants.
 pub enum Command {
-    /// Connect and start the load.
+    /// Connect and start the flows.
     Run(Box<Plan>),
     /// Change the load of [`Scenario::Loaded`], which begins without one.
     Load(Load),
@@ -76,7 +66,7 @@ pub enum Command {
 
 /// What it is told.
 pub enum Update {
-    /// Every connection stands and the load runs.
+    /// Every connection stands and the flows run.
     Running,
     /// The answer to [`Command::Mark`].
     Marked(Box<Sample>),
@@ -89,20 +79,22 @@ pub enum Update {
 /// Everything that is known at a mark.
 #[derive(Clone)]
 pub struct Sample {
-    /// One for each connection.
-    pub servers: Vec<Marked>,
+    /// What the server says.
+    pub server: Marked,
+    /// What arrived here, or came back, of each flow.
+    pub flows: Vec<Count>,
+    /// Our clock.
+    pub at_ns: u64,
+    /// What our connections have sent.
+    pub sent: Sent,
+    /// Our thread and our machine; filled in by the measuring thread.
+    pub end: End,
     pub rtt: Histogram<u64>,
-    /// Messages that came back wrong.
-    pub corrupt: u64,
     /// Connections made whose session was resumed.
     pub resumed: u64,
-    pub client_cpu: Option<f64>,
-    pub packets_sent: u64,
-    /// Of the packets that were sent, and the system's headers are not in it.
-    pub bytes_sent: u64,
-    pub packets_lost: u64,
-    pub retransmits: u64,
-    pub packet_bytes: u64,
+    /// Congestion windows and bytes in flight of our connections.
+    pub window: u64,
+    pub in_flight: u64,
     /// What carries the connections.
     pub link: trunkline::Link,
 }
@@ -110,70 +102,57 @@ pub struct Sample {
 /// The handler.
 pub struct BenchClient {
     updates: Sender<Update>,
-    clock: Option<ThreadClock>,
+    gauges: Gauges,
+    started: Instant,
+    /// Runs until now.
+    runs: u32,
     run: Option<Run>,
 }
 
 struct Run {
+    /// Part of the tokens of its timers, some of which fire when it is over.
+    number: u32,
     plan: Plan,
     links: Vec<Link>,
-    roles: HashMap<Channel, (usize, Role)>,
+    places: FxHashMap<Conn, usize>,
+    roles: FxHashMap<Channel, Role>,
+    feeders: Vec<Feeder>,
+    /// The feeder of each stream that is published.
+    publishers: FxHashMap<u32, usize>,
+    sources: Sources,
+    sinks: Sinks,
+    /// Of [`Way::Echo`]: what came back of each flow.
+    returned: Vec<Count>,
     ready: usize,
     dead: usize,
     stopping: bool,
     failed: bool,
     rtt: Histogram<u64>,
-    corrupt: u64,
     marks: u64,
-    answers: Vec<Marked>,
-    /// A timer that goes on sending is set.
-    pump_due: bool,
     handshakes: Option<Handshakes>,
 }
 
 /// One connection.
-pub struct Link {
-    pub conn: Conn,
+struct Link {
+    conn: Conn,
     control: Option<Channel>,
-    /// Channels of the load, each with what it sends.
-    pub load: Vec<(Channel, Feed)>,
-    /// Of the messages that are copied.
-    pub source: Source,
-    /// The one whose turn is next.
-    pub turn: usize,
-    probes: Option<Probes>,
-    /// When the message of the closed loop that is under way was sent.
-    pub sent_at: Option<Instant>,
-    channels_ready: u32,
-    running: bool,
-    pub blocked: bool,
-    pub pace: Pace,
-}
-
-impl Link {
-    /// The next channel of the load is the one after this.
-    pub fn pass_turn(&mut self) {
-        self.turn = if self.turn + 1 == self.load.len() { 0 } else { self.turn + 1 };
-    }
-
-    /// The number of the last message of a closed loop, which has one channel.
-    fn last_sent(&self) -> Option<u64> {
-        self.load.first().and_then(|(_, feed)| feed.next().checked_sub(1))
-    }
+    /// Channels that are not ready yet.
+    waiting: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Control,
-    Load,
-    Echo,
-    Probe,
+    /// What is sent by a feeder, and may come back.
+    Feed(usize),
+    /// What only arrives.
+    Sink,
 }
 
 impl BenchClient {
     /// Waits for commands.
-    pub fn new(updates: Sender<Update>) -> Self {
-        Self { updates, clock: None, run: None }
+    pub fn new(updates: Sender<Update>, gauges: Gauges) -> Self {
+        Self { updates, gauges, started: Instant::now(), runs: 0, run: None }
     }
 
     fn tell(&self, update: Update) {
@@ -181,39 +160,36 @@ impl BenchClient {
     }
 
     fn start(&mut self, cx: &mut Context<'_>, plan: Plan) {
+        let handshakes = plan.scenario.connects().then(|| {
+            let resume = plan.scenario == Scenario::Resumptions;
+            Handshakes::new(plan.connect.clone(), resume)
+        });
+        self.runs = self.runs.wrapping_add(1);
         let mut run = Run {
+            number: self.runs,
             links: Vec::new(),
-            roles: HashMap::new(),
+            places: FxHashMap::default(),
+            publishers: FxHashMap::default(),
+            roles: FxHashMap::default(),
+            feeders: Vec::new(),
+            sources: Sources::default(),
+            sinks: Sinks::default(),
+            returned: vec![Count::default(); plan.flows.len()],
             ready: 0,
             dead: 0,
             stopping: false,
             failed: false,
             rtt: trunkline_floor::histogram(),
-            corrupt: 0,
             marks: 0,
-            answers: Vec::new(),
-            pump_due: false,
-            handshakes: run_handshakes(&plan),
+            handshakes,
             plan,
         };
         for _ in 0..run.plan.links() {
             match cx.connect(&run.plan.connect) {
-                Ok(conn) => run.links.push(Link {
-                    conn,
-                    control: None,
-                    load: Vec::new(),
-                    source: Source::new(run.plan.length, run.links.len() as u64 + 1),
-                    turn: 0,
-                    probes: None,
-                    sent_at: None,
-                    channels_ready: 0,
-                    running: false,
-                    blocked: false,
-                    pace: Pace::new(match run.plan.scenario {
-                        Scenario::Loaded => Load::None,
-                        _ => run.plan.rate.map_or(Load::Full, Load::Rate),
-                    }),
-                }),
+                Ok(conn) => {
+                    run.places.insert(conn, run.links.len());
+                    run.links.push(Link { conn, control: None, waiting: 0 });
+                }
                 Err(e) => {
                     run.failed = true;
                     self.tell(Update::Failed(Failure::connection(format!("cannot connect: {e}"))));
@@ -238,122 +214,59 @@ impl BenchClient {
         }
     }
 
-    /// The channels of a connection that stands.
-    fn open_channels(&mut self, cx: &mut Context<'_>, conn: Conn) -> Result<(), ApiError> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(at) = run.links.iter().position(|link| link.conn == conn) else { return Ok(()) };
-        let urgent =
-            |kind| ChannelOptions { kind, priority: 0, no_delay: true, ..Default::default() };
-        let mut open = |name, options: ChannelOptions, role| {
-            let channel = cx.open_channel(conn, name, &options)?;
-            run.roles.insert(channel, (at, role));
-            Ok(channel)
-        };
-        let control = open(CONTROL, urgent(ChannelKind::Messages), Role::Control)?;
-        let load = ChannelOptions { kind: ChannelKind::Messages, ..Default::default() };
-        let unreliable = ChannelOptions { kind: ChannelKind::Datagrams, ..Default::default() };
-        let (name, load, role) = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small | Scenario::Loaded => (SINK, load, Role::Load),
-            Scenario::Datagrams => (SINK, unreliable, Role::Load),
-            _ => (ECHO, urgent(ChannelKind::Messages), Role::Echo),
-        };
-        let mut feeds = Vec::new();
-        let open_loop = run.plan.open_loop();
-        for number in 0..run.plan.load_channels() {
-            let seed = (u64::from(number) << 32) + at as u64 + 1;
-            feeds.push((
-                open(name, load, role)?,
-                Feed::new(number, run.plan.length, seed, run.plan.lent),
-            ));
+    /// Does something that may fail for the whole run.
+    fn attempt(&mut self, what: &str, does: impl FnOnce(&mut Run) -> Result<(), ApiError>) {
+        if let Some(run) = &mut self.run
+            && let Err(e) = does(run)
+        {
+            self.fail(&format!("{what}: {e}"));
         }
-        // In an open loop the messages whose round trips are measured are paced probes.
-        let seed = !(at as u64);
-        let urgent = urgent(ChannelKind::Messages);
-        let probes = match (run.plan.scenario, run.plan.rate) {
-            (Scenario::Latency, None) | (Scenario::Handshakes | Scenario::Resumptions, _) => None,
-            (Scenario::Latency, rate) => {
-                let channel = open(ECHO, urgent, Role::Probe)?;
-                Some(Probes::new(channel, run.plan.length, seed).paced(rate))
-            }
-            _ => {
-                let probes = Probes::new(open(PROBE, urgent, Role::Probe)?, PROBE_LENGTH, seed);
-                Some(if open_loop { probes.paced(None) } else { probes })
-            }
-        };
-        let link = &mut run.links[at];
-        link.control = Some(control);
-        link.load = feeds;
-        link.probes = probes;
-        Ok(())
-    }
-
-    fn load(&mut self, cx: &mut Context<'_>, load: Load) {
-        let Some(run) = &mut self.run else { return };
-        for link in &mut run.links {
-            link.pace = Pace::new(load);
-            link.blocked = false;
-        }
-        self.pump_all(cx);
     }
 
     fn mark(&mut self, cx: &mut Context<'_>, reset: bool) {
-        let Some(run) = &mut self.run else { return };
-        if reset {
-            run.rtt.reset();
-        }
-        run.marks += 1;
-        run.answers.clear();
-        let mut problem = None;
-        for (number, link) in run.links.iter().enumerate() {
-            let question = control::encode(&Mark { mark: run.marks, link: number as u32 });
-            if let Some(control) = link.control
-                && let Err(e) = cx.send(control, &question)
-            {
-                problem = Some(format!("cannot ask the server: {e}"));
+        self.attempt("cannot ask the server", |run| {
+            if reset {
+                run.rtt.reset();
             }
-        }
-        if let Some(problem) = problem {
-            self.fail(&problem);
-        }
+            run.marks += 1;
+            let mark = Mark { mark: run.marks, session: run.plan.session };
+            match run.links.first().and_then(|link| link.control) {
+                Some(control) => cx.send(control, &control::encode(&mark)),
+                None => Ok(()),
+            }
+        });
     }
 
-    fn on_marked(&mut self, cx: &mut Context<'_>, marked: Marked) {
-        let Some(run) = &mut self.run else { return };
-        if marked.mark != run.marks {
+    fn on_marked(&mut self, cx: &Context<'_>, server: Marked) {
+        let Some(run) = &self.run else { return };
+        if server.mark != run.marks {
             return;
         }
-        run.answers.push(match run.handshakes {
-            // What is counted of a run that makes connections.
-            Some(_) => Marked { messages: marked.handshakes, bytes: 0, ..marked },
-            None => marked,
-        });
-        if run.answers.len() < run.links.len() {
-            return;
+        let mut flows = run.sinks.counts(run.plan.session);
+        flows.resize_with(run.plan.flows.len().max(flows.len()), Count::default);
+        for (flow, returned) in flows.iter_mut().zip(&run.returned) {
+            flow.add(returned);
         }
+        for feeder in &run.feeders {
+            flows[feeder.flow() as usize].missing += feeder.missing();
+        }
+        let info = run.links.first().and_then(|link| cx.info(link.conn));
         let mut sample = Sample {
-            servers: std::mem::take(&mut run.answers),
+            server,
+            flows,
+            at_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            sent: Sent::default(),
+            end: End::default(),
             rtt: run.rtt.clone(),
-            corrupt: run.corrupt,
             resumed: run.handshakes.as_ref().map_or(0, Handshakes::resumed),
-            client_cpu: self.clock.as_ref().and_then(ThreadClock::seconds),
-            packets_sent: 0,
-            bytes_sent: 0,
-            packets_lost: 0,
-            retransmits: 0,
-            packet_bytes: 0,
-            link: run
-                .links
-                .first()
-                .and_then(|link| cx.info(link.conn))
-                .map(|info| info.link)
-                .unwrap_or_default(),
+            window: 0,
+            in_flight: 0,
+            link: info.map(|info| info.link).unwrap_or_default(),
         };
         for stats in run.links.iter().filter_map(|link| cx.stats(link.conn)) {
-            sample.packets_sent += stats.packets_sent;
-            sample.bytes_sent += stats.bytes_sent;
-            sample.packets_lost += stats.packets_lost;
-            sample.retransmits += stats.retransmits;
-            sample.packet_bytes = sample.packet_bytes.max(stats.packet_size);
+            sample.sent.add(&stats);
+            sample.window += stats.window;
+            sample.in_flight += stats.in_flight;
         }
         self.tell(Update::Marked(Box::new(sample)));
     }
@@ -377,79 +290,18 @@ impl BenchClient {
         }
     }
 
-    /// Sends what the channel takes.
-    fn pump(&mut self, cx: &mut Context<'_>, at: usize) {
+    fn on_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
         let Some(run) = &mut self.run else { return };
-        if run.stopping {
+        let Some(at) = run.places.get(&channel.conn()) else { return };
+        let link = &mut run.links[*at];
+        link.waiting = link.waiting.saturating_sub(1);
+        if link.waiting > 0 {
             return;
         }
-        let link = &mut run.links[at];
-        let result = match run.plan.scenario {
-            Scenario::Bulk | Scenario::Small | Scenario::Loaded => load::due(cx, link),
-            Scenario::Datagrams => load::unreliable(cx, link),
-            Scenario::Latency => load::ping(cx, link).map(|()| None),
-            Scenario::Handshakes | Scenario::Resumptions => Ok(None),
-        };
-        match result {
-            Ok(Some(again)) if !run.pump_due => {
-                run.pump_due = true;
-                cx.set_timer(again, PUMP_TIMER);
-            }
-            Ok(_) | Err(ApiError::WouldBlock(_) | ApiError::InvalidHandle) => {}
-            Err(e) => self.fail(&format!("cannot send: {e}")),
-        }
-    }
-
-    /// A message of a closed loop or a probe is back.
-    fn on_return(&mut self, cx: &mut Context<'_>, at: usize, role: Role, message: &[u8]) {
-        let now = Instant::now();
-        let Some(run) = &mut self.run else { return };
-        let link = &mut run.links[at];
-        let sequence = payload::open(message);
-        let last = link.last_sent();
-        let sent = match (role, &mut link.probes) {
-            (Role::Echo, _) if sequence == last => link.sent_at.take(),
-            (Role::Probe, Some(probes)) => probes.take(sequence),
-            _ => None,
-        };
-        match sent {
-            Some(sent) => {
-                let ns = u64::try_from(now.duration_since(sent).as_nanos()).unwrap_or(u64::MAX);
-                run.rtt.saturating_record(ns);
-            }
-            None => run.corrupt += 1,
-        }
-        if role == Role::Echo {
-            self.pump(cx, at);
-        }
-    }
-
-    fn on_ready(&mut self, cx: &mut Context<'_>, at: usize) {
-        let Some(run) = &mut self.run else { return };
-        let link = &mut run.links[at];
-        link.channels_ready += 1;
-        let load = run.plan.load_channels();
-        if link.channels_ready < 1 + load + u32::from(link.probes.is_some()) {
-            return;
-        }
-        link.running = true;
         run.ready += 1;
         if run.ready == run.links.len() {
-            if run.links.iter().any(|link| link.probes.is_some()) {
-                cx.set_timer(Duration::ZERO, PROBE_TIMER);
-            }
             self.tell(Update::Running);
-            self.begin_handshakes(cx);
-        }
-        self.pump(cx, at);
-    }
-
-    fn begin_handshakes(&mut self, cx: &mut Context<'_>) {
-        let Some(run) = &mut self.run else { return };
-        let Some(handshakes) = &mut run.handshakes else { return };
-        let begun = (0..run.plan.connections).try_for_each(|_| handshakes.begin(cx));
-        if let Err(e) = begun {
-            self.fail(&format!("cannot connect: {e}"));
+            self.attempt("cannot send", |run| run.begin(cx));
         }
     }
 
@@ -470,27 +322,147 @@ impl BenchClient {
             None => false,
         }
     }
+}
 
-    fn send_probes(&mut self, cx: &mut Context<'_>) {
-        let Some(run) = &mut self.run else { return };
-        if run.stopping {
-            return;
+impl Run {
+    /// The channels of a connection that stands.
+    fn open_channels(&mut self, cx: &mut Context<'_>, conn: Conn) -> Result<(), ApiError> {
+        let Some(at) = self.places.get(&conn).copied() else { return Ok(()) };
+        let mut opened = 0;
+        if at == 0 {
+            let options = ChannelOptions {
+                kind: ChannelKind::Messages,
+                priority: 0,
+                no_delay: true,
+                ..Default::default()
+            };
+            let control = cx.open_channel(conn, CONTROL, &options)?;
+            self.roles.insert(control, Role::Control);
+            self.links[at].control = Some(control);
+            opened += 1;
         }
-        let now = Instant::now();
-        let next = run.links.iter_mut().filter_map(|link| link.probes.as_mut());
-        let next = next.map(|probes| probes.send(cx, now)).min();
-        if let Some(next) = next {
-            cx.set_timer(next, PROBE_TIMER);
+        for (number, stream) in self.plan.carried(at as u32) {
+            let flow = self.plan.flows[number as usize].clone();
+            opened += flow.channels as usize;
+            self.open_flow(cx, conn, &flow, (number, stream))?;
+        }
+        self.links[at].waiting = opened;
+        Ok(())
+    }
+
+    fn open_flow(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: Conn,
+        flow: &Flow,
+        (number, stream): (u32, u32),
+    ) -> Result<(), ApiError> {
+        let options = flow.options();
+        let sends = matches!(flow.way, Way::Up | Way::Echo | Way::Publish);
+        let feeder = self.feeders.len();
+        if sends {
+            self.feeders.push(Feeder::new(conn, number, flow.length, flow.reliable));
+            if flow.way == Way::Publish {
+                self.publishers.insert(stream, feeder);
+            }
+        }
+        // Each channel that goes down has a rate of its own at the server.
+        let load = match flow.load {
+            Load::Rate(rate) => Load::Rate(rate / f64::from(flow.channels)),
+            load => load,
+        };
+        let streams = matches!(flow.way, Way::Publish | Way::Subscribe);
+        for channel in 0..flow.channels {
+            let carry = Carry {
+                session: self.plan.session,
+                flow: number,
+                way: flow.way,
+                channel: if streams { stream } else { channel },
+                length: flow.length,
+                load,
+                lent: flow.lent,
+                priority: flow.priority,
+            };
+            let opened = cx.open_channel(conn, &carry.name(), &options)?;
+            if sends {
+                self.feeders[feeder].add(opened, Feed::new(channel, flow.length, flow.lent));
+                self.roles.insert(opened, Role::Feed(feeder));
+            } else {
+                let then = match flow.way {
+                    Way::Subscribe => Then::Delay(stream),
+                    _ => Then::Nothing,
+                };
+                self.sinks.add(opened, options.kind, Sink::new(self.plan.session, number, then));
+                self.roles.insert(opened, Role::Sink);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything stands.
+    fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), ApiError> {
+        if let Some(handshakes) = &mut self.handshakes {
+            return (0..self.plan.connections).try_for_each(|_| handshakes.begin(cx));
+        }
+        for at in 0..self.feeders.len() {
+            let load = self.plan.flows[self.feeders[at].flow() as usize].load;
+            self.feeders[at].set_load(load, at);
+            self.go(cx, at)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the first flow of every connection.
+    fn load(&mut self, cx: &mut Context<'_>, load: Load) -> Result<(), ApiError> {
+        for at in 0..self.feeders.len() {
+            if self.feeders[at].flow() == 0 {
+                self.feeders[at].set_load(load, at);
+                self.go(cx, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is due.
+    fn go(&mut self, cx: &mut Context<'_>, feeder: usize) -> Result<(), ApiError> {
+        if self.stopping {
+            return Ok(());
+        }
+        match self.feeders.get_mut(feeder) {
+            Some(one) => {
+                let token = u64::from(self.number) << 32 | feeder as u64;
+                one.go(cx, &mut self.sources, token)
+            }
+            None => Ok(()),
         }
     }
 
-    fn pump_all(&mut self, cx: &mut Context<'_>) {
-        let links = self.run.as_ref().map_or(0, |run| run.links.len());
-        for at in 0..links {
-            if self.run.as_ref().is_some_and(|run| run.links[at].running && !run.links[at].blocked)
-            {
-                self.pump(cx, at);
+    /// A message came back.
+    fn returned(&mut self, feeder: usize, message: &[u8], now: Instant) {
+        let one = &mut self.feeders[feeder];
+        let number = payload::open(message);
+        let sent = number.and_then(|number| one.returned(number));
+        let count = &mut self.returned[one.flow() as usize];
+        match sent {
+            Some(sent) => {
+                count.messages += 1;
+                count.bytes += message.len() as u64;
+                self.record(now, sent);
             }
+            None => count.corrupt += 1,
+        }
+    }
+
+    fn record(&mut self, now: Instant, sent: Instant) {
+        let ns = u64::try_from(now.saturating_duration_since(sent).as_nanos());
+        self.rtt.saturating_record(ns.unwrap_or(u64::MAX));
+    }
+
+    /// A message of a stream arrived; when its publisher was meant to send it is known here.
+    fn forwarded(&mut self, stream: u32, number: Option<u64>, now: Instant) {
+        let publisher = self.publishers.get(&stream).and_then(|at| self.feeders.get(*at));
+        if let Some(sent) = number.and_then(|number| publisher?.meant_at(number)) {
+            self.record(now, sent);
         }
     }
 }
@@ -499,13 +471,13 @@ impl Handler for BenchClient {
     type Command = Command;
 
     fn on_start(&mut self, _cx: &mut Context<'_>) {
-        self.clock = Some(ThreadClock::current());
+        self.gauges.start();
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: Command) {
         match command {
             Command::Run(plan) => self.start(cx, *plan),
-            Command::Load(load) => self.load(cx, load),
+            Command::Load(load) => self.attempt("cannot send", |run| run.load(cx, load)),
             Command::Mark { reset } => self.mark(cx, reset),
             Command::Stop => self.stop(cx),
         }
@@ -522,9 +494,7 @@ impl Handler for BenchClient {
         match new {
             Status::Connected if self.handshake_done(cx, conn) => {}
             Status::Connected => {
-                if let Err(e) = self.open_channels(cx, conn) {
-                    self.fail(&format!("cannot open a channel: {e}"));
-                }
+                self.attempt("cannot open a channel", |run| run.open_channels(cx, conn));
             }
             Status::ClosedByPeer | Status::ProblemDetectedLocally => {
                 let words = reason.map_or_else(|| "no reason".to_owned(), ToString::to_string);
@@ -541,7 +511,7 @@ impl Handler for BenchClient {
 
     fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, _report: &CloseReport) {
         if let Some(run) = &mut self.run
-            && run.links.iter().any(|link| link.conn == conn)
+            && run.places.contains_key(&conn)
         {
             run.dead += 1;
             self.end_if_over();
@@ -549,16 +519,17 @@ impl Handler for BenchClient {
     }
 
     fn on_channel_ready(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        let at = self.run.as_ref().and_then(|run| run.roles.get(&channel)).map(|(at, _)| *at);
-        if let Some(at) = at {
-            self.on_ready(cx, at);
-        }
+        self.on_ready(cx, channel);
     }
 
     fn on_channel_closed(&mut self, _cx: &mut Context<'_>, _channel: Channel, end: &ChannelEnd) {
         if let ChannelEnd::Declined { text, .. } = end {
             self.fail(&format!("the server declined a channel: {text}"));
         }
+    }
+
+    fn on_reset(&mut self, _cx: &mut Context<'_>, _channel: Channel, _code: u32) {
+        self.fail("the server does not take such a flow");
     }
 
     fn on_message(
@@ -568,32 +539,45 @@ impl Handler for BenchClient {
         _kind: ChannelKind,
         message: &[u8],
     ) {
-        let role = self.run.as_ref().and_then(|run| run.roles.get(&channel)).copied();
-        match role {
-            Some((_, Role::Control)) => {
+        let Some(run) = &mut self.run else { return };
+        if let Some(taken) = run.sinks.take(channel, message) {
+            if let Then::Delay(stream) = taken.then {
+                run.forwarded(stream, taken.number, Instant::now());
+            }
+            return;
+        }
+        match run.roles.get(&channel).copied() {
+            Some(Role::Control) => {
                 if let Some(marked) = control::decode::<Marked>(message) {
                     self.on_marked(cx, marked);
                 }
             }
-            Some((at, role)) => self.on_return(cx, at, role, message),
-            None => {}
+            Some(Role::Feed(feeder)) => {
+                run.returned(feeder, message, Instant::now());
+                // In a closed loop the next one goes at once; a timer has all others sent.
+                if run.plan.flows[run.feeders[feeder].flow() as usize].load == Load::OneByOne {
+                    self.attempt("cannot send", |run| run.go(cx, feeder));
+                }
+            }
+            Some(Role::Sink) | None => {}
         }
     }
 
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
-        let at = self.run.as_ref().and_then(|run| run.roles.get(&channel)).map(|(at, _)| *at);
-        if let Some(at) = at {
-            self.pump(cx, at);
+        let role = self.run.as_ref().and_then(|run| run.roles.get(&channel)).copied();
+        if let Some(Role::Feed(feeder)) = role {
+            self.attempt("cannot send", |run| run.go(cx, feeder));
         }
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
-        if token == PROBE_TIMER {
-            return self.send_probes(cx);
+        let (number, feeder) = ((token >> 32) as u32, token as u32 as usize);
+        if let Some(run) = &mut self.run
+            && run.number == number
+            && let Some(one) = run.feeders.get_mut(feeder)
+        {
+            one.on_timer();
+            self.attempt("cannot send", |run| run.go(cx, feeder));
         }
-        if let Some(run) = &mut self.run {
-            run.pump_due = false;
-        }
-        self.pump_all(cx);
     }
 }

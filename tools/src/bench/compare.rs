@@ -20,8 +20,8 @@ Examples:
   trunkline bench --rounds 5 --json > after.json
   trunkline bench compare before.json after.json
 
-Runs are compared where scenario, link, length, connections, channels and rate agree. A difference
-counts when a permutation test over the rounds says that chance makes one as large in fewer than
+Runs are compared where scenario, link, length, connections, channels, direction and rate agree. A
+difference counts when a permutation test over the rounds says that chance makes one as large in fewer than
 5 % of cases (--alpha); with fewer than four rounds on each side it never can.
 
 Exit codes: 0 nothing is worse, 1 a figure is worse than in the first file, 2 usage, a file that
@@ -31,11 +31,12 @@ cannot be read, or nothing to compare";
 const MAX_FILE: u64 = 256 << 20;
 
 /// Figures that are compared: the field of `per_round`, its unit, and whether more is better.
-const FIGURES: [(&str, &str, bool); 7] = [
+const FIGURES: [(&str, &str, bool); 8] = [
     ("goodput_gbps", "Gb/s", true),
     ("messages_per_s", "/s", true),
     ("p50_us", "µs", false),
     ("p99_us", "µs", false),
+    ("server_cores", "cores", false),
     ("ratio", "", true),
     ("ratio_plain", "", true),
     ("ratio_gbps", "", true),
@@ -44,7 +45,16 @@ const FIGURES: [(&str, &str, bool); 7] = [
 /// Parts of the host that measurements should have in common.
 const HOST: [&str; 5] = ["kernel", "cpu", "cpus", "nic", "profile"];
 /// What two runs must have in common to be compared.
-const KEY: [&str; 6] = ["scenario", "link", "length", "connections", "channels", "rate_per_s"];
+const KEY: [&str; 8] = [
+    "scenario",
+    "link",
+    "length",
+    "connections",
+    "publishers",
+    "channels",
+    "direction",
+    "rate_per_s",
+];
 /// What they should have in common.
 const SETTINGS: [&str; 5] = ["driver", "server_driver", "packet_bytes", "busy_poll_us", "lent"];
 
@@ -155,7 +165,8 @@ fn compare(all: &mut Comparison, before: &Value, after: &Value, file: &str) {
         }
         for (figure, _, more_is_better) in FIGURES {
             // The ratio of round trips to their floor: less is better.
-            let less = figure == "ratio" && matches!(scenario.as_str(), "latency" | "loaded");
+            let less =
+                figure == "ratio" && matches!(scenario.as_str(), "latency" | "loaded" | "tick");
             let (a, b) = (rounds(other, figure), rounds(&run, figure));
             let Some(chance) = probability_by_chance(&a, &b) else { continue };
             let (a_mean, b_mean) = (mean(&a), mean(&b));

@@ -1,18 +1,17 @@
 //! What bench client and server say to each other, and the names of their channels.
 //!
-//! A connection has one control channel (kind `messages`, priority 0, JSON) and one or two more
-//! whose names say what the server does with their messages.
+//! The first connection of a run has a control channel (kind `messages`, priority 0, JSON). All other
+//! channels have names that say what the server does with them.
 
+use super::ends::End;
+use super::flows::{Load, Way};
+use super::sinks::Count;
 use serde::{Deserialize, Serialize};
 
 /// Marks and their answers.
 pub const CONTROL: &str = "bench/control";
-/// Messages are checked and counted.
-pub const SINK: &str = "bench/sink";
-/// Messages are checked, counted and sent back.
-pub const ECHO: &str = "bench/echo";
-/// Messages are sent back and not counted: round trips beside a load.
-pub const PROBE: &str = "bench/probe";
+/// What the name of every other channel begins with; a [`Carry`] follows.
+const CARRY: &str = "bench/carry/";
 
 /// Numbers of messages of one channel; those of the next channel follow them, so that messages that
 /// change channels are found out.
@@ -28,39 +27,122 @@ pub const fn is_first(number: u64) -> bool {
     number.is_multiple_of(NUMBERS)
 }
 
+/// Client: what a channel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Carry {
+    /// Of the run, chosen by the client.
+    pub session: u64,
+    /// Number of the flow.
+    pub flow: u32,
+    pub way: Way,
+    /// Number of the channel within the flow of its connection, or of the stream that is published.
+    pub channel: u32,
+    /// Bytes of a message.
+    pub length: usize,
+    /// When the server sends, on a channel that goes down.
+    pub load: Load,
+    /// The server lends its messages to the engine.
+    pub lent: bool,
+    /// Of what the server sends.
+    pub priority: u8,
+}
+
+impl Carry {
+    /// The name of the channel.
+    pub fn name(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        format!("{CARRY}{text}")
+    }
+
+    /// From the name of a channel.
+    pub fn parse(name: &str) -> Option<Self> {
+        serde_json::from_str(name.strip_prefix(CARRY)?).ok()
+    }
+}
+
 /// Client: what has arrived until now?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Comes back in the answer.
     pub mark: u64,
-    /// The client's number of this connection; comes back too.
-    #[serde(default)]
-    pub link: u32,
+    /// Of the run.
+    pub session: u64,
 }
 
 /// Server: this.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Marked {
     /// Of the question.
     pub mark: u64,
-    /// Of the question.
-    #[serde(default)]
-    pub link: u32,
     /// The server's clock.
     pub at_ns: u64,
-    /// Messages of the connection that were delivered and right.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Messages that were not right.
-    pub corrupt: u64,
+    /// What arrived of each flow.
+    pub flows: Vec<Count>,
+    /// What the server's connections of this run have sent.
+    pub sent: Sent,
     /// Connections that have stood, of all clients.
-    #[serde(default)]
     pub handshakes: u64,
-    /// CPU seconds of the server's shard.
-    pub cpu_s: Option<f64>,
+    /// What its machine and its thread did.
+    pub end: End,
     /// The server's driver.
     pub driver: String,
+}
+
+/// What the connections of one side have sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    pub packets: u64,
+    /// Of those packets; the system's headers are not in it.
+    pub bytes: u64,
+    /// Declared lost.
+    pub lost: u64,
+    /// Of those: had arrived after all.
+    pub spurious: u64,
+    /// Reliable frames sent again.
+    pub retransmits: u64,
+    /// Unreliable messages dropped before they were sent.
+    pub dropped: u64,
+    /// The largest current packet.
+    pub packet_bytes: u64,
+}
+
+impl Sent {
+    /// Adds a connection.
+    pub fn add(&mut self, stats: &trunkline::ConnStats) {
+        self.packets += stats.packets_sent;
+        self.bytes += stats.bytes_sent;
+        self.lost += stats.packets_lost;
+        self.spurious += stats.spurious_losses;
+        self.retransmits += stats.retransmits;
+        self.dropped += stats.datagrams_dropped;
+        self.packet_bytes = self.packet_bytes.max(stats.packet_size);
+    }
+
+    /// Since `before`.
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            lost: self.lost.saturating_sub(before.lost),
+            spurious: self.spurious.saturating_sub(before.spurious),
+            retransmits: self.retransmits.saturating_sub(before.retransmits),
+            dropped: self.dropped.saturating_sub(before.dropped),
+            packet_bytes: self.packet_bytes,
+        }
+    }
+
+    /// With those of the other side.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            lost: self.lost + other.lost,
+            spurious: self.spurious + other.spurious,
+            retransmits: self.retransmits + other.retransmits,
+            dropped: self.dropped + other.dropped,
+            packet_bytes: self.packet_bytes.max(other.packet_bytes),
+        }
+    }
 }
 
 /// A control message as bytes.
@@ -81,18 +163,36 @@ mod tests {
     fn round_trip() {
         let marked = Marked {
             mark: 7,
-            link: 9,
             at_ns: u64::MAX,
-            messages: 1,
-            bytes: 2,
-            corrupt: 3,
+            flows: vec![Count { messages: 1, bytes: 2, corrupt: 3, missing: 4 }],
             handshakes: 4,
-            cpu_s: Some(0.25),
+            end: End { cpu_s: Some(0.25), ..End::default() },
             driver: "mio".into(),
+            ..Marked::default()
         };
         assert_eq!(decode::<Marked>(&encode(&marked)), Some(marked));
-        assert_eq!(decode::<Mark>(b"{\"mark\":1,\"later\":true}"), Some(Mark { mark: 1, link: 0 }));
+        let mark = Mark { mark: 1, session: 2 };
+        assert_eq!(decode::<Mark>(b"{\"mark\":1,\"session\":2,\"later\":true}"), Some(mark));
         assert_eq!(decode::<Mark>(b"{}"), None);
         assert_eq!(decode::<Mark>(b"\xff"), None);
+    }
+
+    #[test]
+    fn names_of_channels() {
+        let carry = Carry {
+            session: u64::MAX,
+            flow: 3,
+            way: Way::Down,
+            channel: 9999,
+            length: 1 << 24,
+            load: Load::Rate(1e9 / 3.0),
+            lent: true,
+            priority: 6,
+        };
+        assert_eq!(Carry::parse(&carry.name()), Some(carry));
+        assert!(carry.name().len() < trunkline::limits::MAX_CHANNEL_NAME);
+        for name in ["", CARRY, "bench/carry/{}", "bench/other", "bench/carry/{\"session\":-1}"] {
+            assert_eq!(Carry::parse(name), None);
+        }
     }
 }

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 /// What a line has, with names of the JSON object.
 #[rustfmt::skip]
-const COLUMNS: [&str; 29] = [
+const COLUMNS: [&str; 34] = [
     "scenario", "title", "version", "fingerprint", "kernel", "cpu", "link", "driver",
     "server_driver", "loopback", "length", "connections", "channels", "rate_per_s", "rounds",
     "seconds", "messages", "bytes", "corrupt", "goodput_gbps", "messages_per_s", "p50_us", "p99_us",
-    "p999_us", "max_us", "cpu_client_s", "cpu_server_s", "packets_lost", "retransmits",
+    "p999_us", "max_us", "cpu_client_s", "cpu_server_s", "packets_lost", "retransmits", "direction",
+    "missing", "wire_gbps", "cpu_client_s_per_gbit", "cpu_server_s_per_gbit",
 ];
 
 /// A head and all runs.
@@ -55,6 +56,11 @@ fn row(report: &Report, run: &Run) -> [String; COLUMNS.len()] {
         number(run.cpu_s.server),
         run.packets_lost.to_string(),
         run.retransmits.to_string(),
+        run.direction.name().to_owned(),
+        run.missing.to_string(),
+        run.wire_gbps.to_string(),
+        number(run.cpu_s_per_gbit.client),
+        number(run.cpu_s_per_gbit.server),
     ]
 }
 

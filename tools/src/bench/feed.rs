@@ -3,26 +3,24 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use super::control;
+use rustc_hash::FxHashMap;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
 use trunkline_floor::payload::{Lender, Source};
-
-/// Messages from this length on are lent, unless `--copy` is given.
-pub const LENT_FROM: usize = 4096;
 
 /// The messages of one channel, numbered from [`control::first`] on.
 pub enum Feed {
     /// The number of the next one. The engine keeps a copy until it is acknowledged, so that all
-    /// channels of a connection can have the same source.
+    /// messages of a length can have the same source.
     Copied(u64),
     /// The engine refers to ours, which is written again when it was let go.
     Lent(Lender),
 }
 
 impl Feed {
-    /// Channel `number` of a connection, with messages of `length` bytes.
-    pub fn new(number: u32, length: usize, seed: u64, lent: bool) -> Self {
+    /// Channel `number` of a flow, with messages of `length` bytes.
+    pub fn new(number: u32, length: usize, lent: bool) -> Self {
         let first = control::first(number);
-        if lent { Self::Lent(Lender::new(length, seed, first)) } else { Self::Copied(first) }
+        if lent { Self::Lent(Lender::new(length, SEED, first)) } else { Self::Copied(first) }
     }
 
     /// Hands the next message over. It stays the next one unless that succeeds, or it was an
@@ -56,5 +54,31 @@ impl Feed {
             Self::Copied(next) => *next,
             Self::Lent(lender) => lender.next(),
         }
+    }
+}
+
+/// Of the bodies of all messages.
+const SEED: u64 = 1;
+
+/// Messages to copy from, one source for each length.
+#[derive(Default)]
+pub struct Sources {
+    lengths: FxHashMap<usize, Source>,
+}
+
+impl Sources {
+    /// The source of messages of `length` bytes.
+    pub fn of(&mut self, length: usize) -> &mut Source {
+        self.lengths.entry(length).or_insert_with(|| Source::new(length, SEED))
+    }
+
+    /// Bytes of the messages of all lengths, each counted once.
+    pub fn bytes(&self) -> usize {
+        self.lengths.keys().sum()
+    }
+
+    /// Whether there are messages of `length` bytes already.
+    pub fn has(&self, length: usize) -> bool {
+        self.lengths.contains_key(&length)
     }
 }

@@ -1,6 +1,10 @@
 //! What a measurement gives: the JSON object of `docs/bench-json.md`.
 
+use super::control::Sent;
+use super::ends::Losses;
+use super::flows::{Direction, Way};
 use super::search::Step;
+use super::sinks::Count;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -60,6 +64,37 @@ pub struct Interval {
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
     pub packets_lost: u64,
+    /// Congestion windows of the client's connections.
+    pub window_bytes: u64,
+    /// Parts of the time, of 1, that each side's shard had a processor.
+    pub load: Cpu,
+}
+
+/// A flow within the measured time.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowRun {
+    pub name: &'static str,
+    pub way: Way,
+    pub reliable: bool,
+    pub length: usize,
+    pub priority: u8,
+    /// Open loop: messages a second on each connection.
+    pub rate_per_s: Option<f64>,
+    /// Part of the scenario's goodput and messages.
+    pub counted: bool,
+    #[serde(flatten)]
+    pub count: Count,
+    pub goodput_gbps: f64,
+    pub messages_per_s: f64,
+}
+
+/// Cycles for each packet that a side sent or received; null where there are no counters.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct PerPacket {
+    pub client: Option<f64>,
+    pub server: Option<f64>,
+    /// Cycles in the kernel are in it, on both sides.
+    pub kernel: bool,
 }
 
 /// How well the main figure is known.
@@ -83,16 +118,21 @@ pub struct Run {
     pub driver: String,
     pub server_driver: String,
     pub loopback: bool,
+    pub direction: Direction,
     /// Open loop: messages a second on each connection.
     pub rate_per_s: Option<f64>,
     pub seconds: f64,
     pub warmup_seconds: f64,
     pub length: usize,
     pub connections: u32,
+    /// Of the connections, in media: those that publish.
+    pub publishers: u32,
     pub channels: u32,
     pub messages: u64,
     pub bytes: u64,
     pub corrupt: u64,
+    /// Unreliable messages that did not arrive, though later ones did.
+    pub missing: u64,
     /// Of connections that were made: those whose session was resumed.
     pub resumed: u64,
     pub goodput_gbps: f64,
@@ -102,15 +142,19 @@ pub struct Run {
     pub cpu_s: Cpu,
     /// CPU seconds for each gigabit that was delivered.
     pub cpu_s_per_gbit: Cpu,
-    /// What the client sent, headers of its packets and acknowledgements included.
+    pub cycles_per_packet: PerPacket,
+    /// What those sent that send the load, headers of packets and acknowledgements included.
     pub wire_gbps: f64,
     pub packet_bytes: u64,
     pub packets_sent: u64,
     pub packets_lost: u64,
     pub retransmits: u64,
+    /// Why packets of both sides were lost.
+    pub losses: Losses,
     pub busy_poll_us: Option<u32>,
     /// Messages were lent to the engine, not copied.
     pub lent: bool,
+    pub flows: Vec<FlowRun>,
     pub intervals: Vec<Interval>,
     pub confidence: Option<Confidence>,
     /// Rates that were tried.
@@ -196,7 +240,34 @@ impl Run {
             "goodput_gbps" => Some(self.goodput_gbps),
             "messages_per_s" => Some(self.messages_per_s),
             "p50_us" => self.rtt_us.p50,
+            "server_cores" => self.server_cores(),
             _ => self.rtt_us.p99,
+        }
+    }
+
+    /// Loads of one rate that arrive: a connection has one in each direction, and a subscriber one of
+    /// each publisher.
+    pub fn loads(&self) -> u32 {
+        match (self.direction, self.publishers) {
+            (Direction::Both, _) => 2 * self.connections,
+            (_, 0) => self.connections,
+            (_, publishers) => (self.connections - publishers) * publishers,
+        }
+    }
+
+    /// Processors that the server's shard had.
+    pub fn server_cores(&self) -> Option<f64> {
+        Some(self.cpu_s.server? / self.seconds).filter(|cores| cores.is_finite())
+    }
+
+    /// What was sent in the measured time by those that send the load.
+    pub fn set_sent(&mut self, sent: &Sent) {
+        self.packet_bytes = sent.packet_bytes;
+        self.packets_sent = sent.packets;
+        self.packets_lost = sent.lost;
+        self.retransmits = sent.retransmits;
+        if self.seconds > 0.0 {
+            self.wire_gbps = sent.bytes as f64 * 8e-9 / self.seconds;
         }
     }
 }
@@ -273,27 +344,32 @@ pub mod tests {
             driver: "uring".into(),
             server_driver: "mio".into(),
             loopback: true,
+            direction: Direction::Up,
             rate_per_s: None,
             seconds: 3.0,
             warmup_seconds: 1.0,
             length: 64,
             connections: 1,
+            publishers: 0,
             channels: 1,
             messages: 3_000_000,
             bytes: 192_000_000,
             corrupt: 0,
+            missing: 0,
             resumed: 0,
             goodput_gbps: 0.512,
             messages_per_s: 1e6,
             rtt_us: Rtt::of(&times),
             rtt_samples: times.len(),
-            cpu_s: Cpu { client: Some(2.9), server: None },
-            cpu_s_per_gbit: Cpu { client: Some(1.0), server: None },
+            cpu_s: Cpu { client: Some(2.9), server: Some(1.5) },
+            cpu_s_per_gbit: Cpu { client: Some(1.0), server: Some(0.5) },
+            cycles_per_packet: PerPacket::default(),
             wire_gbps: 0.6,
             packet_bytes: 1452,
             packets_sent: 1,
             packets_lost: 2,
             retransmits: 3,
+            losses: Losses { network: 2, ..Losses::default() },
             busy_poll_us: None,
             lent: false,
             intervals: vec![Interval {
@@ -304,6 +380,20 @@ pub mod tests {
                 p50_us: Some(500.0),
                 p99_us: None,
                 packets_lost: 2,
+                window_bytes: 1 << 20,
+                load: Cpu { client: Some(0.9), server: None },
+            }],
+            flows: vec![FlowRun {
+                name: "up",
+                way: Way::Up,
+                reliable: true,
+                length: 64,
+                priority: 4,
+                rate_per_s: None,
+                counted: true,
+                count: Count { messages: 3_000_000, bytes: 192_000_000, corrupt: 0, missing: 0 },
+                goodput_gbps: 0.512,
+                messages_per_s: 1e6,
             }],
             confidence: None,
             search: Vec::new(),
@@ -326,8 +416,9 @@ pub mod tests {
             "idle_p50_us",
             "idle_p99_us",
             "full_gbps",
+            "floor_server_cores",
         ];
-        let runs: Vec<Run> = ["bulk", "small", "datagrams", "latency", "loaded"]
+        let runs: Vec<Run> = ["bulk", "small", "datagrams", "latency", "loaded", "tick"]
             .into_iter()
             .filter_map(|scenario| {
                 let floors = floors.map(|key| (key, 1.0)).to_vec();
@@ -353,6 +444,9 @@ pub mod tests {
                 &run["rtt_us"],
                 &run["cpu_s"],
                 &run["cpu_s_per_gbit"],
+                &run["cycles_per_packet"],
+                &run["losses"],
+                &run["flows"][0],
                 &run["intervals"][0],
                 &run["per_round"],
                 &run["spread"],

@@ -1,6 +1,7 @@
 //! The floors of a scenario: what plain UDP does on the same CPUs, with packets of the same size.
 
 use super::args::{BenchArgs, Scenario};
+use super::flows::TICKS;
 use crate::exit::{Exit, Failure};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +38,8 @@ impl Floors {
     /// Time that the floors of one round take.
     pub fn time(&self, scenarios: &[Scenario]) -> Duration {
         let floors = |scenario: &Scenario| match scenario {
-            Scenario::Loaded | Scenario::Handshakes | Scenario::Resumptions => 0,
-            Scenario::Latency => 1,
+            Scenario::Latency | Scenario::Tick => 1,
+            other if !other.has_floor() => 0,
             _ => 2,
         };
         (self.rest + self.setup.time + self.setup.warm_up)
@@ -46,20 +47,19 @@ impl Floors {
     }
 
     /// The floors that `scenario` with messages of `length` bytes stands beside, each with its
-    /// name in the JSON object.
+    /// name in the JSON object. `connections` with `rate` messages a second each are those of `tick`.
     pub fn measure(
         &self,
         scenario: Scenario,
         length: usize,
+        (connections, rate): (u32, Option<f64>),
         stop: &AtomicBool,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         thread::sleep(self.rest);
         let mut floors = match scenario {
             Scenario::Latency => return self.round_trips(length),
-            // The one stands beside itself, the others beside nothing.
-            Scenario::Loaded | Scenario::Handshakes | Scenario::Resumptions => {
-                return Ok(Vec::new());
-            }
+            Scenario::Tick => return self.ticks(length, connections, rate),
+            other if !other.has_floor() => return Ok(Vec::new()),
             Scenario::Small | Scenario::Datagrams if length <= self.room() => {
                 let single = trunkline_floor::single_packets(&self.setup, length);
                 let single = tell("single UDP packets", single)?;
@@ -84,6 +84,24 @@ impl Floors {
     /// Longest message of one packet.
     fn room(&self) -> usize {
         self.setup.packet_bytes - OVERHEAD
+    }
+
+    /// A server of as many connections that tick.
+    fn ticks(
+        &self,
+        length: usize,
+        connections: u32,
+        rate: Option<f64>,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let per_second = rate.unwrap_or(TICKS).round().clamp(1.0, 1e6) as u32;
+        let ticks = trunkline_floor::tick(&self.setup, connections, per_second, length)
+            .map_err(|e| Failure::local(format!("cannot measure a floor: {e}")))?;
+        if ticks.corrupt > 0 || ticks.received == 0 {
+            return Err(Failure::local("a floor had no messages, or corrupt ones"));
+        }
+        let cores = ticks.cpu.server.map_or(f64::NAN, |cpu| cpu / ticks.seconds);
+        eprintln!("floor     sendto + AES-128-GCM  {cores:.3} cores  {} lost", ticks.lost);
+        Ok(vec![("floor_server_cores", cores)])
     }
 
     fn round_trips(&self, length: usize) -> Result<Vec<(&'static str, f64)>, Failure> {

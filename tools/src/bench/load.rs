@@ -1,36 +1,49 @@
-//! What one connection of a measurement sends: the load, and the probes beside it.
+//! What one side of a connection sends for a flow: the same for client and server.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use super::client::Link;
+use super::feed::{Feed, Sources};
+use super::flows::Load;
 use super::pace::Schedule;
 use std::time::Instant;
-use trunkline::{ApiError, Channel, Context, Duration};
-use trunkline_floor::payload::Source;
+use trunkline::{ApiError, Channel, Conn, Context, Duration};
 
-/// Bytes of a probe.
-pub const PROBE_LENGTH: usize = 64;
 /// Between two probes.
 const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(1);
 /// Messages sent at most in one go, so that acknowledgements are seen in between.
 const BURST_MESSAGES: u32 = 8192;
+/// The least that goes in one go, however much the connection drops.
+const LEAST_BURST: u32 = 8;
 /// Shortest time after which a load with a rate goes on.
 const SHORTEST: std::time::Duration = std::time::Duration::from_micros(50);
+/// Part of their distance by which flows with a rate begin one after the other: multiples of it, cut
+/// off at 1, lie evenly, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
-/// How much is sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Load {
-    /// Nothing.
-    None,
-    /// What the channel takes.
-    Full,
-    /// So many messages a second on each connection.
-    Rate(f64),
+/// Sends the messages of one flow on one connection.
+pub struct Feeder {
+    conn: Conn,
+    flow: u32,
+    channels: Vec<(Channel, Feed)>,
+    /// The channel whose turn is next.
+    turn: usize,
+    length: usize,
+    reliable: bool,
+    pace: Pace,
+    /// Its timer is set.
+    due: bool,
+    running: bool,
+    /// When the message was sent that has to come back before the next.
+    sent_at: Option<Instant>,
+    /// The number of the next message to come back.
+    returning: u64,
+    /// Messages that are back.
+    back: u64,
 }
 
-/// How fast a connection sends.
+/// How fast it sends.
 #[derive(Debug)]
-pub struct Pace {
+struct Pace {
     load: Load,
     /// Of [`Load::Rate`].
     schedule: Option<Schedule>,
@@ -41,155 +54,193 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// From now on.
-    pub fn new(load: Load) -> Self {
+    /// From now on; `number` tells flows with the same rate apart.
+    fn new(load: Load, number: usize) -> Self {
         let schedule = match load {
-            Load::Rate(messages) => Some(Schedule::per_second(Instant::now(), messages)),
+            Load::Rate(messages) => {
+                let phase = (number as f64 * GOLDEN).fract();
+                Some(Schedule::per_second(Instant::now(), messages).after(phase))
+            }
             _ => None,
         };
         Self { load, schedule, burst: 256, dropped: 0 }
     }
 }
 
-/// One send call for each message, until the channel is full, the rate is reached, or it is time
-/// to look around. Gives when to go on, unless a full channel tells that.
-pub fn due(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
-    if link.load.is_empty() {
-        return Ok(None);
-    }
-    link.blocked = false;
-    let mut left = if link.pace.load == Load::None { 0 } else { BURST_MESSAGES };
-    let now = Instant::now();
-    while left > 0 && link.pace.schedule.is_none_or(|schedule| schedule.is_due(now)) {
-        let (channel, feed) = &mut link.load[link.turn];
-        match feed.send(cx, *channel, &mut link.source) {
-            // An unreliable one that is dropped was sent as well.
-            Ok(()) | Err(ApiError::Dropped(_)) => {}
-            Err(e) => {
-                link.blocked = true;
-                return Err(e);
-            }
-        }
-        link.pass_turn();
-        if let Some(schedule) = &mut link.pace.schedule {
-            schedule.advance();
-        }
-        left -= 1;
-    }
-    Ok(match (link.pace.load, &link.pace.schedule) {
-        (Load::None, _) => None,
-        (_, Some(schedule)) => Some(schedule.until_next(now).max(SHORTEST).into()),
-        _ => Some(Duration::ZERO),
-    })
-}
-
-/// Unreliable messages: those that are due, or without a rate as many as the connection seems to
-/// take. Says when to go on.
-pub fn unreliable(cx: &mut Context<'_>, link: &mut Link) -> Result<Option<Duration>, ApiError> {
-    if link.load.is_empty() {
-        return Ok(None);
-    }
-    if link.pace.schedule.is_some() {
-        return due(cx, link);
-    }
-    let dropped = cx.stats(link.conn).map_or(0, |stats| stats.datagrams_dropped);
-    if dropped > link.pace.dropped {
-        link.pace.dropped = dropped;
-        link.pace.burst = (link.pace.burst / 2).max(8);
-    } else {
-        link.pace.burst = (link.pace.burst + 8).min(BURST_MESSAGES);
-    }
-    for _ in 0..link.pace.burst {
-        let (channel, feed) = &mut link.load[link.turn];
-        match feed.send(cx, *channel, &mut link.source) {
-            Ok(()) | Err(ApiError::Dropped(_)) => {}
-            Err(e) => return Err(e),
-        }
-        link.pass_turn();
-    }
-    Ok(Some(Duration::ZERO))
-}
-
-/// The next message of the closed loop.
-pub fn ping(cx: &mut Context<'_>, link: &mut Link) -> Result<(), ApiError> {
-    let Some((channel, feed)) = link.load.first_mut() else { return Ok(()) };
-    if link.sent_at.is_some() {
-        return Ok(());
-    }
-    let now = Instant::now();
-    feed.send(cx, *channel, &mut link.source)?;
-    link.sent_at = Some(now);
-    Ok(())
-}
-
-/// Messages of priority 0 that come back.
-pub struct Probes {
-    channel: Channel,
-    source: Source,
-    /// They go out at these times whatever has come back; without it one at a time.
-    schedule: Option<Schedule>,
-    /// When the one under way was sent, where there is one at a time.
-    sent_at: Option<Instant>,
-    /// Those that came back.
-    returned: u64,
-}
-
-impl Probes {
-    /// On `channel`, one after the other.
-    pub fn new(channel: Channel, length: usize, seed: u64) -> Self {
+impl Feeder {
+    /// Of flow `flow`, with messages of `length` bytes, on channels that are added.
+    pub fn new(conn: Conn, flow: u32, length: usize, reliable: bool) -> Self {
         Self {
-            channel,
-            source: Source::new(length, seed),
-            schedule: None,
+            conn,
+            flow,
+            channels: Vec::new(),
+            turn: 0,
+            length,
+            reliable,
+            pace: Pace::new(Load::None, 0),
+            due: false,
+            running: false,
             sent_at: None,
-            returned: 0,
+            returning: 0,
+            back: 0,
         }
     }
 
-    /// So many a second, whatever comes back; without a number one each [`PROBE_EVERY`].
-    pub fn paced(self, per_second: Option<f64>) -> Self {
-        let start = Instant::now();
-        let schedule = per_second.map_or_else(
-            || Schedule::new(start, PROBE_EVERY),
-            |per_second| Schedule::per_second(start, per_second),
-        );
-        Self { schedule: Some(schedule), ..self }
+    /// One more channel.
+    pub fn add(&mut self, channel: Channel, feed: Feed) {
+        self.channels.push((channel, feed));
     }
 
-    /// Sends what is due. Gives the time until the next.
-    pub fn send(&mut self, cx: &mut Context<'_>, now: Instant) -> Duration {
-        let Some(mut schedule) = self.schedule else {
-            if self.sent_at.is_none() && self.send_one(cx) {
-                self.sent_at = Some(now);
-            }
-            return PROBE_EVERY.into();
+    /// The connection.
+    pub const fn conn(&self) -> Conn {
+        self.conn
+    }
+
+    /// Number of its flow.
+    pub const fn flow(&self) -> u32 {
+        self.flow
+    }
+
+    /// From now on this much is sent; [`Self::go`] begins. `number` tells those with the same rate
+    /// apart, so that not all send at once.
+    pub fn set_load(&mut self, load: Load, number: usize) {
+        self.pace = Pace::new(load, number);
+        self.running = true;
+    }
+
+    /// Sends what is due, and sets the timer `token` for what comes next unless something else will
+    /// tell: a channel that has room again, a message that is back.
+    pub fn go(
+        &mut self,
+        cx: &mut Context<'_>,
+        sources: &mut Sources,
+        token: u64,
+    ) -> Result<(), ApiError> {
+        if !self.running || self.channels.is_empty() {
+            return Ok(());
+        }
+        let next = match self.pace.load {
+            Load::None => Ok(None),
+            Load::OneByOne => self.one(cx, sources).map(|()| None),
+            Load::Probe => self.one(cx, sources).map(|()| Some(PROBE_EVERY.into())),
+            Load::Full if !self.reliable => self.unreliable(cx, sources).map(Some),
+            Load::Full | Load::Rate(_) => self.burst(cx, sources).map(Some),
         };
-        while schedule.is_due(now) && self.send_one(cx) {
-            schedule.advance();
+        let next = match next {
+            Ok(next) => next,
+            // The channel tells when it has room, except to probes, which may come too late.
+            Err(ApiError::WouldBlock(_)) if self.pace.load == Load::Probe => {
+                Some(PROBE_EVERY.into())
+            }
+            Err(ApiError::WouldBlock(_) | ApiError::InvalidHandle) => None,
+            Err(e) => return Err(e),
+        };
+        if let Some(next) = next
+            && !self.due
+        {
+            self.due = true;
+            cx.set_timer(next, token);
         }
-        self.schedule = Some(schedule);
-        schedule.until_next(now).max(SHORTEST).into()
+        Ok(())
     }
 
-    fn send_one(&mut self, cx: &mut Context<'_>) -> bool {
-        let sent = cx.send(self.channel, self.source.message()).is_ok();
-        if sent {
-            self.source.advance();
-        }
-        sent
+    /// The timer has fired.
+    pub const fn on_timer(&mut self) {
+        self.due = false;
     }
 
-    /// A probe with this number is back. Gives when it was sent, or meant to be; `None` if another
-    /// was expected.
-    pub fn take(&mut self, sequence: Option<u64>) -> Option<Instant> {
-        if sequence != Some(self.returned) {
+    /// One send call for each message, until the channel is full, the rate is reached, or it is time
+    /// to look around. Gives when to go on.
+    fn burst(&mut self, cx: &mut Context<'_>, sources: &mut Sources) -> Result<Duration, ApiError> {
+        let now = Instant::now();
+        let source = sources.of(self.length);
+        for _ in 0..BURST_MESSAGES {
+            if self.pace.schedule.is_some_and(|schedule| !schedule.is_due(now)) {
+                break;
+            }
+            let (channel, feed) = &mut self.channels[self.turn];
+            match feed.send(cx, *channel, source) {
+                // An unreliable one that is dropped was sent as well.
+                Ok(()) | Err(ApiError::Dropped(_)) => {}
+                Err(e) => return Err(e),
+            }
+            self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
+            if let Some(schedule) = &mut self.pace.schedule {
+                schedule.advance();
+            }
+        }
+        Ok(match &self.pace.schedule {
+            Some(schedule) => schedule.until_next(now).max(SHORTEST).into(),
+            None => Duration::ZERO,
+        })
+    }
+
+    /// As many unreliable messages as the connection seems to take.
+    fn unreliable(
+        &mut self,
+        cx: &mut Context<'_>,
+        sources: &mut Sources,
+    ) -> Result<Duration, ApiError> {
+        let dropped = cx.stats(self.conn).map_or(0, |stats| stats.datagrams_dropped);
+        let pace = &mut self.pace;
+        if dropped > pace.dropped {
+            pace.dropped = dropped;
+            pace.burst = (pace.burst / 2).max(LEAST_BURST);
+        } else {
+            pace.burst = (pace.burst + LEAST_BURST).min(BURST_MESSAGES);
+        }
+        let source = sources.of(self.length);
+        for _ in 0..self.pace.burst {
+            let (channel, feed) = &mut self.channels[self.turn];
+            match feed.send(cx, *channel, source) {
+                Ok(()) | Err(ApiError::Dropped(_)) => {}
+                Err(e) => return Err(e),
+            }
+            self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// The next message, unless the one before is still under way.
+    fn one(&mut self, cx: &mut Context<'_>, sources: &mut Sources) -> Result<(), ApiError> {
+        if self.sent_at.is_some() {
+            return Ok(());
+        }
+        let Some((channel, feed)) = self.channels.first_mut() else { return Ok(()) };
+        let now = Instant::now();
+        feed.send(cx, *channel, sources.of(self.length))?;
+        self.sent_at = Some(now);
+        Ok(())
+    }
+
+    /// Message `number` is back. Gives when it was sent, or meant to be; `None` if another was
+    /// expected.
+    pub fn returned(&mut self, number: u64) -> Option<Instant> {
+        // What is unreliable may be missing, or come after a later one.
+        let expected = number == self.returning || !self.reliable && number < self.sent();
+        if !expected {
             return None;
         }
-        let number = self.returned;
-        self.returned += 1;
-        match &self.schedule {
-            Some(schedule) => Some(schedule.time_of(number)),
+        self.returning = self.returning.max(number + 1);
+        self.back += 1;
+        match self.pace.schedule {
+            Some(_) => self.meant_at(number),
             None => self.sent_at.take(),
         }
+    }
+
+    /// Messages that did not come back, though later ones did.
+    pub const fn missing(&self) -> u64 {
+        self.returning.saturating_sub(self.back)
+    }
+
+    /// When message `number` was meant to be sent, in an open loop.
+    pub fn meant_at(&self, number: u64) -> Option<Instant> {
+        self.pace.schedule.map(|schedule| schedule.time_of(number))
+    }
+
+    /// Messages that were sent on its first channel.
+    fn sent(&self) -> u64 {
+        self.channels.first().map_or(0, |(_, feed)| feed.next())
     }
 }

@@ -23,6 +23,11 @@ impl Schedule {
         Self::new(start, Duration::from_secs_f64(1.0 / events.max(1e-3)))
     }
 
+    /// The same, later by `part` of the distance.
+    pub fn after(self, part: f64) -> Self {
+        Self { start: self.start + self.every.mul_f64(part), ..self }
+    }
+
     /// Whether an event should have taken place by `now`.
     pub fn is_due(&self, now: Instant) -> bool {
         self.time_of(self.done) <= now
@@ -74,5 +79,8 @@ mod tests {
         let start = Instant::now();
         let schedule = Schedule::per_second(start, 4.0);
         assert_eq!(schedule.time_of(8), start + Duration::from_secs(2));
+        let later = schedule.after(0.5);
+        assert_eq!(later.time_of(0), start + Duration::from_millis(125));
+        assert_eq!(later.time_of(1), start + Duration::from_millis(375));
     }
 }

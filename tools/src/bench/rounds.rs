@@ -113,6 +113,26 @@ const CONNECTIONS: [Comparison; 2] = [
     Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[0] },
 ];
 
+/// Processor time beside that of a server which does nothing but receive, open, seal and send.
+const TICK: [Comparison; 2] = [
+    Comparison {
+        figure: "server CPU",
+        unit: "cores",
+        value: "server_cores",
+        floor_name: "sendto + AES-128-GCM",
+        floor: "floor_server_cores",
+        ratio: "ratio",
+    },
+    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[1] },
+];
+
+/// What the server can carry; without a floor.
+const SERVED: [Comparison; 3] = [
+    Comparison { floor_name: "-", floor: "", ratio: "", ..MESSAGES[0] },
+    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[1] },
+    Comparison { floor_name: "-", floor: "", ratio: "", ..TICK[0] },
+];
+
 /// What the figures of `run` stand beside.
 pub fn comparisons(run: &Run) -> &'static [Comparison] {
     // Messages that do not fit a packet have no rate of single packets.
@@ -121,6 +141,8 @@ pub fn comparisons(run: &Run) -> &'static [Comparison] {
         "latency" => &LATENCY,
         "loaded" => &LOADED,
         "handshakes" | "resumptions" => &CONNECTIONS,
+        "tick" => &TICK,
+        "mixed" | "media" => &SERVED,
         "small" | "datagrams" if single => &MESSAGES,
         _ => &BULK,
     }
@@ -202,7 +224,10 @@ fn one(
 ) -> Result<Round, Failure> {
     let length = bench.length(scenario)?;
     let mut floors = match floors {
-        Some(floors) => floors.measure(scenario, length, bench.stop)?,
+        Some(floors) => {
+            let each = (bench.args.connections(scenario), bench.rate(scenario, length));
+            floors.measure(scenario, length, each, bench.stop)?
+        }
         None => Vec::new(),
     };
     if bench.args.find_max {
@@ -249,6 +274,7 @@ fn find_max(
 pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     let mut per_round: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     let mut p999 = Vec::new();
+    let (mut client_cycles, mut server_cycles) = (Vec::new(), Vec::new());
     for round in &rounds {
         let mut note = |key, value| per_round.entry(key).or_default().push(value);
         let (run, none) = (&round.run, f64::NAN);
@@ -257,10 +283,13 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
         note("wire_gbps", run.wire_gbps);
         note("p50_us", run.rtt_us.p50.unwrap_or(none));
         note("p99_us", run.rtt_us.p99.unwrap_or(none));
+        note("server_cores", run.server_cores().unwrap_or(none));
         for (key, value) in &round.floors {
             note(key, *value);
         }
         p999.push(run.rtt_us.p999.unwrap_or(none));
+        client_cycles.extend(run.cycles_per_packet.client);
+        server_cycles.extend(run.cycles_per_packet.server);
     }
     let count = rounds.len();
     let mut rounds = rounds.into_iter();
@@ -291,6 +320,8 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     run.wire_gbps = of("wire_gbps").unwrap_or_default();
     (run.rtt_us.p50, run.rtt_us.p99) = (of("p50_us"), of("p99_us"));
     run.rtt_us.p999 = median(&p999);
+    run.cycles_per_packet.client = median(&client_cycles);
+    run.cycles_per_packet.server = median(&server_cycles);
     run.rounds = count;
     run.spread = per_round.iter().map(|(key, values)| (*key, spread(values))).collect();
     run.per_round = per_round;
@@ -304,6 +335,13 @@ fn add(run: &mut Run, other: &Run) {
     run.messages += other.messages;
     run.bytes += other.bytes;
     run.corrupt += other.corrupt;
+    run.missing += other.missing;
+    run.losses.add(&other.losses);
+    for (flow, other) in run.flows.iter_mut().zip(&other.flows) {
+        flow.count.add(&other.count);
+        flow.goodput_gbps = flow.count.bytes as f64 * 8e-9 / run.seconds;
+        flow.messages_per_s = flow.count.messages as f64 / run.seconds;
+    }
     run.resumed += other.resumed;
     run.rtt_samples += other.rtt_samples;
     run.packets_sent += other.packets_sent;
@@ -375,7 +413,7 @@ pub mod tests {
         assert_eq!(run.per_round["ratio"], [0.8, 0.9, 0.5]);
         assert_eq!(run.spread["goodput_gbps"], [7.0, 18.0]);
         assert_eq!((run.messages, run.seconds, run.rtt_samples), (9_000_000, 9.0, 3000));
-        assert_eq!(run.cpu_s.server, None);
+        assert_eq!(run.cpu_s.server, Some(4.5));
         assert_eq!(rtt.len(), 3);
     }
 

@@ -34,7 +34,7 @@ pub struct Step {
 impl Limits {
     /// What `run` with this rate says.
     pub fn judge(&self, rate_per_s: f64, run: &Run) -> Step {
-        let offered = rate_per_s * f64::from(run.connections);
+        let offered = rate_per_s * f64::from(run.loads());
         let loss_percent = (100.0 * (1.0 - run.messages_per_s / offered)).max(0.0);
         let p99_us = run.rtt_us.p99;
         let soon = self.p99_us.is_none_or(|most| p99_us.is_some_and(|p99| p99 <= most));

@@ -1,23 +1,31 @@
-//! The server of a measurement: reads, checks and counts what arrives, sends back what is to be
-//! sent back, and answers marks.
+//! The server of a measurement: reads, checks and counts what arrives, sends back or on what is to
+//! be, sends loads of its own, and answers marks.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use super::control::{self, CONTROL, ECHO, Mark, Marked, PROBE, SINK};
-use rustc_hash::FxHashMap;
-use std::collections::{HashMap, HashSet};
+use super::control::{self, CONTROL, Carry, Mark, Marked, Sent};
+use super::ends::{End, Gauges};
+use super::feed::{Feed, Sources};
+use super::flows::Way;
+use super::load::Feeder;
+use super::sinks::{Sink, Sinks, Then};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use trunkline::{
     ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport, Conn,
-    Context, Handler, Incoming, Reason, SendOptions, Status,
+    Context, Handler, Incoming, Payload, Reason, SendOptions, Status,
 };
-use trunkline_floor::cpu::ThreadClock;
-use trunkline_floor::payload;
 
 /// Answers of an echo channel that wait for room; more than a closed loop ever has.
 const MAX_PENDING: usize = 1024;
+/// Flows of one run.
+const MAX_FLOWS: u32 = 16;
+/// Bytes of the messages, one of each length, that all clients together can have us send.
+const MAX_SOURCES: usize = 64 << 20;
 
 /// Which clients there have been.
 #[derive(Debug, Default)]
@@ -40,128 +48,149 @@ impl Served {
     }
 }
 
+/// A mark that waits for the figures of this end, which another thread reads.
+#[derive(Debug)]
+pub struct Asked {
+    channel: Channel,
+    mark: Mark,
+}
+
+/// The figures are there.
+#[derive(Debug)]
+pub struct Answer {
+    pub asked: Asked,
+    pub end: End,
+}
+
 /// The handler.
 pub struct BenchServer {
     served: Arc<Served>,
-    conns: HashSet<Conn>,
+    gauges: Gauges,
+    questions: SyncSender<Asked>,
+    driver: Arc<OnceLock<String>>,
+    started: Instant,
     /// Connections that have stood.
     handshakes: u64,
-    driver: Arc<OnceLock<String>>,
-    clock: Option<ThreadClock>,
-    started: Instant,
-    channels: FxHashMap<Channel, Role>,
-    sinks: Vec<Sink>,
-    /// Places in `sinks` that are free again.
-    free: Vec<usize>,
+    /// Connections, each with its run once that is known.
+    conns: HashMap<Conn, Option<u64>>,
+    sinks: Sinks,
+    /// Channels that ask for marks.
+    control: FxHashSet<Channel>,
+    /// By numbers that are not used again, which are the tokens of their timers.
+    feeders: FxHashMap<u64, Feeder>,
+    next_feeder: u64,
+    feeder_of: FxHashMap<Channel, u64>,
+    sources: Sources,
+    /// Who is subscribed to the streams of a run.
+    streams: FxHashMap<(u64, u32), Vec<Channel>>,
     /// Answers of a connection that wait for room.
     pending: HashMap<Conn, usize>,
-    /// The counting channel of the last message and its place, mostly those of the next.
-    recent: Option<(Channel, usize)>,
-}
-
-/// What is done with the messages of a channel; those that are counted have a place in `sinks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Control,
-    Sink(usize),
-    Echo(usize),
-    Probe,
-}
-
-/// What one counting channel has seen.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sink {
-    messages: u64,
-    bytes: u64,
-    corrupt: u64,
-    /// Reliable: sequence number of the next message.
-    next: u64,
-}
-
-impl Sink {
-    /// Reads a message and counts it.
-    #[inline]
-    fn take(&mut self, kind: ChannelKind, message: &[u8]) {
-        match payload::open(message) {
-            Some(sequence)
-                if kind == ChannelKind::Datagrams
-                    || sequence == self.next
-                    || self.messages == 0 && control::is_first(sequence) =>
-            {
-                self.next = sequence + 1;
-                self.messages += 1;
-                self.bytes += message.len() as u64;
-            }
-            Some(sequence) => {
-                self.next = sequence + 1;
-                self.corrupt += 1;
-            }
-            None => self.corrupt += 1,
-        }
-    }
 }
 
 impl BenchServer {
-    /// A server; `driver` is filled in once the engine knows.
-    pub fn new(driver: Arc<OnceLock<String>>, served: Arc<Served>) -> Self {
+    /// A server; `driver` is filled in once the engine knows, `questions` are answered by an
+    /// [`Answer`].
+    pub fn new(
+        driver: Arc<OnceLock<String>>,
+        served: Arc<Served>,
+        gauges: Gauges,
+        questions: SyncSender<Asked>,
+    ) -> Self {
         Self {
             served,
-            conns: HashSet::new(),
-            handshakes: 0,
+            gauges,
+            questions,
             driver,
-            clock: None,
             started: Instant::now(),
-            channels: FxHashMap::default(),
-            sinks: Vec::new(),
-            free: Vec::new(),
+            handshakes: 0,
+            conns: HashMap::new(),
+            sinks: Sinks::default(),
+            control: FxHashSet::default(),
+            feeders: FxHashMap::default(),
+            next_feeder: 0,
+            feeder_of: FxHashMap::default(),
+            sources: Sources::default(),
+            streams: FxHashMap::default(),
             pending: HashMap::new(),
-            recent: None,
         }
     }
 
-    fn new_sink(&mut self) -> usize {
-        if let Some(free) = self.free.pop() {
-            self.sinks[free] = Sink::default();
-            return free;
-        }
-        self.sinks.push(Sink::default());
-        self.sinks.len() - 1
-    }
-
-    fn marked(&mut self, conn: Conn, mark: Mark) -> Marked {
+    fn marked(&self, cx: &Context<'_>, mark: Mark, end: End) -> Marked {
         self.served.marks.fetch_add(1, Ordering::Relaxed);
-        let own = self.channels.iter().filter(|(channel, _)| channel.conn() == conn);
-        let sinks: Vec<&Sink> = own
-            .filter_map(|(_, role)| match role {
-                Role::Sink(at) | Role::Echo(at) => self.sinks.get(*at),
-                _ => None,
-            })
-            .collect();
-        let sum = |of: fn(&Sink) -> u64| sinks.iter().map(|sink| of(sink)).sum();
+        let mut sent = Sent::default();
+        let of_run = self.conns.iter().filter(|(_, run)| **run == Some(mark.session));
+        for stats in of_run.filter_map(|(conn, _)| cx.stats(*conn)) {
+            sent.add(&stats);
+        }
         Marked {
             mark: mark.mark,
-            link: mark.link,
             at_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            messages: sum(|s| s.messages),
-            bytes: sum(|s| s.bytes),
-            corrupt: sum(|s| s.corrupt),
+            flows: self.sinks.counts(mark.session),
+            sent,
             handshakes: self.handshakes,
-            cpu_s: self.clock.as_ref().and_then(ThreadClock::seconds),
+            end,
             driver: self.driver.get().cloned().unwrap_or_else(|| "unknown".to_owned()),
         }
     }
 
     fn forget(&mut self, conn: Conn) {
-        self.recent = None;
+        self.sinks.forget(conn);
         self.pending.remove(&conn);
-        let free = &mut self.free;
-        self.channels.retain(|channel, role| {
-            let stays = channel.conn() != conn;
-            if let (false, Role::Sink(at) | Role::Echo(at)) = (stays, role) {
-                free.push(*at);
-            }
-            stays
+        self.control.retain(|channel| channel.conn() != conn);
+        self.feeder_of.retain(|channel, _| channel.conn() != conn);
+        self.feeders.retain(|_, feeder| feeder.conn() != conn);
+        self.streams.retain(|_, channels| {
+            channels.retain(|channel| channel.conn() != conn);
+            !channels.is_empty()
         });
+    }
+
+    /// Takes a channel that carries something.
+    fn carry(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: Channel,
+        kind: ChannelKind,
+        carry: Carry,
+    ) -> Result<(), &'static str> {
+        let Carry { session, flow, way, length, .. } = carry;
+        let lengths = super::MIN_LENGTH..=super::MAX_LENGTH;
+        if flow >= MAX_FLOWS || !lengths.contains(&length) || carry.priority > 7 {
+            return Err("no such flow here");
+        }
+        let mut sink = |then| self.sinks.add(channel, kind, Sink::new(session, flow, then));
+        match way {
+            Way::Up => sink(Then::Nothing),
+            Way::Echo => sink(Then::Back),
+            Way::Publish => sink(Then::Forward(carry.channel)),
+            Way::Subscribe => {
+                self.streams.entry((session, carry.channel)).or_default().push(channel);
+            }
+            Way::Down => {
+                if !self.sources.has(length) && self.sources.bytes() + length > MAX_SOURCES {
+                    return Err("too many lengths of messages");
+                }
+                let feed = Feed::new(carry.channel, length, carry.lent);
+                let reliable = kind != ChannelKind::Datagrams;
+                let mut feeder = Feeder::new(channel.conn(), flow, length, reliable);
+                feeder.add(channel, feed);
+                let number = self.next_feeder;
+                self.next_feeder += 1;
+                feeder.set_load(carry.load, number as usize);
+                self.feeders.insert(number, feeder);
+                self.feeder_of.insert(channel, number);
+                self.go(cx, number);
+            }
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, cx: &mut Context<'_>, feeder: u64) {
+        if let Some(one) = self.feeders.get_mut(&feeder)
+            && let Err(e) = one.go(cx, &mut self.sources, feeder)
+        {
+            tracing::debug!("cannot send: {e}");
+        }
     }
 
     fn send_back(&mut self, cx: &mut Context<'_>, channel: Channel, message: &[u8]) {
@@ -170,28 +199,50 @@ impl BenchServer {
         match cx.send_with(channel, message, over_limit) {
             Ok(()) => *pending = 0,
             Err(ApiError::WouldBlock(_)) => *pending += 1,
+            Err(ApiError::Dropped(_)) => {}
             Err(e) => tracing::debug!("cannot send back: {e}"),
+        }
+    }
+
+    /// To everyone who is subscribed; unreliable, so that nobody holds the others up.
+    fn forward(&mut self, cx: &mut Context<'_>, from: Channel, stream: u32, message: &[u8]) {
+        let Some(Some(session)) = self.conns.get(&from.conn()) else { return };
+        let Some(subscribers) = self.streams.get(&(*session, stream)) else { return };
+        let message = Payload::from(cx.retain(message));
+        for channel in subscribers {
+            match cx.send_payload(*channel, message.clone(), SendOptions::default()) {
+                Ok(()) | Err(ApiError::Dropped(_)) => {}
+                Err(e) => tracing::debug!("cannot forward: {e}"),
+            }
         }
     }
 }
 
 impl Handler for BenchServer {
-    type Command = ();
+    type Command = Answer;
 
     fn on_start(&mut self, _cx: &mut Context<'_>) {
-        self.clock = Some(ThreadClock::current());
+        self.gauges.start();
+    }
+
+    fn on_command(&mut self, cx: &mut Context<'_>, Answer { asked, end }: Answer) {
+        let marked = self.marked(cx, asked.mark, end);
+        if self.control.contains(&asked.channel) {
+            self.send_back(cx, asked.channel, &control::encode(&marked));
+        }
     }
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, conn: Conn, incoming: &Incoming<'_>) {
         tracing::debug!("connection from {}", incoming.remote);
         if cx.accept(conn).is_ok() {
-            self.conns.insert(conn);
+            self.conns.insert(conn, None);
             self.served.present.store(self.conns.len(), Ordering::Relaxed);
         }
     }
 
     fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, _report: &CloseReport) {
         self.conns.remove(&conn);
+        self.forget(conn);
         self.served.present.store(self.conns.len(), Ordering::Relaxed);
     }
 
@@ -218,21 +269,30 @@ impl Handler for BenchServer {
         channel: Channel,
         request: &ChannelRequest<'_>,
     ) {
-        let role = match request.name {
-            CONTROL => Role::Control,
-            SINK => Role::Sink(self.new_sink()),
-            ECHO => Role::Echo(self.new_sink()),
-            PROBE => Role::Probe,
+        let carry = Carry::parse(request.name);
+        let priority = match (&carry, request.name) {
+            (Some(carry), _) => carry.priority,
+            (None, CONTROL) => 0,
             _ => {
                 let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "no such channel here");
                 return;
             }
         };
-        let sink = matches!(role, Role::Sink(_));
-        let priority = if sink { 4 } else { 0 };
-        let options = ChannelOptions { priority, no_delay: !sink, ..ChannelOptions::default() };
-        if cx.accept_channel(channel, &options).is_ok() {
-            self.channels.insert(channel, role);
+        let options =
+            ChannelOptions { priority, no_delay: priority == 0, ..ChannelOptions::default() };
+        if cx.accept_channel(channel, &options).is_err() {
+            return;
+        }
+        let Some(carry) = carry else {
+            self.control.insert(channel);
+            return;
+        };
+        if let Some(run) = self.conns.get_mut(&channel.conn()) {
+            *run = Some(carry.session);
+        }
+        if let Err(problem) = self.carry(cx, channel, request.options.kind, carry) {
+            tracing::debug!("channel refused: {problem}");
+            let _ = cx.reset(channel, Reason::APP_REJECTED.0);
         }
     }
 
@@ -240,68 +300,37 @@ impl Handler for BenchServer {
         &mut self,
         cx: &mut Context<'_>,
         channel: Channel,
-        kind: ChannelKind,
+        _kind: ChannelKind,
         message: &[u8],
     ) {
-        if let Some((recent, at)) = self.recent
-            && recent == channel
+        if let Some(taken) = self.sinks.take(channel, message) {
+            match taken.then {
+                Then::Back => self.send_back(cx, channel, message),
+                Then::Forward(stream) => self.forward(cx, channel, stream, message),
+                Then::Nothing | Then::Delay(_) => {}
+            }
+        } else if self.control.contains(&channel)
+            && let Some(mark) = control::decode::<Mark>(message)
         {
-            return self.sinks[at].take(kind, message);
+            // Who asks faster than we answer gets no answer.
+            let _ = self.questions.try_send(Asked { channel, mark });
         }
-        match self.channels.get(&channel) {
-            Some(Role::Sink(at)) => {
-                self.recent = Some((channel, *at));
-                self.sinks[*at].take(kind, message);
-            }
-            Some(Role::Echo(at)) => {
-                self.sinks[*at].take(kind, message);
-                self.send_back(cx, channel, message);
-            }
-            Some(Role::Probe) => self.send_back(cx, channel, message),
-            Some(Role::Control) => {
-                if let Some(mark) = control::decode::<Mark>(message) {
-                    let marked = self.marked(channel.conn(), mark);
-                    self.send_back(cx, channel, &control::encode(&marked));
-                }
-            }
-            None => {}
+    }
+
+    fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        if let Some(feeder) = self.feeder_of.get(&channel) {
+            self.go(cx, *feeder);
         }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
+        if let Some(feeder) = self.feeders.get_mut(&token) {
+            feeder.on_timer();
+        }
+        self.go(cx, token);
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_>, channel: Channel) {
         let _ = cx.finish(channel);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_only_what_is_right() {
-        let mut source = payload::Source::new(64, 1);
-        let mut next = || {
-            let message = source.message().to_vec();
-            source.advance();
-            message
-        };
-        let (a, b, c, d) = (next(), next(), next(), next());
-        let mut sink = Sink::default();
-        sink.take(ChannelKind::Messages, &a);
-        sink.take(ChannelKind::Messages, &b);
-        assert_eq!((sink.messages, sink.bytes, sink.corrupt), (2, 128, 0));
-        // One is missing: what follows is out of order once.
-        sink.take(ChannelKind::Messages, &d);
-        assert_eq!((sink.messages, sink.corrupt), (2, 1));
-        let mut broken = c.clone();
-        broken[20] ^= 1;
-        sink.take(ChannelKind::Messages, &broken);
-        assert_eq!((sink.messages, sink.corrupt), (2, 2));
-        // Unreliable messages may be missing.
-        let mut sink = Sink::default();
-        for message in [&a, &d] {
-            sink.take(ChannelKind::Datagrams, message);
-        }
-        assert_eq!((sink.messages, sink.corrupt), (2, 0));
     }
 }

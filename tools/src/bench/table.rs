@@ -1,9 +1,10 @@
 //! The tables and the live line for people.
 
 use super::args::Scenario;
-use super::figures::{Interval, Report, Run};
+use super::figures::{Interval, PerPacket, Report, Run};
 use super::rounds::{self, Comparison};
 use super::search::Step;
+use super::sinks::Count;
 use std::fmt::Write as _;
 
 /// All runs as a table for people.
@@ -11,6 +12,7 @@ pub fn table(report: &Report) -> String {
     let head = [
         "scenario",
         "goodput",
+        "wire",
         "messages",
         "p50",
         "p99",
@@ -18,12 +20,14 @@ pub fn table(report: &Report) -> String {
         "max",
         "CPU client",
         "server",
+        "packets",
         "packet",
         "lost",
         "re-sent",
         "driver",
     ];
-    let units = ["", "Gb/s", "/s", "µs", "µs", "µs", "µs", "s", "s", "bytes", "", "", ""];
+    let units =
+        ["", "Gb/s", "Gb/s", "/s", "µs", "µs", "µs", "µs", "s/Gb", "s/Gb", "", "bytes", "", "", ""];
     let mut rows: Vec<Vec<String>> = vec![
         head.iter().map(ToString::to_string).collect(),
         units.iter().map(ToString::to_string).collect(),
@@ -32,11 +36,15 @@ pub fn table(report: &Report) -> String {
     let mut out = aligned(&rows, &[0, head.len() - 1]);
     let rounds = report.runs.iter().map(|run| run.rounds).max().unwrap_or(0);
     if rounds > 1 {
-        let _ = writeln!(out, "medians of {rounds} rounds; CPU, lost and re-sent are sums");
+        let _ = writeln!(out, "medians of {rounds} rounds; packets, lost and re-sent are sums");
     }
     if rounds > 1 || report.runs.iter().any(|run| !run.floors.is_empty()) {
         out.push('\n');
         out.push_str(&beside_floors(&report.runs));
+    }
+    if report.runs.iter().any(has_flows) {
+        out.push('\n');
+        out.push_str(&flows(&report.runs));
     }
     for run in report.runs.iter().filter(|run| !run.search.is_empty()) {
         let rate = grouped(run.rate_per_s.unwrap_or_default() as u64);
@@ -52,6 +60,14 @@ pub fn table(report: &Report) -> String {
             let _ = writeln!(out, "{}: {}", run.scenario, known.words());
         }
     }
+    for run in &report.runs {
+        if let Some(words) = run.losses.words() {
+            let _ = writeln!(out, "{}: lost {words}", run.scenario);
+        }
+        if let Some(words) = cycles(run) {
+            let _ = writeln!(out, "{}: {words}", run.scenario);
+        }
+    }
     for run in report.runs.iter().filter(|run| run.corrupt > 0) {
         let (scenario, corrupt) = (run.scenario, run.corrupt);
         let _ = writeln!(out, "{scenario}: {corrupt} messages were corrupt");
@@ -62,9 +78,50 @@ pub fn table(report: &Report) -> String {
     out
 }
 
+/// Whether the sums of a run say too little.
+fn has_flows(run: &Run) -> bool {
+    run.flows.iter().filter(|flow| flow.counted).count() > 1
+        || run.flows.iter().any(|flow| !flow.reliable)
+}
+
+/// What became of each flow, where there are several or some may get lost.
+fn flows(runs: &[Run]) -> String {
+    let head = ["scenario", "flow", "", "bytes", "messages/s", "Gb/s", "missing", ""];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for run in runs.iter().filter(|run| has_flows(run)) {
+        for (number, flow) in run.flows.iter().enumerate() {
+            let Count { messages, missing, .. } = flow.count;
+            let percent = 100.0 * missing as f64 / (messages + missing).max(1) as f64;
+            rows.push(vec![
+                if number == 0 { run.scenario.to_owned() } else { String::new() },
+                flow.name.to_owned(),
+                if flow.reliable { "reliable" } else { "unreliable" }.to_owned(),
+                flow.length.to_string(),
+                grouped(flow.messages_per_s as u64),
+                format!("{:.3}", flow.goodput_gbps),
+                if flow.reliable { "-".to_owned() } else { grouped(missing) },
+                if flow.reliable { String::new() } else { format!("{percent:.2} %") },
+            ]);
+        }
+    }
+    aligned(&rows, &[0, 1, 2])
+}
+
+/// Cycles of both sides, where there are counters.
+fn cycles(run: &Run) -> Option<String> {
+    let PerPacket { client, server, kernel } = run.cycles_per_packet;
+    if client.is_none() && server.is_none() {
+        return None;
+    }
+    let of = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
+    let where_to = if kernel { "kernel included" } else { "without the kernel" };
+    let (client, server) = (of(client), of(server));
+    Some(format!("cycles per packet: client {client}, server {server} ({where_to})"))
+}
+
 fn row(run: &Run) -> Vec<String> {
     let us = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
-    let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.3}"));
     let driver = if run.driver == run.server_driver {
         run.driver.clone()
     } else {
@@ -73,13 +130,15 @@ fn row(run: &Run) -> Vec<String> {
     vec![
         run.scenario.to_owned(),
         format!("{:.3}", run.goodput_gbps),
+        format!("{:.3}", run.wire_gbps),
         grouped(run.messages_per_s as u64),
         us(run.rtt_us.p50),
         us(run.rtt_us.p99),
         us(run.rtt_us.p999),
         us(run.rtt_us.max),
-        seconds(run.cpu_s.client),
-        seconds(run.cpu_s.server),
+        seconds(run.cpu_s_per_gbit.client),
+        seconds(run.cpu_s_per_gbit.server),
+        grouped(run.packets_sent),
         run.packet_bytes.to_string(),
         grouped(run.packets_lost),
         grouped(run.retransmits),
@@ -222,8 +281,8 @@ pub fn step(scenario: Scenario, step: &Step) -> String {
     )
 }
 
-/// What the live line says.
-pub fn live(scenario: Scenario, phase: &str, interval: &Interval) -> String {
+/// What is said of an interval where there is no terminal.
+pub fn live_line(scenario: Scenario, phase: &str, interval: &Interval) -> String {
     let name = scenario.name();
     let Interval { at_s, goodput_gbps, messages_per_s, p50_us, packets_lost, .. } = interval;
     let per_s = grouped(*messages_per_s as u64);
@@ -236,6 +295,7 @@ pub fn live(scenario: Scenario, phase: &str, interval: &Interval) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::figures::FlowRun;
     use super::super::figures::tests::run;
     use super::super::rounds::tests::round;
     use super::*;
@@ -248,13 +308,42 @@ mod tests {
     fn the_table_is_aligned() {
         let table = table(&report(vec![run("bulk"), run("datagrams")]));
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 7, "{table}");
         let column = |line: &str, text: &str| {
             line.find(text).map(|at| line[..at].chars().count() + text.chars().count())
         };
         assert_eq!(column(lines[0], "goodput"), column(lines[2], "0.512"));
         assert_eq!(column(lines[0], "messages"), column(lines[3], "1,000,000"));
-        assert!(lines[2].contains("uring/mio") && lines[4].starts_with("loopback"));
+        assert!(lines[2].contains("uring/mio") && lines[6].starts_with("loopback"));
+        assert_eq!(lines[4], "bulk: lost 2 in the network");
+    }
+
+    #[test]
+    fn flows_are_shown_where_there_are_several_or_some_may_get_lost() {
+        let mut both = run("bulk");
+        both.flows.push(FlowRun { name: "down", ..both.flows[0].clone() });
+        let mut lossy = run("datagrams");
+        lossy.flows[0].reliable = false;
+        lossy.flows[0].count.missing = 1_000_000;
+        let table = table(&report(vec![run("small"), both, lossy]));
+        let below = table.split("\n\n").nth(1).unwrap();
+        let lines: Vec<Vec<&str>> =
+            below.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
+        assert_eq!(lines[1][..3], ["bulk", "up", "reliable"], "{table}");
+        assert_eq!(lines[2][..2], ["down", "reliable"], "{table}");
+        assert_eq!(lines[3][..3], ["datagrams", "up", "unreliable"], "{table}");
+        assert_eq!(lines[3][6..], ["1,000,000", "25.00", "%"], "{table}");
+    }
+
+    #[test]
+    fn cycles_are_shown_where_there_are_counters() {
+        let mut counted = run("bulk");
+        counted.cycles_per_packet = PerPacket { client: Some(1234.4), server: None, kernel: true };
+        assert_eq!(
+            cycles(&counted).unwrap(),
+            "cycles per packet: client 1234, server - (kernel included)"
+        );
+        assert_eq!(cycles(&run("bulk")), None);
     }
 
     #[test]

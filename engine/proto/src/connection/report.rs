@@ -71,6 +71,7 @@ impl Connection {
             channels: self.mux.count(),
             packets_rejected: self.counters.packets_rejected,
             datagrams_dropped: mux.datagrams_dropped + mux.datagrams_expired,
+            spurious_losses: r.spurious_losses,
         }
     }
 }

@@ -207,6 +207,8 @@ pub struct ConnStats {
     pub packets_rejected: u64,
     /// Unreliable messages dropped before sending.
     pub datagrams_dropped: u64,
+    /// Of the packets declared lost: those that had arrived, as an acknowledgement said later.
+    pub spurious_losses: u64,
 }
 
 /// Counters of an endpoint.
