@@ -207,7 +207,8 @@ pub struct DriverStats {
     pub rx_truncated: u64,
     /// Received items dropped because their description made no sense.
     pub rx_malformed: u64,
-    /// Datagrams that the system dropped because a socket's receive buffer was full.
+    /// What the system dropped because a socket's receive buffer was full; a train that it had merged,
+    /// or on loopback never taken apart, counts as one.
     pub rx_dropped: u64,
     /// Times that a multishot receive ended and was started again.
     pub rx_rearmed: u64,

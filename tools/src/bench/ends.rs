@@ -37,6 +37,8 @@ impl Gauges {
         let softnet = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
         let mut end = End {
             packets: driver.tx_packets + driver.rx_packets,
+            received: driver.rx_packets,
+            received_items: driver.rx_items,
             socket_buffer: driver.rx_dropped,
             wrong_shard: shard.counts.forwards_dropped,
             no_buffer: driver.rx_truncated,
@@ -64,7 +66,11 @@ pub struct End {
     pub kernel_cycles: bool,
     /// Packets that its shard sent and received.
     pub packets: u64,
-    /// Packets dropped because a socket's receive buffer was full.
+    /// Packets that its shard received, and the items in which they came: single packets and trains
+    /// that the system had merged, or never taken apart.
+    pub received: u64,
+    pub received_items: u64,
+    /// Such items dropped because a socket's receive buffer was full.
     pub socket_buffer: u64,
     /// Packets that reached another shard than that of their connection, and did not get through.
     pub wrong_shard: u64,
@@ -89,6 +95,15 @@ impl End {
         let packets = self.packets.saturating_sub(before.packets);
         let cycles = self.cycles?.saturating_sub(before.cycles?);
         (packets > 0).then(|| cycles as f64 / packets as f64)
+    }
+
+    /// Packets dropped since `before` because a socket's receive buffer was full: the system counts a
+    /// train as one, so that this supposes as many packets in each as in those that were received.
+    fn socket_buffer_since(&self, before: &Self) -> u64 {
+        let dropped = self.socket_buffer.saturating_sub(before.socket_buffer);
+        let packets = self.received.saturating_sub(before.received);
+        let items = self.received_items.saturating_sub(before.received_items).max(1);
+        dropped * packets.max(items).div_ceil(items)
     }
 
     /// Processor seconds since `before`.
@@ -136,7 +151,9 @@ impl Losses {
             part
         };
         Self {
-            socket_buffer: part(sum(|end| end.socket_buffer)),
+            socket_buffer: part(
+                ends.iter().map(|(first, last)| last.socket_buffer_since(first)).sum(),
+            ),
             wrong_shard: part(sum(|end| end.wrong_shard)),
             host: part(sum(|end| end.no_buffer) + backlog),
             network: left,
@@ -226,6 +243,20 @@ mod tests {
             "20 in full socket buffers, 2 at the wrong shard, 3 only late, \
              7 messages dropped unsent for want of room"
         );
+    }
+
+    #[test]
+    fn a_train_that_was_dropped_is_many_packets() {
+        let end = |received, received_items, socket_buffer| End {
+            received,
+            received_items,
+            socket_buffer,
+            ..End::default()
+        };
+        let since = |end: End| end.socket_buffer_since(&End::default());
+        assert_eq!(since(end(1000, 100, 7)), 70);
+        assert_eq!(since(end(1001, 100, 7)), 77);
+        assert_eq!(since(end(0, 0, 7)), 7, "nothing was received");
     }
 
     #[test]
