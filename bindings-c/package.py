@@ -115,15 +115,15 @@ def rewrite(pc, **variables):
     pc.write_text(text)
 
 
-def notices(meta):
-    """The licences of everything that is linked into the library."""
-    tree = run("cargo", "tree", "--locked", "-p", "trunkline-c", "-e", "normal,no-proc-macro",
+def notices(meta, crate="trunkline-c", what="libtrunkline"):
+    """The licences of everything that is linked into a crate's library or program."""
+    tree = run("cargo", "tree", "--locked", "-p", crate, "-e", "normal,no-proc-macro",
                "--prefix", "none", "--format", "{p}", cwd=ROOT)
     linked = {tuple(line.split(" ")[:2]) for line in tree.splitlines()}
     foreign = [package for package in meta["packages"] if package["source"] is not None
                and (package["name"], "v" + package["version"]) in linked]
     foreign.sort(key=lambda package: (package["name"], package["version"]))
-    lines = ["libtrunkline contains the Rust standard library (MIT OR Apache-2.0) and:", ""]
+    lines = [f"{what} contains the Rust standard library (MIT OR Apache-2.0) and:", ""]
     texts = {}
     for package in foreign:
         name = f"{package['name']} {package['version']}"
@@ -156,7 +156,8 @@ def pack(tree, target, epoch, fast):
         member.uid = member.gid = 0
         member.uname = member.gname = ""
         member.mtime = epoch
-        executable = member.isdir() or member.issym() or ".so" in member.name
+        program = "/bin/" in member.name
+        executable = member.isdir() or member.issym() or ".so" in member.name or program
         member.mode = 0o755 if executable else 0o644
         return member
 

@@ -60,3 +60,49 @@ fn every_command_has_a_page() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("file"), "{}", text(&output.stderr));
 }
+
+/// What is given away has the pages and completions of the very program that is in it.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_packages_have_pages_and_completions() {
+    let home = Home::new();
+    let out = home.at("packages");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/package.py");
+    let mut pack = Command::new(script);
+    pack.arg(env!("CARGO_BIN_EXE_trunkline")).arg(&out).arg("--fast");
+    let packed = run(&mut pack, PATIENCE);
+    assert_eq!(packed.status.code(), Some(0), "{}", text(&packed.stderr));
+    let packages = text(&packed.stdout);
+    let mut trees = Vec::new();
+    for package in packages.lines() {
+        let tree = home.at(&format!("tree{}", trees.len()));
+        std::fs::create_dir(&tree).unwrap();
+        let mut unpack = if package.ends_with(".deb") {
+            let mut unpack = Command::new("dpkg-deb");
+            unpack.arg("-x").arg(package).arg(&tree);
+            unpack
+        } else {
+            let mut unpack = Command::new("tar");
+            unpack.args(["--strip-components=1", "-xzf", package, "-C"]).arg(&tree);
+            unpack
+        };
+        assert!(run(&mut unpack, PATIENCE).status.success(), "{package}");
+        trees.push(if package.ends_with(".deb") { tree.join("usr") } else { tree });
+    }
+    assert!(!trees.is_empty(), "{packages}");
+    for tree in trees {
+        let said = run(Command::new(tree.join("bin/trunkline")).arg("--version"), PATIENCE);
+        assert_eq!(text(&said.stdout).trim(), concat!("trunkline ", env!("CARGO_PKG_VERSION")));
+        let share = tree.join("share");
+        let script = run(home.trunkline().args(["completions", "bash"]), PATIENCE).stdout;
+        let completions = share.join("bash-completion/completions/trunkline");
+        assert_eq!(std::fs::read(completions).unwrap(), script);
+        let exists = |names: &[&str]| names.iter().any(|name| share.join(name).exists());
+        assert!(exists(&["zsh/site-functions/_trunkline", "zsh/vendor-completions/_trunkline"]));
+        assert!(exists(&["fish/vendor_completions.d/trunkline.fish"]));
+        assert!(exists(&["man/man1/trunkline-bench.1", "man/man1/trunkline-bench.1.gz"]));
+        assert!(exists(&["man/man1/trunkline-profile-apply.1", "man/man1/trunkline-top.1.gz"]));
+        assert!(exists(&["trunkline/wireshark/trunkline.lua"]));
+        assert!(exists(&["doc/trunkline-tools/tuning.md"]));
+    }
+}

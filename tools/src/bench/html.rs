@@ -2,6 +2,7 @@
 
 use super::chart::{Axis, Series, chart, escaped, short};
 use super::figures::{Report, Run};
+use super::flows::Direction;
 use super::rounds::{self, Comparison};
 use super::table;
 use hdrhistogram::Histogram;
@@ -108,6 +109,14 @@ fn settings(run: &Run) -> String {
     );
     if let Some(rate) = run.rate_per_s {
         let _ = write!(text, ", open loop with {} messages/s on each connection", short(rate));
+    }
+    match run.direction {
+        Direction::Up => {}
+        Direction::Down => text.push_str(", from server to client"),
+        Direction::Both => text.push_str(", in both directions at once"),
+    }
+    if let Some(losses) = run.losses.words() {
+        let _ = write!(text, "; lost {losses}");
     }
     if run.loopback {
         text.push_str("; loopback: the sender's CPU also runs the kernel's receive path");

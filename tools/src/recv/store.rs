@@ -188,10 +188,10 @@ impl Process {
 }
 
 fn machine() -> String {
-    let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = crate::boot::id();
     let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(&boot);
+    hash.update(boot.as_bytes());
     hash.update(pids.as_os_str().as_encoded_bytes());
     crate::hex::encode(&hash.finish().as_ref()[..4])
 }
