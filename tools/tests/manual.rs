@@ -77,7 +77,8 @@ fn the_packages_have_pages_and_completions() {
     for package in packages.lines() {
         let tree = home.at(&format!("tree{}", trees.len()));
         std::fs::create_dir(&tree).unwrap();
-        let mut unpack = if package.ends_with(".deb") {
+        let debian = std::path::Path::new(package).extension().is_some_and(|end| end == "deb");
+        let mut unpack = if debian {
             let mut unpack = Command::new("dpkg-deb");
             unpack.arg("-x").arg(package).arg(&tree);
             unpack
@@ -87,7 +88,7 @@ fn the_packages_have_pages_and_completions() {
             unpack
         };
         assert!(run(&mut unpack, PATIENCE).status.success(), "{package}");
-        trees.push(if package.ends_with(".deb") { tree.join("usr") } else { tree });
+        trees.push(if debian { tree.join("usr") } else { tree });
     }
     assert!(!trees.is_empty(), "{packages}");
     for tree in trees {
