@@ -404,9 +404,10 @@ impl Run {
         if let Some(handshakes) = &mut self.handshakes {
             return (0..self.plan.connections).try_for_each(|_| handshakes.begin(cx));
         }
+        let now = Instant::now();
         for at in 0..self.feeders.len() {
             let load = self.plan.flows[self.feeders[at].flow() as usize].load;
-            self.feeders[at].set_load(load, at);
+            self.feeders[at].set_load(load, at, now);
             self.go(cx, at)?;
         }
         Ok(())
@@ -416,7 +417,7 @@ impl Run {
     fn load(&mut self, cx: &mut Context<'_>, load: Load) -> Result<(), ApiError> {
         for at in 0..self.feeders.len() {
             if self.feeders[at].flow() == 0 {
-                self.feeders[at].set_load(load, at);
+                self.feeders[at].set_load(load, at, Instant::now());
                 self.go(cx, at)?;
             }
         }

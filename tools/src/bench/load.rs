@@ -16,6 +16,9 @@ const BURST_MESSAGES: u32 = 8192;
 const LEAST_BURST: u32 = 8;
 /// Shortest time after which a load with a rate goes on.
 const SHORTEST: std::time::Duration = std::time::Duration::from_micros(50);
+/// Slow flows begin in whole slices, so that those of many connections share the turns of a shard, as
+/// they would in a program with a clock of its own.
+const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 /// Part of their distance by which flows with a rate begin one after the other: multiples of it, cut
 /// off at 1, lie evenly, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_895;
@@ -54,12 +57,12 @@ struct Pace {
 }
 
 impl Pace {
-    /// From now on; `number` tells flows with the same rate apart.
-    fn new(load: Load, number: usize) -> Self {
+    /// From `now` on; `number` tells flows with the same rate apart.
+    fn new(load: Load, number: usize, now: Instant) -> Self {
         let schedule = match load {
             Load::Rate(messages) => {
                 let phase = (number as f64 * GOLDEN).fract();
-                Some(Schedule::per_second(Instant::now(), messages).after(phase))
+                Some(Schedule::per_second(now, messages).after(phase, SLICE))
             }
             _ => None,
         };
@@ -77,7 +80,7 @@ impl Feeder {
             turn: 0,
             length,
             reliable,
-            pace: Pace::new(Load::None, 0),
+            pace: Pace::new(Load::None, 0, Instant::now()),
             due: false,
             running: false,
             sent_at: None,
@@ -101,10 +104,10 @@ impl Feeder {
         self.flow
     }
 
-    /// From now on this much is sent; [`Self::go`] begins. `number` tells those with the same rate
+    /// From `now` on this much is sent; [`Self::go`] begins. `number` tells those with the same rate
     /// apart, so that not all send at once.
-    pub fn set_load(&mut self, load: Load, number: usize) {
-        self.pace = Pace::new(load, number);
+    pub fn set_load(&mut self, load: Load, number: usize, now: Instant) {
+        self.pace = Pace::new(load, number, now);
         self.running = true;
     }
 

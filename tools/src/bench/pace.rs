@@ -23,9 +23,14 @@ impl Schedule {
         Self::new(start, Duration::from_secs_f64(1.0 / events.max(1e-3)))
     }
 
-    /// The same, later by `part` of the distance.
-    pub fn after(self, part: f64) -> Self {
-        Self { start: self.start + self.every.mul_f64(part), ..self }
+    /// The same, later by `part` of the distance, in whole slices where there are some in it.
+    pub fn after(self, part: f64, slice: Duration) -> Self {
+        let mut after = self.every.mul_f64(part);
+        if self.every > slice {
+            let slices = after.as_nanos() / slice.as_nanos().max(1);
+            after = slice * u32::try_from(slices).unwrap_or(u32::MAX);
+        }
+        Self { start: self.start + after, ..self }
     }
 
     /// Whether an event should have taken place by `now`.
@@ -79,8 +84,10 @@ mod tests {
         let start = Instant::now();
         let schedule = Schedule::per_second(start, 4.0);
         assert_eq!(schedule.time_of(8), start + Duration::from_secs(2));
-        let later = schedule.after(0.5);
-        assert_eq!(later.time_of(0), start + Duration::from_millis(125));
-        assert_eq!(later.time_of(1), start + Duration::from_millis(375));
+        let ms = Duration::from_millis;
+        let later = schedule.after(0.5, ms(300));
+        assert_eq!((later.time_of(0), later.time_of(1)), (start + ms(125), start + ms(375)));
+        assert_eq!(schedule.after(0.5, ms(10)).time_of(0), start + ms(120));
+        assert_eq!(schedule.after(0.02, ms(10)).time_of(0), start);
     }
 }

@@ -133,6 +133,12 @@ impl BenchServer {
         }
     }
 
+    /// The time in whole milliseconds, so that the slow flows of all connections keep step.
+    fn slice(&self) -> Instant {
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.started + std::time::Duration::from_millis(ms)
+    }
+
     fn forget(&mut self, conn: Conn) {
         self.sinks.forget(conn);
         self.pending.remove(&conn);
@@ -176,7 +182,7 @@ impl BenchServer {
                 feeder.add(channel, feed);
                 let number = self.next_feeder;
                 self.next_feeder += 1;
-                feeder.set_load(carry.load, number as usize);
+                feeder.set_load(carry.load, number as usize, self.slice());
                 self.feeders.insert(number, feeder);
                 self.feeder_of.insert(channel, number);
                 self.go(cx, number);

@@ -245,7 +245,7 @@ fn range(run: &Run, key: &str, shown: impl Fn(f64) -> String) -> String {
 /// A figure with as many digits as its unit deserves.
 pub fn number(value: f64, unit: &str) -> String {
     match unit {
-        "Gb/s" => format!("{value:.3}"),
+        "Gb/s" | "cores" => format!("{value:.3}"),
         "µs" => format!("{value:.1}"),
         _ => grouped(value as u64),
     }
