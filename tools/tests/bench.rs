@@ -321,6 +321,40 @@ fn what_a_setting_changes_is_shown() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }
 
+/// The guide sends people to counters; they must be there.
+#[cfg(unix)]
+#[test]
+fn the_tuning_guide_names_counters_that_exist() {
+    let home = Home::new();
+    let stats = home.at("stats");
+    let mut command = home.trunkline();
+    command.args(["bench", "-t", "0.3", "--scenario", "small", "--stats-file"]).arg(&stats);
+    assert_eq!(run(&mut command, PATIENCE).status.code(), Some(0));
+    let output = run(home.trunkline().args(["top", "--once", "--json"]).arg(&stats), PATIENCE);
+    let sample: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fields = sample["shards"][0]["fields"].as_object().unwrap();
+    let source = include_str!("../../engine/src/stats/file/layout.rs");
+    let guide = include_str!("../../docs/tuning.md");
+    let table = guide.split("## When it is slow").nth(1).unwrap();
+    let table = table.split("## Sizing").next().unwrap();
+    let mut seen = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let column = row.split(" | ").nth(1).unwrap();
+        for name in column.split('`').skip(1).step_by(2) {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if !name.contains('_') || !name.chars().all(plain) {
+                continue;
+            }
+            // Those of one connection are in its row.
+            let of_row = source.contains(&format!("\"{name}\""));
+            let known = fields.contains_key(name) || of_row || name == "spurious_losses";
+            assert!(known, "{name} is no counter: {row}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{table}");
+}
+
 /// A panel that is drawn over itself, and gone at the end.
 #[cfg(target_os = "linux")]
 #[test]
