@@ -76,9 +76,4 @@ impl Sources {
     pub fn bytes(&self) -> usize {
         self.lengths.keys().sum()
     }
-
-    /// Whether there are messages of `length` bytes already.
-    pub fn has(&self, length: usize) -> bool {
-        self.lengths.contains_key(&length)
-    }
 }

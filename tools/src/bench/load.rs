@@ -99,6 +99,11 @@ impl Feeder {
         self.conn
     }
 
+    /// Bytes of a message.
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
     /// Number of its flow.
     pub const fn flow(&self) -> u32 {
         self.flow

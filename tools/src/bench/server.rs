@@ -24,8 +24,9 @@ use trunkline::{
 const MAX_PENDING: usize = 1024;
 /// Flows of one run.
 const MAX_FLOWS: u32 = 16;
-/// Bytes of the messages, one of each length, that all clients together can have us send.
-const MAX_SOURCES: usize = 64 << 20;
+/// Bytes of one message of each channel that goes down, and of each length: what we keep to send, of
+/// all clients together.
+const MAX_KEPT: usize = 256 << 20;
 
 /// Which clients there have been.
 #[derive(Debug, Default)]
@@ -81,6 +82,8 @@ pub struct BenchServer {
     next_feeder: u64,
     feeder_of: FxHashMap<Channel, u64>,
     sources: Sources,
+    /// Bytes of one message of each feeder.
+    kept: usize,
     /// Who is subscribed to the streams of a run.
     streams: FxHashMap<(u64, u32), Vec<Channel>>,
     /// Answers of a connection that wait for room.
@@ -110,6 +113,7 @@ impl BenchServer {
             next_feeder: 0,
             feeder_of: FxHashMap::default(),
             sources: Sources::default(),
+            kept: 0,
             streams: FxHashMap::default(),
             pending: HashMap::new(),
         }
@@ -145,6 +149,10 @@ impl BenchServer {
         self.control.retain(|channel| channel.conn() != conn);
         self.feeder_of.retain(|channel, _| channel.conn() != conn);
         self.feeders.retain(|_, feeder| feeder.conn() != conn);
+        self.kept = self.feeders.values().map(Feeder::length).sum();
+        if self.feeders.is_empty() {
+            self.sources = Sources::default();
+        }
         self.streams.retain(|_, channels| {
             channels.retain(|channel| channel.conn() != conn);
             !channels.is_empty()
@@ -173,9 +181,10 @@ impl BenchServer {
                 self.streams.entry((session, carry.channel)).or_default().push(channel);
             }
             Way::Down => {
-                if !self.sources.has(length) && self.sources.bytes() + length > MAX_SOURCES {
-                    return Err("too many lengths of messages");
+                if self.sources.bytes() + self.kept + length > MAX_KEPT {
+                    return Err("too much to keep");
                 }
+                self.kept += length;
                 let feed = Feed::new(carry.channel, length, carry.lent);
                 let reliable = kind != ChannelKind::Datagrams;
                 let mut feeder = Feeder::new(channel.conn(), flow, length, reliable);
