@@ -91,7 +91,10 @@ def measure(given, scenario, options):
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
     run = json.loads(done.stdout)["runs"][0]
-    return run["per_round"][FIGURES[scenario][0]][0]
+    figure = run["per_round"][FIGURES[scenario][0]][0]
+    if not figure:
+        raise SystemExit(f"{' '.join(command)}: no {FIGURES[scenario][0]}")
+    return figure
 
 
 def rounds(given, knobs, folder):
@@ -100,7 +103,10 @@ def rounds(given, knobs, folder):
     scenarios = [name for name in FIGURES if any(name in knob.scenarios for knob in knobs)]
     for number in range(1, given.rounds + 1):
         for scenario in scenarios:
-            for knob in [None, *(knob for knob in knobs if scenario in knob.scenarios)]:
+            turn = [None, *(knob for knob in knobs if scenario in knob.scenarios)]
+            # Nobody is always first.
+            at = number % len(turn)
+            for knob in turn[at:] + turn[:at]:
                 name = knob.name if knob else None
                 say(f"round {number} of {given.rounds}: {scenario}, {name or 'as it is'}")
                 options = []
@@ -163,7 +169,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         figures = rounds(given, knobs, folder)
     if given.json:
-        plain = {scenario: {str(name): values for name, values in by_knob.items()}
+        plain = {scenario: {name or "as it is": values for name, values in by_knob.items()}
                  for scenario, by_knob in figures.items()}
         given.json.write_text(json.dumps(plain, indent=1) + "\n")
     print(table(figures, knobs))

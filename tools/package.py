@@ -16,6 +16,7 @@ program gives the same bytes: times are SOURCE_DATE_EPOCH, or the time of the la
 
 import argparse
 import gzip
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -82,7 +83,10 @@ def needs(program):
         control.parent.mkdir()
         control.write_text("Source: trunkline\n")
         found = run("dpkg-shlibdeps", "-O", program, cwd=folder, stderr=subprocess.DEVNULL)
-    return re.search(r"^shlibs:Depends=(.*)$", found, re.MULTILINE)[1]
+    line = re.search(r"^shlibs:Depends=(.*)$", found, re.MULTILINE)
+    if line is None:
+        raise SystemExit(f"{program}: dpkg-shlibdeps names no packages")
+    return line[1]
 
 
 def pack_debian(tree, out, version, epoch):
@@ -116,6 +120,10 @@ def pack_debian(tree, out, version, epoch):
             "Description: benchmark, profiles and tools of Trunkline\n"
             " Trunkline carries many independent channels over one encrypted connection, on\n"
             " UDP or on TLS 1.3 over TCP. This is its command-line tool.\n")
+        files = sorted(path for path in usr.rglob("*") if path.is_file())
+        sums = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(content)}\n"
+                for path in files]
+        (control.parent / "md5sums").write_text("".join(sums))
         for path in content.rglob("*"):
             executable = path.is_dir() or path.parent.name == "bin"
             path.chmod(0o755 if executable else 0o644)

@@ -38,6 +38,7 @@ use client::BenchClient;
 use ends::Gauges;
 use figures::Report;
 use floors::Floors;
+use flows::Direction;
 use rounds::Effort;
 use runner::Bench;
 use server::{Answer, BenchServer, Served};
@@ -233,27 +234,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
     let max_message = args.length.unwrap_or(0).max(64 << 10);
     let mut config = engine_config(args, client_processor, max_message)?;
     write_beside(args, &mut config);
-    let scenarios = match args.scenario.as_slice() {
-        // That one has a rate of its own.
-        [] if args.find_max => Scenario::USUAL.into_iter().filter(|s| s.has_rate()).collect(),
-        [] if args.direction() != flows::Direction::Up => {
-            Scenario::USUAL.into_iter().filter(|s| s.has_direction()).collect()
-        }
-        [] => Scenario::USUAL.to_vec(),
-        chosen => chosen.to_vec(),
-    };
-    if let Some(scenario) = scenarios.iter().find(|scenario| !scenario.has_rate())
-        && (args.find_max || args.rate.is_some() && !args.scenario.is_empty())
-    {
-        let text = format!("-b and --find-max are not for {}", scenario.name());
-        return Err(Failure::usage(text));
-    }
-    if args.direction() != flows::Direction::Up
-        && let Some(scenario) = args.scenario.iter().find(|scenario| !scenario.has_direction())
-    {
-        let text = format!("--reverse and --bidir are not for {}", scenario.name());
-        return Err(Failure::usage(text));
-    }
+    let scenarios = scenarios(args)?;
     let mut hgrm = match &args.hgrm {
         Some(path) => Some(hgrm::Files::create(path, &scenarios)?),
         None => None,
@@ -304,6 +285,41 @@ fn measure(args: &BenchArgs, stop: &AtomicBool) -> Result<Exit, Failure> {
             Err(failure)
         }
     }
+}
+
+/// What is to be run; an option that one of them does not have is refused.
+fn scenarios(args: &BenchArgs) -> Result<Vec<Scenario>, Failure> {
+    let directed = args.direction() != Direction::Up;
+    let fits = |scenario: &Scenario| {
+        // Some have a rate of their own, some have one direction.
+        (scenario.has_rate() || !args.find_max) && (scenario.has_direction() || !directed)
+    };
+    if args.scenario.is_empty() {
+        return Ok(Scenario::USUAL.into_iter().filter(fits).collect());
+    }
+    let refused = |scenario: &&Scenario| {
+        let media = **scenario == Scenario::Media;
+        let rate = args.rate.is_some() && !scenario.has_rate();
+        [
+            (rate || args.find_max && !scenario.has_rate(), "-b and --find-max are"),
+            (directed && !scenario.has_direction(), "--reverse and --bidir are"),
+            (args.length.is_some() && **scenario == Scenario::Mixed, "--length is"),
+            (args.connections.is_some() && media, "--connections is"),
+            (args.channels > 1 && !scenario.has_channels(), "--channels is"),
+        ]
+        .into_iter()
+        .find(|(refused, _)| *refused)
+    };
+    for scenario in &args.scenario {
+        if let Some((_, options)) = refused(&scenario) {
+            return Err(Failure::usage(format!("{options} not for {}", scenario.name())));
+        }
+    }
+    let streams = args.publishers.is_some() || args.subscribers.is_some();
+    if streams && !args.scenario.contains(&Scenario::Media) {
+        return Err(Failure::usage("--publishers and --subscribers are for --scenario media"));
+    }
+    Ok(args.scenario.clone())
 }
 
 /// A file for results, there before anything is measured.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 /// Bytes in front of the body.
 pub const HEADER: usize = 16;
-/// Different bodies.
-const BODIES: usize = 4;
+/// Different bodies of a [`Source`].
+pub const BODIES: usize = 4;
 
 /// Odd constants with well mixed bits (from the digits of π).
 const KEYS: [u64; 2 * LANES] = [
@@ -113,6 +113,17 @@ fn number(message: &mut [u8], body_check: u64, sequence: u64) {
     message[8..HEADER].copy_from_slice(&sequence.to_le_bytes());
 }
 
+/// A message without a number, and the check of its body.
+fn body(length: usize, state: &mut u64) -> (Vec<u8>, u64) {
+    let mut message = vec![0; length.max(HEADER)];
+    for chunk in message[HEADER..].chunks_mut(8) {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        chunk.copy_from_slice(&mix(*state).to_le_bytes()[..chunk.len()]);
+    }
+    let sum = check(&message[HEADER..]);
+    (message, sum)
+}
+
 /// Makes messages of one length.
 pub struct Source {
     bodies: Vec<(Vec<u8>, u64)>,
@@ -123,16 +134,7 @@ impl Source {
     /// Messages of `length` bytes, at least [`HEADER`].
     pub fn new(length: usize, seed: u64) -> Self {
         let mut state = seed;
-        let mut body = || {
-            let mut message = vec![0; length.max(HEADER)];
-            for chunk in message[HEADER..].chunks_mut(8) {
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                chunk.copy_from_slice(&mix(state).to_le_bytes()[..chunk.len()]);
-            }
-            let sum = check(&message[HEADER..]);
-            (message, sum)
-        };
-        Self { bodies: (0..BODIES).map(|_| body()).collect(), sequence: 0 }
+        Self { bodies: (0..BODIES).map(|_| body(length, &mut state)).collect(), sequence: 0 }
     }
 
     /// The next message; the same one again until [`Self::advance`].
@@ -174,8 +176,8 @@ pub struct Lender {
 
 impl Lender {
     /// Messages of `length` bytes, at least [`HEADER`], numbered from `first` on.
-    pub fn new(length: usize, seed: u64, first: u64) -> Self {
-        let body = Source::new(length, seed).bodies.swap_remove(0);
+    pub fn new(length: usize, mut seed: u64, first: u64) -> Self {
+        let body = body(length, &mut seed);
         Self { body, messages: Vec::new(), ready: None, sequence: first }
     }
 

@@ -1,6 +1,6 @@
 //! The options of `bench`.
 
-use super::flows::Direction;
+use super::flows::{Direction, PACKETS, TICKS};
 use crate::cli::{Driver, LinkChoice, byte_count, default_listen, fingerprint, seconds};
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -106,6 +106,20 @@ impl Scenario {
         !matches!(self, Self::Loaded | Self::Mixed | Self::Media) && !self.connects()
     }
 
+    /// Whether its load can be spread over channels.
+    pub const fn has_channels(self) -> bool {
+        self.has_direction() || matches!(self, Self::Loaded)
+    }
+
+    /// Messages a second on each connection from which the highest rate is searched.
+    pub const fn search_from(self) -> f64 {
+        match self {
+            Self::Tick => TICKS,
+            Self::Media => PACKETS,
+            _ => 1000.0,
+        }
+    }
+
     /// Connections when `-P` is not given.
     pub const fn default_connections(self) -> u32 {
         match self {
@@ -121,6 +135,8 @@ impl Scenario {
             Self::Bulk | Self::Loaded => 64 * 1024,
             Self::Tick => 100,
             Self::Media => 1200,
+            // Each flow has its own.
+            Self::Mixed => 0,
             _ => 64,
         }
     }
@@ -166,7 +182,7 @@ pub struct BenchArgs {
     #[arg(short = 'b', long, value_name = "RATE", value_parser = rate, conflicts_with = "server")]
     pub rate: Option<OfferedRate>,
     /// Search the highest rate of the open loop that is kept up within --max-loss and --max-p99, from
-    /// that of -b on [default: 1000/s]; -t for each rate that is tried.
+    /// that of -b on [default: 1000/s, tick 30/s, media 250/s]; -t for each rate that is tried.
     #[arg(long, conflicts_with_all = ["server", "floor"])]
     pub find_max: bool,
     /// With --find-max: messages that may be missing or late.
@@ -192,15 +208,16 @@ pub struct BenchArgs {
     #[arg(short = 'P', long, value_name = "COUNT", conflicts_with = "server",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: Option<u32>,
-    /// media: connections that publish a stream each.
-    #[arg(long, value_name = "COUNT", default_value_t = 4, conflicts_with = "server",
+    /// media: connections that publish a stream each [default: 4].
+    #[arg(long, value_name = "COUNT", conflicts_with = "server",
           value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub publishers: u32,
-    /// media: connections that get all streams.
-    #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "server",
+    pub publishers: Option<u32>,
+    /// media: connections that get all streams [default: 50].
+    #[arg(long, value_name = "COUNT", conflicts_with = "server",
           value_parser = clap::value_parser!(u32).range(1..=5000))]
-    pub subscribers: u32,
-    /// Channels of each connection that carry the load, one message on each in turn.
+    pub subscribers: Option<u32>,
+    /// Channels of each connection that carry the load, one message on each in turn. For bulk, small,
+    /// datagrams and loaded.
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub channels: u32,
@@ -303,10 +320,15 @@ impl BenchArgs {
         }
     }
 
+    /// Connections of `media` that publish.
+    pub fn publishers(&self) -> u32 {
+        self.publishers.unwrap_or(4)
+    }
+
     /// Connections of a scenario.
     pub fn connections(&self, scenario: Scenario) -> u32 {
         match scenario {
-            Scenario::Media => self.publishers + self.subscribers,
+            Scenario::Media => self.publishers() + self.subscribers.unwrap_or(50),
             _ => self.connections.unwrap_or(scenario.default_connections()),
         }
     }

@@ -3,7 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use super::args::Scenario;
-use super::control::{self, CONTROL, Carry, Mark, Marked, Sent};
+use super::control::{self, Ask, CONTROL, Carry, Mark, Marked, Sent};
 use super::ends::{End, Gauges};
 use super::feed::{Feed, Sources};
 use super::flows::{Flow, Load, Way};
@@ -20,6 +20,9 @@ use trunkline::{
     ConnectConfig, Context, Handler, Reason, Status,
 };
 use trunkline_floor::payload;
+
+/// Connections of a run that are being made at once.
+const IN_PROGRESS: usize = 128;
 
 /// One scenario to run.
 #[derive(Clone, Debug)]
@@ -123,7 +126,7 @@ struct Run {
     sinks: Sinks,
     /// Of [`Way::Echo`]: what came back of each flow.
     returned: Vec<Count>,
-    ready: usize,
+    ready: u32,
     dead: usize,
     stopping: bool,
     failed: bool,
@@ -184,20 +187,9 @@ impl BenchClient {
             handshakes,
             plan,
         };
-        for _ in 0..run.plan.links() {
-            match cx.connect(&run.plan.connect) {
-                Ok(conn) => {
-                    run.places.insert(conn, run.links.len());
-                    run.links.push(Link { conn, control: None, waiting: 0 });
-                }
-                Err(e) => {
-                    run.failed = true;
-                    self.tell(Update::Failed(Failure::connection(format!("cannot connect: {e}"))));
-                    break;
-                }
-            }
-        }
+        let begun = (0..IN_PROGRESS).try_for_each(|_| run.connect_next(cx));
         self.run = Some(run);
+        self.attempt("cannot connect", |_| begun);
     }
 
     fn fail(&mut self, reason: &str) {
@@ -229,7 +221,7 @@ impl BenchClient {
                 run.rtt.reset();
             }
             run.marks += 1;
-            let mark = Mark { mark: run.marks, session: run.plan.session };
+            let mark = Ask::Mark(Mark { mark: run.marks, session: run.plan.session });
             match run.links.first().and_then(|link| link.control) {
                 Some(control) => cx.send(control, &control::encode(&mark)),
                 None => Ok(()),
@@ -299,9 +291,11 @@ impl BenchClient {
             return;
         }
         run.ready += 1;
-        if run.ready == run.links.len() {
+        if run.ready == run.plan.links() {
             self.tell(Update::Running);
             self.attempt("cannot send", |run| run.begin(cx));
+        } else {
+            self.attempt("cannot connect", |run| run.connect_next(cx));
         }
     }
 
@@ -325,6 +319,16 @@ impl BenchClient {
 }
 
 impl Run {
+    /// Begins one more connection, if any is left.
+    fn connect_next(&mut self, cx: &mut Context<'_>) -> Result<(), ApiError> {
+        if self.links.len() < self.plan.links() as usize {
+            let conn = cx.connect(&self.plan.connect)?;
+            self.places.insert(conn, self.links.len());
+            self.links.push(Link { conn, control: None, waiting: 0 });
+        }
+        Ok(())
+    }
+
     /// The channels of a connection that stands.
     fn open_channels(&mut self, cx: &mut Context<'_>, conn: Conn) -> Result<(), ApiError> {
         let Some(at) = self.places.get(&conn).copied() else { return Ok(()) };
@@ -361,7 +365,7 @@ impl Run {
         let sends = matches!(flow.way, Way::Up | Way::Echo | Way::Publish);
         let feeder = self.feeders.len();
         if sends {
-            self.feeders.push(Feeder::new(conn, number, flow.length, flow.reliable));
+            self.feeders.push(Feeder::new(conn, number, flow.length, flow.reliable, flow.lent));
             if flow.way == Way::Publish {
                 self.publishers.insert(stream, feeder);
             }
@@ -401,6 +405,9 @@ impl Run {
 
     /// Everything stands.
     fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), ApiError> {
+        if let Some(control) = self.links.first().and_then(|link| link.control) {
+            cx.send(control, &control::encode(&Ask::Begin { session: self.plan.session }))?;
+        }
         if let Some(handshakes) = &mut self.handshakes {
             return (0..self.plan.connections).try_for_each(|_| handshakes.begin(cx));
         }
@@ -527,10 +534,6 @@ impl Handler for BenchClient {
         if let ChannelEnd::Declined { text, .. } = end {
             self.fail(&format!("the server declined a channel: {text}"));
         }
-    }
-
-    fn on_reset(&mut self, _cx: &mut Context<'_>, _channel: Channel, _code: u32) {
-        self.fail("the server does not take such a flow");
     }
 
     fn on_message(

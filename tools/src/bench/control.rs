@@ -60,6 +60,17 @@ impl Carry {
     }
 }
 
+/// Client, on the control channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Everything of this run stands: what goes down begins.
+    Begin {
+        session: u64,
+    },
+    Mark(Mark),
+}
+
 /// Client: what has arrived until now?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -171,10 +182,14 @@ mod tests {
             ..Marked::default()
         };
         assert_eq!(decode::<Marked>(&encode(&marked)), Some(marked));
-        let mark = Mark { mark: 1, session: 2 };
-        assert_eq!(decode::<Mark>(b"{\"mark\":1,\"session\":2,\"later\":true}"), Some(mark));
-        assert_eq!(decode::<Mark>(b"{}"), None);
-        assert_eq!(decode::<Mark>(b"\xff"), None);
+        let mark = Ask::Mark(Mark { mark: 1, session: 2 });
+        let text = b"{\"mark\":{\"mark\":1,\"session\":2,\"later\":true}}";
+        assert_eq!(decode::<Ask>(text), Some(mark));
+        let begin = Ask::Begin { session: u64::MAX };
+        assert_eq!(decode::<Ask>(&encode(&begin)), Some(begin));
+        for bad in [&b"{}"[..], b"\xff", b"{\"end\":{}}"] {
+            assert_eq!(decode::<Ask>(bad), None);
+        }
     }
 
     #[test]

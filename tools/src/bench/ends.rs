@@ -103,7 +103,7 @@ impl End {
         let dropped = self.socket_buffer.saturating_sub(before.socket_buffer);
         let packets = self.received.saturating_sub(before.received);
         let items = self.received_items.saturating_sub(before.received_items).max(1);
-        dropped * packets.max(items).div_ceil(items)
+        (dropped * packets.max(items)).div_ceil(items)
     }
 
     /// Processor seconds since `before`.
@@ -175,21 +175,18 @@ impl Losses {
     /// For people; nothing where nothing was lost.
     pub fn words(&self) -> Option<String> {
         let parts = [
-            (self.socket_buffer, "in full socket buffers"),
-            (self.wrong_shard, "at the wrong shard"),
-            (self.host, "by an overloaded host"),
-            (self.network, "in the network"),
-            (self.spurious, "only late"),
+            (self.socket_buffer, "packets in full socket buffers"),
+            (self.wrong_shard, "packets at the wrong shard"),
+            (self.host, "packets by an overloaded host"),
+            (self.network, "packets in the network"),
+            (self.spurious, "packets that were only late"),
+            (self.sender, "messages dropped unsent for want of room"),
         ];
-        let mut words: Vec<String> = parts
+        let words: Vec<String> = parts
             .iter()
             .filter(|(count, _)| *count > 0)
             .map(|(count, place)| format!("{} {place}", super::table::grouped(*count)))
             .collect();
-        if self.sender > 0 {
-            let sender = super::table::grouped(self.sender);
-            words.push(format!("{sender} messages dropped unsent for want of room"));
-        }
         (!words.is_empty()).then(|| words.join(", "))
     }
 }
@@ -240,7 +237,8 @@ mod tests {
         let words = few.words().unwrap();
         assert_eq!(
             words,
-            "20 in full socket buffers, 2 at the wrong shard, 3 only late, \
+            "20 packets in full socket buffers, 2 packets at the wrong shard, \
+             3 packets that were only late, \
              7 messages dropped unsent for want of room"
         );
     }
@@ -255,7 +253,7 @@ mod tests {
         };
         let since = |end: End| end.socket_buffer_since(&End::default());
         assert_eq!(since(end(1000, 100, 7)), 70);
-        assert_eq!(since(end(1001, 100, 7)), 77);
+        assert_eq!(since(end(1010, 100, 7)), 71);
         assert_eq!(since(end(0, 0, 7)), 7, "nothing was received");
     }
 

@@ -5,7 +5,7 @@
 use super::control;
 use rustc_hash::FxHashMap;
 use trunkline::{ApiError, Channel, Context, Payload, SendOptions};
-use trunkline_floor::payload::{Lender, Source};
+use trunkline_floor::payload::{BODIES, Lender, Source};
 
 /// The messages of one channel, numbered from [`control::first`] on.
 pub enum Feed {
@@ -63,17 +63,65 @@ const SEED: u64 = 1;
 /// Messages to copy from, one source for each length.
 #[derive(Default)]
 pub struct Sources {
-    lengths: FxHashMap<usize, Source>,
+    lengths: FxHashMap<usize, Shared>,
+}
+
+struct Shared {
+    source: Source,
+    /// Feeders that hold it.
+    holders: usize,
 }
 
 impl Sources {
     /// The source of messages of `length` bytes.
     pub fn of(&mut self, length: usize) -> &mut Source {
-        self.lengths.entry(length).or_insert_with(|| Source::new(length, SEED))
+        let new = || Shared { source: Source::new(length, SEED), holders: 0 };
+        &mut self.lengths.entry(length).or_insert_with(new).source
     }
 
-    /// Bytes of the messages of all lengths, each counted once.
+    /// One more feeder needs messages of `length` bytes until it lets go.
+    pub fn hold(&mut self, length: usize) {
+        self.of(length);
+        if let Some(shared) = self.lengths.get_mut(&length) {
+            shared.holders += 1;
+        }
+    }
+
+    /// One of those that held it does not need it any more.
+    pub fn let_go(&mut self, length: usize) {
+        if let Some(shared) = self.lengths.get_mut(&length) {
+            shared.holders = shared.holders.saturating_sub(1);
+            if shared.holders == 0 {
+                self.lengths.remove(&length);
+            }
+        }
+    }
+
+    /// Memory that one more feeder with copied messages of `length` bytes takes.
+    pub fn cost(&self, length: usize) -> usize {
+        if self.lengths.contains_key(&length) { 0 } else { BODIES * length }
+    }
+
+    /// Memory of all messages.
     pub fn bytes(&self) -> usize {
-        self.lengths.keys().sum()
+        self.lengths.keys().map(|length| BODIES * length).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_stays_while_somebody_holds_it() {
+        let mut sources = Sources::default();
+        assert_eq!((sources.cost(1000), sources.bytes()), (4000, 0));
+        sources.hold(1000);
+        sources.hold(1000);
+        assert_eq!((sources.cost(1000), sources.bytes()), (0, 4000));
+        sources.let_go(1000);
+        assert_eq!(sources.bytes(), 4000);
+        sources.let_go(1000);
+        assert_eq!(sources.bytes(), 0);
     }
 }

@@ -93,7 +93,7 @@ pub struct FlowRun {
 pub struct PerPacket {
     pub client: Option<f64>,
     pub server: Option<f64>,
-    /// Cycles in the kernel are in it, on both sides.
+    /// Cycles in the kernel are in it, on each side that has a figure.
     pub kernel: bool,
 }
 

@@ -84,7 +84,7 @@ impl Flow {
         Self { load: Load::Rate(per_second), ..self }
     }
 
-    const fn first(self, priority: u8) -> Self {
+    const fn with_priority(self, priority: u8) -> Self {
         Self { priority, ..self }
     }
 
@@ -139,7 +139,7 @@ pub fn of(settings: &Settings) -> Vec<Flow> {
     let probe = Flow {
         counted: false,
         load: if rate.is_some() { Load::Rate(1000.0) } else { Load::Probe },
-        ..Flow::new("probe", Way::Echo, true, PROBE_LENGTH).first(0)
+        ..Flow::new("probe", Way::Echo, true, PROBE_LENGTH).with_priority(0)
     };
     match settings.scenario {
         Scenario::Bulk | Scenario::Small => load(settings, true, probe),
@@ -153,10 +153,10 @@ pub fn of(settings: &Settings) -> Vec<Flow> {
         }
         Scenario::Latency => {
             let load = rate.map_or(Load::OneByOne, Load::Rate);
-            vec![Flow { load, ..Flow::new("echo", Way::Echo, true, length).first(0) }]
+            vec![Flow { load, ..Flow::new("echo", Way::Echo, true, length).with_priority(0) }]
         }
         Scenario::Tick => {
-            let tick = Flow::new("tick", Way::Echo, false, length).first(0);
+            let tick = Flow::new("tick", Way::Echo, false, length).with_priority(0);
             vec![tick.paced(rate.unwrap_or(TICKS))]
         }
         Scenario::Mixed => mixed(),
@@ -203,12 +203,12 @@ fn load(settings: &Settings, reliable: bool, probe: Flow) -> Vec<Flow> {
 fn mixed() -> Vec<Flow> {
     let flow = Flow::new;
     vec![
-        flow("input", Way::Up, false, 64).first(1).paced(60.0),
-        flow("state", Way::Down, false, 600).first(1).paced(30.0),
-        flow("events", Way::Echo, true, 128).first(0).paced(10.0),
-        flow("voice_up", Way::Up, false, 80).first(2).paced(50.0),
-        flow("voice_down", Way::Down, false, 80).first(2).paced(50.0),
-        flow("assets", Way::Down, true, 16 << 10).first(6).paced(4.0),
+        flow("input", Way::Up, false, 64).with_priority(1).paced(60.0),
+        flow("state", Way::Down, false, 600).with_priority(1).paced(30.0),
+        flow("events", Way::Echo, true, 128).with_priority(0).paced(10.0),
+        flow("voice_up", Way::Up, false, 80).with_priority(2).paced(50.0),
+        flow("voice_down", Way::Down, false, 80).with_priority(2).paced(50.0),
+        flow("assets", Way::Down, true, 16 << 10).with_priority(6).paced(4.0),
     ]
 }
 

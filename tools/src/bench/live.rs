@@ -67,7 +67,7 @@ impl Live {
         }
     }
 
-    /// The scenario is over; one line of it stays.
+    /// The scenario is over; the table at the end has its figures.
     pub fn end(&mut self) {
         if let Some(term) = &self.term {
             let _ = term.clear_last_lines(self.drawn);
@@ -89,8 +89,8 @@ impl Live {
             history.push_back(value);
         };
         let Interval { at_s, goodput_gbps, messages_per_s, p50_us, p99_us, load, .. } = *interval;
-        let messages = matches!(self.scenario, Scenario::Bulk | Scenario::Loaded);
-        keep(&mut self.rates, if messages { goodput_gbps } else { messages_per_s });
+        let by_bits = matches!(self.scenario, Scenario::Bulk | Scenario::Loaded);
+        keep(&mut self.rates, if by_bits { goodput_gbps } else { messages_per_s });
         keep(&mut self.trips, p50_us.unwrap_or(0.0));
         self.lost += interval.packets_lost;
         self.resent = sample.sent.retransmits + sample.server.sent.retransmits;
@@ -110,7 +110,8 @@ impl Live {
         );
         let _ = writeln!(
             out,
-            "  RTT     p50 {:>8}  p99 {:>8} µs   {}",
+            "  {}   p50 {:>8}  p99 {:>8} µs   {}",
+            if self.scenario == Scenario::Media { "delay" } else { "RTT  " },
             us(p50_us),
             us(p99_us),
             sparkline(&self.trips)

@@ -7,6 +7,7 @@ use super::flows::Load;
 use super::pace::Schedule;
 use std::time::Instant;
 use trunkline::{ApiError, Channel, Conn, Context, Duration};
+use trunkline_floor::payload::Source;
 
 /// Between two probes.
 const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(1);
@@ -14,6 +15,10 @@ const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(1);
 const BURST_MESSAGES: u32 = 8192;
 /// The least that goes in one go, however much the connection drops.
 const LEAST_BURST: u32 = 8;
+/// Until the next try when the connection drops what it is given.
+const STUCK: std::time::Duration = std::time::Duration::from_millis(1);
+/// Messages that a feeder which lends has at least: one to copy, one under way.
+const LENT_COPIES: usize = 2;
 /// Shortest time after which a load with a rate goes on.
 const SHORTEST: std::time::Duration = std::time::Duration::from_micros(50);
 /// Slow flows begin in whole slices, so that those of many connections share the turns of a shard, as
@@ -32,6 +37,8 @@ pub struct Feeder {
     turn: usize,
     length: usize,
     reliable: bool,
+    /// Its messages are its own, and lent.
+    lent: bool,
     pace: Pace,
     /// Its timer is set.
     due: bool,
@@ -72,7 +79,7 @@ impl Pace {
 
 impl Feeder {
     /// Of flow `flow`, with messages of `length` bytes, on channels that are added.
-    pub fn new(conn: Conn, flow: u32, length: usize, reliable: bool) -> Self {
+    pub fn new(conn: Conn, flow: u32, length: usize, reliable: bool, lent: bool) -> Self {
         Self {
             conn,
             flow,
@@ -80,6 +87,7 @@ impl Feeder {
             turn: 0,
             length,
             reliable,
+            lent,
             pace: Pace::new(Load::None, 0, Instant::now()),
             due: false,
             running: false,
@@ -94,14 +102,19 @@ impl Feeder {
         self.channels.push((channel, feed));
     }
 
-    /// The connection.
-    pub const fn conn(&self) -> Conn {
-        self.conn
+    /// Bytes of the messages that it copies; `None` when they are lent.
+    pub const fn copies(&self) -> Option<usize> {
+        if self.lent { None } else { Some(self.length) }
     }
 
-    /// Bytes of a message.
-    pub const fn length(&self) -> usize {
-        self.length
+    /// Memory of the messages that it lends, while one is under way.
+    pub const fn own_bytes(&self) -> usize {
+        if self.lent { LENT_COPIES * self.length } else { 0 }
+    }
+
+    /// What copied messages are taken from; what is lent needs none, and gets the smallest.
+    fn source<'a>(&self, sources: &'a mut Sources) -> &'a mut Source {
+        sources.of(self.copies().unwrap_or(0))
     }
 
     /// Number of its flow.
@@ -161,18 +174,12 @@ impl Feeder {
     /// to look around. Gives when to go on.
     fn burst(&mut self, cx: &mut Context<'_>, sources: &mut Sources) -> Result<Duration, ApiError> {
         let now = Instant::now();
-        let source = sources.of(self.length);
+        let source = self.source(sources);
         for _ in 0..BURST_MESSAGES {
             if self.pace.schedule.is_some_and(|schedule| !schedule.is_due(now)) {
                 break;
             }
-            let (channel, feed) = &mut self.channels[self.turn];
-            match feed.send(cx, *channel, source) {
-                // An unreliable one that is dropped was sent as well.
-                Ok(()) | Err(ApiError::Dropped(_)) => {}
-                Err(e) => return Err(e),
-            }
-            self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
+            self.next(cx, source)?;
             if let Some(schedule) = &mut self.pace.schedule {
                 schedule.advance();
             }
@@ -197,16 +204,26 @@ impl Feeder {
         } else {
             pace.burst = (pace.burst + LEAST_BURST).min(BURST_MESSAGES);
         }
-        let source = sources.of(self.length);
+        // Where even the least is too much, nothing is taken at the moment.
+        let stuck = pace.burst == LEAST_BURST;
+        let source = self.source(sources);
         for _ in 0..self.pace.burst {
-            let (channel, feed) = &mut self.channels[self.turn];
-            match feed.send(cx, *channel, source) {
-                Ok(()) | Err(ApiError::Dropped(_)) => {}
-                Err(e) => return Err(e),
-            }
-            self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
+            self.next(cx, source)?;
         }
-        Ok(Duration::ZERO)
+        Ok(if stuck { STUCK.into() } else { Duration::ZERO })
+    }
+
+    /// The next message, on the channel whose turn it is.
+    #[inline]
+    fn next(&mut self, cx: &mut Context<'_>, source: &mut Source) -> Result<(), ApiError> {
+        let (channel, feed) = &mut self.channels[self.turn];
+        match feed.send(cx, *channel, source) {
+            // An unreliable one that is dropped was sent as well.
+            Ok(()) | Err(ApiError::Dropped(_)) => {}
+            Err(e) => return Err(e),
+        }
+        self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
+        Ok(())
     }
 
     /// The next message, unless the one before is still under way.
@@ -214,9 +231,9 @@ impl Feeder {
         if self.sent_at.is_some() {
             return Ok(());
         }
-        let Some((channel, feed)) = self.channels.first_mut() else { return Ok(()) };
         let now = Instant::now();
-        feed.send(cx, *channel, sources.of(self.length))?;
+        let source = self.source(sources);
+        self.next(cx, source)?;
         self.sent_at = Some(now);
         Ok(())
     }
@@ -224,9 +241,10 @@ impl Feeder {
     /// Message `number` is back. Gives when it was sent, or meant to be; `None` if another was
     /// expected.
     pub fn returned(&mut self, number: u64) -> Option<Instant> {
-        // What is unreliable may be missing, or come after a later one.
-        let expected = number == self.returning || !self.reliable && number < self.sent();
-        if !expected {
+        // What is unreliable may come after a later one. Reliable ones may be missing too: a server
+        // with too many answers to keep drops some.
+        let late = number < self.returning && self.reliable;
+        if late || number >= self.sent() {
             return None;
         }
         self.returning = self.returning.max(number + 1);

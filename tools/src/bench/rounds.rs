@@ -239,9 +239,6 @@ fn one(
     Ok(Round { run, rtt, floors })
 }
 
-/// Messages a second at which a search begins.
-const SEARCH_FROM: f64 = 1000.0;
-
 /// The figures of the highest rate that is kept up within the limits.
 fn find_max(
     bench: &Bench<'_>,
@@ -252,7 +249,7 @@ fn find_max(
     let limits =
         Limits { loss_percent: bench.args.max_loss, p99_us: bench.args.max_p99.map(f64::from) };
     let (mut best, mut steps) = (None, Vec::new());
-    let start = bench.rate(scenario, length).unwrap_or(SEARCH_FROM);
+    let start = bench.rate(scenario, length).unwrap_or(scenario.search_from());
     search::highest(start, |rate| {
         let (run, rtt, _) = bench.scenario(scenario, length, Some(rate), connect)?;
         let step = limits.judge(rate, &run);
@@ -274,6 +271,7 @@ fn find_max(
 pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     let mut per_round: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     let mut p999 = Vec::new();
+    let mut flow_rates: Vec<Vec<(f64, f64)>> = Vec::new();
     let (mut client_cycles, mut server_cycles) = (Vec::new(), Vec::new());
     for round in &rounds {
         let mut note = |key, value| per_round.entry(key).or_default().push(value);
@@ -288,6 +286,8 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
             note(key, *value);
         }
         p999.push(run.rtt_us.p999.unwrap_or(none));
+        flow_rates
+            .push(run.flows.iter().map(|flow| (flow.goodput_gbps, flow.messages_per_s)).collect());
         client_cycles.extend(run.cycles_per_packet.client);
         server_cycles.extend(run.cycles_per_packet.server);
     }
@@ -320,6 +320,12 @@ pub fn combine(rounds: Vec<Round>) -> Option<Measured> {
     run.wire_gbps = of("wire_gbps").unwrap_or_default();
     (run.rtt_us.p50, run.rtt_us.p99) = (of("p50_us"), of("p99_us"));
     run.rtt_us.p999 = median(&p999);
+    for (number, flow) in run.flows.iter_mut().enumerate() {
+        let rates = || flow_rates.iter().filter_map(|flows| flows.get(number));
+        let of = |part: fn(&(f64, f64)) -> f64| median(&rates().map(part).collect::<Vec<_>>());
+        flow.goodput_gbps = of(|rates| rates.0).unwrap_or_default();
+        flow.messages_per_s = of(|rates| rates.1).unwrap_or_default();
+    }
     run.cycles_per_packet.client = median(&client_cycles);
     run.cycles_per_packet.server = median(&server_cycles);
     run.rounds = count;
@@ -339,8 +345,6 @@ fn add(run: &mut Run, other: &Run) {
     run.losses.add(&other.losses);
     for (flow, other) in run.flows.iter_mut().zip(&other.flows) {
         flow.count.add(&other.count);
-        flow.goodput_gbps = flow.count.bytes as f64 * 8e-9 / run.seconds;
-        flow.messages_per_s = flow.count.messages as f64 / run.seconds;
     }
     run.resumed += other.resumed;
     run.rtt_samples += other.rtt_samples;

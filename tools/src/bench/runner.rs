@@ -60,12 +60,7 @@ impl Bench<'_> {
 
     /// Channels of the load; where every message comes back, or each flow has its own, it is one.
     const fn channels(&self, scenario: Scenario) -> u32 {
-        match scenario {
-            Scenario::Bulk | Scenario::Small | Scenario::Datagrams | Scenario::Loaded => {
-                self.args.channels
-            }
-            _ => 1,
-        }
+        if scenario.has_channels() { self.args.channels } else { 1 }
     }
 
     /// Messages a second on each connection, in an open loop.
@@ -106,7 +101,7 @@ impl Bench<'_> {
             scenario,
             flows: flows.clone(),
             connections: self.args.connections(scenario),
-            publishers: self.args.publishers,
+            publishers: self.args.publishers(),
             session: u64::from_le_bytes(session),
             connect: ConnectConfig { reuse: Reuse::ForceNew, ..connect.clone() },
         };
@@ -271,7 +266,7 @@ impl Bench<'_> {
             rate_per_s: None,
             length,
             connections: self.args.connections(scenario),
-            publishers: if media { self.args.publishers } else { 0 },
+            publishers: if media { self.args.publishers() } else { 0 },
             channels: self.channels(scenario),
             messages: totals.count.messages,
             bytes: totals.count.bytes,
@@ -287,7 +282,9 @@ impl Bench<'_> {
             cycles_per_packet: PerPacket {
                 client: cycles(client),
                 server: cycles(server),
-                kernel: last.end.kernel_cycles && last.server.end.kernel_cycles,
+                kernel: [&last.end, &last.server.end]
+                    .iter()
+                    .all(|end| end.cycles.is_none() || end.kernel_cycles),
             },
             wire_gbps: 0.0,
             packet_bytes: 0,
@@ -307,7 +304,7 @@ impl Bench<'_> {
             floors: BTreeMap::new(),
         };
         let counted = |of: fn(Way) -> bool| flows.iter().any(|flow| flow.counted && of(flow.way));
-        let goes_down = counted(|way| matches!(way, Way::Down | Way::Subscribe));
+        let goes_down = counted(|way| matches!(way, Way::Down | Way::Echo | Way::Subscribe));
         let goes_up = counted(|way| matches!(way, Way::Up | Way::Echo | Way::Publish));
         run.set_sent(match (goes_up, goes_down) {
             (true, true) => &both,

@@ -3,10 +3,10 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use super::control::{self, CONTROL, Carry, Mark, Marked, Sent};
+use super::control::{self, Ask, CONTROL, Carry, Mark, Marked, Sent};
 use super::ends::{End, Gauges};
 use super::feed::{Feed, Sources};
-use super::flows::Way;
+use super::flows::{Load, Way};
 use super::load::Feeder;
 use super::sinks::{Sink, Sinks, Then};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -16,16 +16,15 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use trunkline::{
-    ApiError, Channel, ChannelKind, ChannelOptions, ChannelRequest, CloseReason, CloseReport, Conn,
-    Context, Handler, Incoming, Payload, Reason, SendOptions, Status,
+    ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, ChannelRequest, CloseReason,
+    CloseReport, Conn, Context, Handler, Incoming, Payload, Reason, SendOptions, Status,
 };
 
 /// Answers of an echo channel that wait for room; more than a closed loop ever has.
 const MAX_PENDING: usize = 1024;
 /// Flows of one run.
 const MAX_FLOWS: u32 = 16;
-/// Bytes of one message of each channel that goes down, and of each length: what we keep to send, of
-/// all clients together.
+/// Bytes of messages that we keep to send to all clients together.
 const MAX_KEPT: usize = 256 << 20;
 
 /// Which clients there have been.
@@ -63,6 +62,13 @@ pub struct Answer {
     pub end: End,
 }
 
+/// A load that goes down, from when its run has begun.
+struct Down {
+    session: u64,
+    load: Load,
+    feeder: Feeder,
+}
+
 /// The handler.
 pub struct BenchServer {
     served: Arc<Served>,
@@ -78,16 +84,18 @@ pub struct BenchServer {
     /// Channels that ask for marks.
     control: FxHashSet<Channel>,
     /// By numbers that are not used again, which are the tokens of their timers.
-    feeders: FxHashMap<u64, Feeder>,
+    feeders: FxHashMap<u64, Down>,
     next_feeder: u64,
     feeder_of: FxHashMap<Channel, u64>,
     sources: Sources,
-    /// Bytes of one message of each feeder.
-    kept: usize,
+    /// Memory of what the feeders lend.
+    lent: usize,
     /// Who is subscribed to the streams of a run.
     streams: FxHashMap<(u64, u32), Vec<Channel>>,
-    /// Answers of a connection that wait for room.
-    pending: HashMap<Conn, usize>,
+    /// The stream of a subscriber.
+    subscribed: FxHashMap<Channel, (u64, u32)>,
+    /// Answers on a channel that wait for room.
+    pending: FxHashMap<Channel, usize>,
 }
 
 impl BenchServer {
@@ -113,9 +121,10 @@ impl BenchServer {
             next_feeder: 0,
             feeder_of: FxHashMap::default(),
             sources: Sources::default(),
-            kept: 0,
+            lent: 0,
             streams: FxHashMap::default(),
-            pending: HashMap::new(),
+            subscribed: FxHashMap::default(),
+            pending: FxHashMap::default(),
         }
     }
 
@@ -143,78 +152,120 @@ impl BenchServer {
         self.started + std::time::Duration::from_millis(ms)
     }
 
+    /// A channel has ended.
+    fn drop_channel(&mut self, channel: Channel) {
+        self.sinks.remove(channel);
+        self.control.remove(&channel);
+        self.pending.remove(&channel);
+        let down = self.feeder_of.remove(&channel).and_then(|at| self.feeders.remove(&at));
+        if let Some(Down { feeder, .. }) = down {
+            self.lent -= feeder.own_bytes();
+            if let Some(length) = feeder.copies() {
+                self.sources.let_go(length);
+            }
+        }
+        if let Some(stream) = self.subscribed.remove(&channel)
+            && let Some(subscribers) = self.streams.get_mut(&stream)
+        {
+            subscribers.retain(|subscriber| *subscriber != channel);
+            if subscribers.is_empty() {
+                self.streams.remove(&stream);
+            }
+        }
+    }
+
+    /// A connection has ended, with those of its channels that had not.
     fn forget(&mut self, conn: Conn) {
         self.sinks.forget(conn);
-        self.pending.remove(&conn);
         self.control.retain(|channel| channel.conn() != conn);
-        self.feeder_of.retain(|channel, _| channel.conn() != conn);
-        self.feeders.retain(|_, feeder| feeder.conn() != conn);
-        self.kept = self.feeders.values().map(Feeder::length).sum();
-        if self.feeders.is_empty() {
-            self.sources = Sources::default();
+        self.pending.retain(|channel, _| channel.conn() != conn);
+        let of_conn = |channel: &&Channel| channel.conn() == conn;
+        let mut left: Vec<Channel> = self.feeder_of.keys().filter(of_conn).copied().collect();
+        left.extend(self.subscribed.keys().filter(of_conn));
+        for channel in left {
+            self.drop_channel(channel);
         }
-        self.streams.retain(|_, channels| {
-            channels.retain(|channel| channel.conn() != conn);
-            !channels.is_empty()
-        });
+        self.conns.remove(&conn);
+    }
+
+    /// Why a channel that carries this is not taken.
+    fn refusal(&self, kind: ChannelKind, carry: &Carry) -> Option<&'static str> {
+        let Carry { flow, way, length, lent, .. } = *carry;
+        let cost = if lent { 2 * length } else { self.sources.cost(length) };
+        if kind == ChannelKind::Bytes {
+            Some("a stream has no messages to count")
+        } else if flow >= MAX_FLOWS || carry.priority > 7 {
+            Some("no such flow here")
+        } else if !(super::MIN_LENGTH..=super::MAX_LENGTH).contains(&length) {
+            Some("no message has that length")
+        } else if way == Way::Down && self.sources.bytes() + self.lent + cost > MAX_KEPT {
+            Some("this would take too much memory of the server")
+        } else {
+            None
+        }
     }
 
     /// Takes a channel that carries something.
-    fn carry(
-        &mut self,
-        cx: &mut Context<'_>,
-        channel: Channel,
-        kind: ChannelKind,
-        carry: Carry,
-    ) -> Result<(), &'static str> {
+    fn carry(&mut self, channel: Channel, kind: ChannelKind, carry: Carry) {
         let Carry { session, flow, way, length, .. } = carry;
-        let lengths = super::MIN_LENGTH..=super::MAX_LENGTH;
-        if flow >= MAX_FLOWS || !lengths.contains(&length) || carry.priority > 7 {
-            return Err("no such flow here");
-        }
         let mut sink = |then| self.sinks.add(channel, kind, Sink::new(session, flow, then));
         match way {
             Way::Up => sink(Then::Nothing),
             Way::Echo => sink(Then::Back),
             Way::Publish => sink(Then::Forward(carry.channel)),
             Way::Subscribe => {
-                self.streams.entry((session, carry.channel)).or_default().push(channel);
+                let stream = (session, carry.channel);
+                self.streams.entry(stream).or_default().push(channel);
+                self.subscribed.insert(channel, stream);
             }
             Way::Down => {
-                if self.sources.bytes() + self.kept + length > MAX_KEPT {
-                    return Err("too much to keep");
-                }
-                self.kept += length;
-                let feed = Feed::new(carry.channel, length, carry.lent);
                 let reliable = kind != ChannelKind::Datagrams;
-                let mut feeder = Feeder::new(channel.conn(), flow, length, reliable);
-                feeder.add(channel, feed);
+                let mut feeder = Feeder::new(channel.conn(), flow, length, reliable, carry.lent);
+                feeder.add(channel, Feed::new(carry.channel, length, carry.lent));
+                self.lent += feeder.own_bytes();
+                if let Some(length) = feeder.copies() {
+                    self.sources.hold(length);
+                }
                 let number = self.next_feeder;
                 self.next_feeder += 1;
-                feeder.set_load(carry.load, number as usize, self.slice());
-                self.feeders.insert(number, feeder);
+                self.feeders.insert(number, Down { session, load: carry.load, feeder });
                 self.feeder_of.insert(channel, number);
-                self.go(cx, number);
             }
         }
-        Ok(())
+    }
+
+    /// What goes down in a run begins.
+    fn begin(&mut self, cx: &mut Context<'_>, session: u64) {
+        let now = self.slice();
+        let of_run = self.feeders.iter_mut().filter(|(_, down)| down.session == session);
+        for (number, Down { load, feeder, .. }) in of_run {
+            feeder.set_load(*load, *number as usize, now);
+            go(cx, feeder, &mut self.sources, *number);
+        }
     }
 
     fn go(&mut self, cx: &mut Context<'_>, feeder: u64) {
-        if let Some(one) = self.feeders.get_mut(&feeder)
-            && let Err(e) = one.go(cx, &mut self.sources, feeder)
-        {
-            tracing::debug!("cannot send: {e}");
+        if let Some(Down { feeder: one, .. }) = self.feeders.get_mut(&feeder) {
+            go(cx, one, &mut self.sources, feeder);
         }
     }
 
+    /// Keeps some answers that the channel has no room for, and drops the others.
     fn send_back(&mut self, cx: &mut Context<'_>, channel: Channel, message: &[u8]) {
-        let pending = self.pending.entry(channel.conn()).or_default();
-        let over_limit = SendOptions { over_limit: *pending < MAX_PENDING, receipt: None };
-        match cx.send_with(channel, message, over_limit) {
-            Ok(()) => *pending = 0,
-            Err(ApiError::WouldBlock(_)) => *pending += 1,
-            Err(ApiError::Dropped(_)) => {}
+        let sent = match cx.send(channel, message) {
+            Err(ApiError::WouldBlock(_)) => {
+                let pending = self.pending.entry(channel).or_default();
+                if *pending == MAX_PENDING {
+                    return;
+                }
+                *pending += 1;
+                let over_limit = SendOptions { over_limit: true, receipt: None };
+                cx.send_with(channel, message, over_limit)
+            }
+            sent => sent,
+        };
+        match sent {
+            Ok(()) | Err(ApiError::Dropped(_)) => {}
             Err(e) => tracing::debug!("cannot send back: {e}"),
         }
     }
@@ -230,6 +281,13 @@ impl BenchServer {
                 Err(e) => tracing::debug!("cannot forward: {e}"),
             }
         }
+    }
+}
+
+/// Sends what is due.
+fn go(cx: &mut Context<'_>, feeder: &mut Feeder, sources: &mut Sources, token: u64) {
+    if let Err(e) = feeder.go(cx, sources, token) {
+        tracing::debug!("cannot send: {e}");
     }
 }
 
@@ -256,7 +314,6 @@ impl Handler for BenchServer {
     }
 
     fn on_dead(&mut self, _cx: &mut Context<'_>, conn: Conn, _report: &CloseReport) {
-        self.conns.remove(&conn);
         self.forget(conn);
         self.served.present.store(self.conns.len(), Ordering::Relaxed);
     }
@@ -273,7 +330,6 @@ impl Handler for BenchServer {
             self.handshakes += 1;
         }
         if matches!(new, Status::ClosedByPeer | Status::ProblemDetectedLocally) {
-            self.forget(conn);
             let _ = cx.close(conn, Reason::APP.0, "", None);
         }
     }
@@ -285,14 +341,16 @@ impl Handler for BenchServer {
         request: &ChannelRequest<'_>,
     ) {
         let carry = Carry::parse(request.name);
-        let priority = match (&carry, request.name) {
-            (Some(carry), _) => carry.priority,
-            (None, CONTROL) => 0,
-            _ => {
-                let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, "no such channel here");
-                return;
-            }
+        let refusal = match &carry {
+            Some(carry) => self.refusal(request.options.kind, carry),
+            None if request.name == CONTROL => None,
+            None => Some("no such channel here"),
         };
+        if let Some(text) = refusal {
+            let _ = cx.decline_channel(channel, Reason::APP_REJECTED.0, text);
+            return;
+        }
+        let priority = carry.map_or(0, |carry| carry.priority);
         let options =
             ChannelOptions { priority, no_delay: priority == 0, ..ChannelOptions::default() };
         if cx.accept_channel(channel, &options).is_err() {
@@ -305,10 +363,11 @@ impl Handler for BenchServer {
         if let Some(run) = self.conns.get_mut(&channel.conn()) {
             *run = Some(carry.session);
         }
-        if let Err(problem) = self.carry(cx, channel, request.options.kind, carry) {
-            tracing::debug!("channel refused: {problem}");
-            let _ = cx.reset(channel, Reason::APP_REJECTED.0);
-        }
+        self.carry(channel, request.options.kind, carry);
+    }
+
+    fn on_channel_closed(&mut self, _cx: &mut Context<'_>, channel: Channel, _end: &ChannelEnd) {
+        self.drop_channel(channel);
     }
 
     fn on_message(
@@ -324,23 +383,28 @@ impl Handler for BenchServer {
                 Then::Forward(stream) => self.forward(cx, channel, stream, message),
                 Then::Nothing | Then::Delay(_) => {}
             }
-        } else if self.control.contains(&channel)
-            && let Some(mark) = control::decode::<Mark>(message)
-        {
-            // Who asks faster than we answer gets no answer.
-            let _ = self.questions.try_send(Asked { channel, mark });
+        } else if self.control.contains(&channel) {
+            match control::decode(message) {
+                Some(Ask::Begin { session }) => self.begin(cx, session),
+                Some(Ask::Mark(mark)) => {
+                    // Who asks faster than we answer gets no answer.
+                    let _ = self.questions.try_send(Asked { channel, mark });
+                }
+                None => {}
+            }
         }
     }
 
     fn on_writable(&mut self, cx: &mut Context<'_>, channel: Channel) {
+        self.pending.remove(&channel);
         if let Some(feeder) = self.feeder_of.get(&channel) {
             self.go(cx, *feeder);
         }
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, token: u64) {
-        if let Some(feeder) = self.feeders.get_mut(&token) {
-            feeder.on_timer();
+        if let Some(down) = self.feeders.get_mut(&token) {
+            down.feeder.on_timer();
         }
         self.go(cx, token);
     }

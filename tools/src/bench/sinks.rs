@@ -24,10 +24,10 @@ pub struct Count {
 impl Count {
     /// Adds another one.
     pub const fn add(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-        self.corrupt += other.corrupt;
-        self.missing += other.missing;
+        self.messages = self.messages.saturating_add(other.messages);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.corrupt = self.corrupt.saturating_add(other.corrupt);
+        self.missing = self.missing.saturating_add(other.missing);
     }
 
     /// Since `before`.
@@ -86,10 +86,10 @@ impl Sink {
             if self.messages == 0 {
                 (self.begin, self.next) = (number, number);
             }
-            self.next = self.next.max(number + 1);
+            self.next = self.next.max(number.saturating_add(1));
         } else {
             let expected = number == self.next || self.messages == 0 && control::is_first(number);
-            self.next = number + 1;
+            self.next = number.saturating_add(1);
             if !expected {
                 self.corrupt += 1;
                 return None;
@@ -170,6 +170,12 @@ impl Sinks {
             flows[flow].add(&sink.count(*kind));
         }
         flows
+    }
+
+    /// Forgets a channel.
+    pub fn remove(&mut self, channel: Channel) {
+        self.recent = None;
+        self.free.extend(self.places.remove(&channel));
     }
 
     /// Forgets the channels of a connection.

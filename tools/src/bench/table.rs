@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(column(lines[0], "goodput"), column(lines[2], "0.512"));
         assert_eq!(column(lines[0], "messages"), column(lines[3], "1,000,000"));
         assert!(lines[2].contains("uring/mio") && lines[6].starts_with("loopback"));
-        assert_eq!(lines[4], "bulk: lost 2 in the network");
+        assert_eq!(lines[4], "bulk: lost 2 packets in the network");
     }
 
     #[test]
