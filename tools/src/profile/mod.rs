@@ -5,10 +5,12 @@
 //! | `show` | list, explain, detect, diff and verify: reading only |
 //! | `change` | apply and restore |
 //! | `journal` | the file with the old values |
+//! | `lock` | one process at a time |
 //! | `script` | export-sh |
 
 mod change;
 mod journal;
+mod lock;
 mod script;
 mod show;
 #[cfg(test)]
@@ -20,7 +22,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use trunkline::hw::tune::{Comparison, Standing, Tuner};
-use trunkline::hw::{Machine, Nic, Profile, Purpose};
+use trunkline::hw::{Machine, Nic, Profile, Purpose, Want};
 
 pub const HELP: &str = "\
 Examples:
@@ -207,6 +209,9 @@ struct Target {
     profile: Profile,
     purpose: Purpose,
     tuner: Tuner,
+    wants: Vec<Want>,
+    /// Processors that the process may use.
+    cores: usize,
     compared: Vec<Comparison>,
 }
 
@@ -236,20 +241,14 @@ impl Target {
         let profile = profile(&choice.profile, &machine, &nic)?;
         let tuner = Tuner::open(&nic.name).map_err(|e| unknown(format!("{}: {e}", nic.name)))?;
         let purpose = choice.purpose.into();
-        let compared = tuner.compare(&profile.nic.wants(purpose), machine.cores.len());
-        Ok(Self { nic, kernel: machine.kernel, profile, purpose, tuner, compared })
+        let (wants, cores) = (profile.nic.wants(purpose), machine.cores.len());
+        let compared = tuner.compare(&wants, cores);
+        let kernel = machine.kernel;
+        Ok(Self { nic, kernel, profile, purpose, tuner, wants, cores, compared })
     }
 
-    /// 0, 1 or 2, as `diff` ends.
     fn exit(&self) -> Exit {
-        let any = |is: fn(&Standing) -> bool| self.compared.iter().any(|c| is(&c.standing));
-        if any(|s| matches!(s, Standing::Unknown(_))) {
-            Exit::Usage
-        } else if any(|s| *s == Standing::Differs) {
-            Exit::Failed
-        } else {
-            Exit::Done
-        }
+        exit(&self.compared)
     }
 
     fn json(&self) -> Value {
@@ -258,6 +257,18 @@ impl Target {
             "for": purpose_name(self.purpose),
             "settings": self.compared.iter().map(comparison_json).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// 0, 1 or 2, as `diff` ends.
+fn exit(compared: &[Comparison]) -> Exit {
+    let any = |is: fn(&Standing) -> bool| compared.iter().any(|c| is(&c.standing));
+    if any(|s| matches!(s, Standing::Unknown(_))) {
+        Exit::Usage
+    } else if any(|s| *s == Standing::Differs) {
+        Exit::Failed
+    } else {
+        Exit::Done
     }
 }
 
