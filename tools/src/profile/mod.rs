@@ -21,6 +21,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use trunkline::hw::machine::UNKNOWN;
 use trunkline::hw::tune::{Comparison, Standing, Tuner};
 use trunkline::hw::{Machine, Nic, Profile, Purpose, Want};
 
@@ -204,9 +205,11 @@ fn unknown(text: impl Into<String>) -> Failure {
 /// An interface, the profile for it, and how they stand to each other.
 struct Target {
     nic: Nic,
-    /// The kernel's release.
-    kernel: String,
+    /// With that interface only.
+    machine: Machine,
     profile: Profile,
+    /// Why this profile.
+    chosen: String,
     purpose: Purpose,
     tuner: Tuner,
     wants: Vec<Want>,
@@ -234,6 +237,20 @@ fn profile(which: &str, machine: &Machine, nic: &Nic) -> Result<Profile, Failure
     Profile::find(which, &alone).map_err(|e| unknown(e.to_string()))
 }
 
+/// Why `auto` took a profile.
+fn why_auto(profile: &Profile, nic: &Nic) -> String {
+    let Nic { driver, is_virtual, .. } = nic;
+    if profile.drivers.contains(driver) {
+        format!("it names the driver {driver}")
+    } else if driver == UNKNOWN {
+        "the interface is virtual, and the kernel does not tell of which kind".to_owned()
+    } else if *is_virtual {
+        format!("the interface is virtual, and no profile names its kind ({driver})")
+    } else {
+        format!("no profile names the driver {driver}")
+    }
+}
+
 impl Target {
     fn open(choice: &ChoiceArgs) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -243,8 +260,12 @@ impl Target {
         let purpose = choice.purpose.into();
         let (wants, cores) = (profile.nic.wants(purpose), machine.cores.len());
         let compared = tuner.compare(&wants, cores);
-        let kernel = machine.kernel;
-        Ok(Self { nic, kernel, profile, purpose, tuner, wants, cores, compared })
+        let machine = Machine { nics: vec![nic.clone()], ..machine };
+        let chosen = match choice.profile.as_str() {
+            "auto" => why_auto(&profile, &nic),
+            _ => "it was asked for".to_owned(),
+        };
+        Ok(Self { nic, machine, profile, chosen, purpose, tuner, wants, cores, compared })
     }
 
     fn exit(&self) -> Exit {
@@ -254,6 +275,7 @@ impl Target {
     fn json(&self) -> Value {
         json!({
             "nic": self.nic.name, "driver": self.nic.driver, "profile": self.profile.name,
+            "profile_why": self.chosen,
             "for": purpose_name(self.purpose),
             "settings": self.compared.iter().map(comparison_json).collect::<Vec<_>>(),
         })
