@@ -63,6 +63,23 @@ fn a_veth_is_set_and_set_back() {
     let eth = nics.iter().find(|nic| nic["name"] == "eth").unwrap();
     assert_eq!((eth["profile"].as_str(), eth["driver"].as_str()), (Some("veth"), Some("veth")));
     assert_eq!(eth["driver_by_ethtool"], "veth");
+    // Other interfaces without a device are no pairs.
+    for kind in ["bridge", "ifb"] {
+        if let Err(why) = veth.ip(0, &format!("link add odd type {kind}")) {
+            println!("skipped: no {kind}: {why}");
+            continue;
+        }
+        let detected = json(&at("detect --json"));
+        let odd = detected["nics"].as_array().unwrap().iter().find(|nic| nic["name"] == "odd");
+        let odd = odd.unwrap();
+        assert_eq!(
+            (odd["driver"].as_str(), odd["profile"].as_str()),
+            (Some(kind), Some("generic"))
+        );
+        let told = text(&at("diff --nic odd").stdout);
+        assert!(told.contains(&format!("no profile names its kind ({kind})")), "{told}");
+        veth.ip(0, "link del odd").unwrap();
+    }
 
     let before = kernel(&veth);
     assert_eq!(before, ["0", "0", "0"]);
@@ -78,6 +95,10 @@ fn a_veth_is_set_and_set_back() {
     let verified = at("verify --nic eth --json");
     assert_eq!(code(&verified), 0, "{}", text(&verified.stdout));
     assert_eq!(json(&verified)["counters"]["rx_dropped"], 0);
+    let engine = json(&verified)["engine"].as_array().unwrap().clone();
+    assert!(engine.iter().any(|setting| setting["setting"] == "shards"), "{engine:?}");
+    let near = text(&at("verify --nic eth --profile ice").stdout);
+    assert!(near.contains("engine   placement = processors "), "{near}");
 
     // What such a device lacks is said, and no reason to fail.
     let other = json(&at("diff --nic eth --profile ena --json"));

@@ -30,15 +30,12 @@ fn place(how: Placement, config: &mut EngineConfig, machine: &Machine) -> String
         return "of no effect: shards are not pinned".to_owned();
     };
     let mut note = "";
-    if let (Placement::Near, Some(nic)) = (how, machine.nics.first()) {
-        let node = nic.numa_node.and_then(|node| machine.nodes.iter().find(|(n, _)| *n == node));
-        let is_far = |core: &usize| node.is_some_and(|(_, cores)| !cores.contains(core));
-        // The order of the system otherwise.
-        cores.sort_by_key(|core| (is_far(core), nic.irq_cores.contains(core)));
+    if how == Placement::Near {
+        *cores = machine.near();
         let used = &cores[..config.shards];
-        if used.iter().any(is_far) {
+        if used.iter().any(|core| machine.is_far(*core)) {
             note = " (more shards than the interface's node has)";
-        } else if used.iter().any(|core| nic.irq_cores.contains(core)) {
+        } else if used.iter().any(|core| machine.takes_interrupts(*core)) {
             note = " (some take its interrupts, too)";
         }
     }

@@ -79,6 +79,28 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether a processor is of another NUMA node than the first interface.
+    pub(super) fn is_far(&self, core: usize) -> bool {
+        let node = self.nics.first().and_then(|nic| nic.numa_node);
+        let node = node.and_then(|node| self.nodes.iter().find(|(n, _)| *n == node));
+        node.is_some_and(|(_, cores)| !cores.contains(&core))
+    }
+
+    /// Whether interrupts of the first interface come to a processor.
+    pub(super) fn takes_interrupts(&self, core: usize) -> bool {
+        self.nics.first().is_some_and(|nic| nic.irq_cores.contains(&core))
+    }
+
+    /// The processors, best ones first: those of the first interface's NUMA node before others, and
+    /// those that its interrupts come to after others of their node; the system's order otherwise.
+    pub fn near(&self) -> Vec<usize> {
+        let mut cores = self.cores.clone();
+        cores.sort_by_key(|core| (self.is_far(*core), self.takes_interrupts(*core)));
+        cores
+    }
+}
+
 /// Processors of the NUMA nodes, from a folder like `/sys/devices/system/node`.
 fn nodes(folder: &Path) -> Vec<(u32, Vec<usize>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
