@@ -411,6 +411,10 @@ typedef struct trunk_connection_config {
     uint64_t lan_rtt_ns;
     /// Packets sealed with one key before it is renewed. 2^22.
     uint64_t key_update_packets;
+    /// Most packets of one burst that pacing lets through above lan_rtt_ns, 2 to 64. 16.
+    uint32_t pacing_burst;
+    /// 0.
+    uint32_t reserved;
 } trunk_connection_config;
 
 /// When a peer must prove its address before the host remembers anything of it.
@@ -1119,8 +1123,9 @@ typedef struct trunk_engine_config {
     uint32_t stun_per_s;
     /// The same for one source. 50.
     uint32_t stun_per_source_per_s;
-    /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
-    /// them. 0.
+    /// Not 0: each shard on a processor of its own, unless cores names them; 2: those near the
+    /// network interface with the default route first (docs/profiles.md), else in the order of the
+    /// system. 0.
     uint32_t pin;
     /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
     /// replaced, and it stays when the engine ends. Unix only. NULL = none.
@@ -1130,6 +1135,10 @@ typedef struct trunk_engine_config {
     const char *capture_file;
     /// Largest size of that file; the rest is left out. 1 GiB.
     uint64_t capture_max_bytes;
+    /// Most packets of one send call, 1 to 64. 64.
+    uint32_t gso_segments;
+    /// 0.
+    uint32_t reserved;
 } trunk_engine_config;
 
 /// What became of one connection. Of fixed size: it does not grow.

@@ -106,6 +106,10 @@ pub struct trunk_connection_config {
     pub lan_rtt_ns: u64,
     /// Packets sealed with one key before it is renewed. 2^22.
     pub key_update_packets: u64,
+    /// Most packets of one burst that pacing lets through above lan_rtt_ns, 2 to 64. 16.
+    pub pacing_burst: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers only.
@@ -153,6 +157,8 @@ impl From<&ConnectionConfig> for trunk_connection_config {
             datagram_reassembly_timeout_ns: config.datagram_reassembly_timeout.as_nanos(),
             lan_rtt_ns: config.lan_rtt.as_nanos(),
             key_update_packets: config.key_update_packets,
+            pacing_burst: config.pacing_burst,
+            reserved: 0,
         }
     }
 }
@@ -193,6 +199,7 @@ impl trunk_connection_config {
             datagram_reassembly_timeout: ns(self.datagram_reassembly_timeout_ns),
             lan_rtt: ns(self.lan_rtt_ns),
             key_update_packets: self.key_update_packets,
+            pacing_burst: self.pacing_burst,
             ..ConnectionConfig::default()
         };
         config.validate()?;
@@ -211,6 +218,9 @@ impl trunk_connection_config {
         unsafe { abi::read(from) }?.convert().map(Some)
     }
 }
+
+/// The value of trunk_engine_config.pin for processors near the interface.
+pub(crate) const PIN_NEAR: u32 = 2;
 
 /// Settings of an engine. trunk_engine_config_init fills in the defaults, which are stated with
 /// each field. Everything that it points to is copied by trunk_engine_new.
@@ -307,8 +317,9 @@ pub struct trunk_engine_config {
     pub stun_per_s: u32,
     /// The same for one source. 50.
     pub stun_per_source_per_s: u32,
-    /// Not 0: each shard on a processor of its own, in the order of the system, unless cores names
-    /// them. 0.
+    /// Not 0: each shard on a processor of its own, unless cores names them; 2: those near the
+    /// network interface with the default route first (docs/profiles.md), else in the order of the
+    /// system. 0.
     pub pin: u32,
     /// Figures of the running engine are kept in this file, for trunkline top; an existing one is
     /// replaced, and it stays when the engine ends. Unix only. NULL = none.
@@ -318,6 +329,10 @@ pub struct trunk_engine_config {
     pub capture_file: *const c_char,
     /// Largest size of that file; the rest is left out. 1 GiB.
     pub capture_max_bytes: u64,
+    /// Most packets of one send call, 1 to 64. 64.
+    pub gso_segments: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, starts with `struct_size`, integers and pointers only.
@@ -377,6 +392,8 @@ unsafe impl Struct for trunk_engine_config {
             stats_file: std::ptr::null(),
             capture_file: std::ptr::null(),
             capture_max_bytes: CaptureConfig::new("").max_bytes,
+            gso_segments: config.gso_segments as u32,
+            reserved: 0,
         }
     }
 }
@@ -409,6 +426,7 @@ impl trunk_engine_config {
         // SAFETY: handed on.
         let cores = unsafe { abi::array(self.cores, self.core_count, "cores") }?;
         let pin = match cores {
+            [] if self.pin == PIN_NEAR => Pinning::Cores(engine::hw::Machine::this().near()),
             [] if self.pin != 0 => Pinning::Cores(engine::hw::cores()),
             [] => Pinning::None,
             cores => Pinning::Cores(cores.iter().map(|core| *core as usize).collect()),
@@ -452,6 +470,7 @@ impl trunk_engine_config {
             rx_buffers: self.rx_buffers as usize,
             tx_buffers: self.tx_buffers as usize,
             gso: self.gso != 0,
+            gso_segments: self.gso_segments as usize,
             gro: self.gro != 0,
             socket_buffer_bytes: size(self.socket_buffer_bytes, "socket_buffer_bytes")?,
             mailbox: self.mailbox as usize,

@@ -1,9 +1,9 @@
 //! Hardware profiles.
 
 use crate::abi;
-use crate::config::trunk_engine_config;
+use crate::config::{PIN_NEAR, trunk_engine_config};
 use crate::result::{Error, TRUNK_ERR_FILE, TRUNK_ERR_INVALID_ARGUMENT, guard, trunk_result};
-use engine::hw::ProfileError;
+use engine::hw::{Machine, ProfileError};
 use engine::{EngineConfig, Pinning};
 use std::ffi::c_char;
 use std::fmt::Write as _;
@@ -49,6 +49,11 @@ pub unsafe extern "C" fn trunk_engine_config_load_profile(
                 "shards" if changed.threadless != 0 => continue,
                 "shards" => changed.shards = settings.shards as u32,
                 "pin" => changed.pin = (settings.pin != Pinning::None).into(),
+                // What was found is looked up again when the engine starts, on the same machine.
+                "placement" if settings.pin == Pinning::Cores(Machine::this().near()) => {
+                    changed.pin = PIN_NEAR;
+                }
+                "gso_segments" => changed.gso_segments = settings.gso_segments as u32,
                 "socket_buffer_bytes" => {
                     changed.socket_buffer_bytes = settings.socket_buffer_bytes as u64;
                 }

@@ -1,7 +1,7 @@
 //! Settings of an engine, its listeners and its connections.
 
 use crate::capture::CaptureConfig;
-use crate::io::{DriverChoice, DriverConfig};
+use crate::io::{DriverChoice, DriverConfig, MAX_SEGMENTS};
 use crate::security::{ClientAuth, Identity, Trust};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -115,6 +115,8 @@ pub struct EngineConfig {
     pub tx_buffers: usize,
     /// Let the system cut trains into packets where it can.
     pub gso: bool,
+    /// Most packets of a train, and so of one send call, 1 to 64. 64.
+    pub gso_segments: usize,
     /// Let the system merge received datagrams where it can.
     pub gro: bool,
     /// Wanted size of each socket's send and receive buffer in bytes; the system may give less.
@@ -189,6 +191,7 @@ impl Default for EngineConfig {
             rx_buffers: 256,
             tx_buffers: 64,
             gso: true,
+            gso_segments: MAX_SEGMENTS,
             gro: true,
             socket_buffer_bytes: 4 << 20,
             mailbox: 4096,
@@ -228,6 +231,7 @@ impl EngineConfig {
             tx_buffers: self.tx_buffers,
             lease_reserve: self.rx_buffers / 2,
             gso: self.gso,
+            max_segments: self.gso_segments,
             gro: self.gro,
             ..DriverConfig::default()
         }
@@ -252,6 +256,11 @@ impl EngineConfig {
         )?;
         check((8..=32_768).contains(&self.rx_buffers), "rx_buffers", "must lie in 8..=32768")?;
         check((4..=4_096).contains(&self.tx_buffers), "tx_buffers", "must lie in 4..=4096")?;
+        check(
+            (1..=MAX_SEGMENTS).contains(&self.gso_segments),
+            "gso_segments",
+            "must lie in 1..=64",
+        )?;
         check(self.max_handshakes >= 1, "max_handshakes", "must be at least 1")?;
         check((1..=1 << 16).contains(&self.send_buffers), "send_buffers", "must lie in 1..=65536")?;
         check(

@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
+use trunkline::hw::{Machine, Nic, Profile};
 use trunkline::{
     ChannelOptions, ClientAuth, ConnectConfig, DriverChoice, EngineConfig, Event, FaultConfig,
     Faults, ListenConfig, Pinning, QueuedEngine, Reason, Received, RetryPolicy, Reuse, Status,
@@ -179,6 +180,90 @@ fn threads_have_names_and_places() {
     assert!(!places.is_empty());
     let pinned = format!("Cpus_allowed_list:\t{core}\n");
     assert!(places.iter().any(|status| status.contains(&pinned)), "{places:?}");
+}
+
+/// The processors that threads named as shard 0 may run on.
+#[cfg(target_os = "linux")]
+fn places_of_shards() -> Vec<String> {
+    let status = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status"));
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let shards = tasks
+        .filter_map(|task| status(task.ok()?).ok())
+        .filter(|status| status.starts_with("Name:\ttrunk-shard-0\n"));
+    let list = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+        line.unwrap_or_default().to_owned()
+    };
+    shards.map(list).collect()
+}
+
+/// Settings of a profile that places shards and shortens trains, on a machine whose first processor
+/// takes the interrupts.
+fn profiled(driver: DriverChoice) -> EngineConfig {
+    const PROFILE: &str = "\
+name = 'mine'
+description = ''
+drivers = []
+engine.pin = { value = true, why = 'for the test' }
+engine.placement = { value = 'near', why = 'for the test' }
+engine.gso_segments = { value = 2, why = 'for the test' }
+";
+    let cores = trunkline::hw::cores();
+    let nic = Nic { irq_cores: cores.iter().take(1).copied().collect(), ..Nic::default() };
+    let machine = Machine { cores, nics: vec![nic], ..Machine::default() };
+    let mut config = config(driver);
+    Profile::parse("mine", PROFILE).unwrap().apply(&mut config, &machine);
+    config
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_profile_places_shards_and_what_is_set_later_goes_before_it() {
+    let cores = trunkline::hw::cores();
+    let (first, last) = (cores[0], *cores.last().unwrap());
+    if first == last {
+        return println!("skipped: one processor only");
+    }
+    let config = profiled(DriverChoice::Mio);
+    let placed = QueuedEngine::start(config.clone()).unwrap();
+    let Pinning::Cores(chosen) = &config.pin else { panic!() };
+    assert_ne!(chosen[0], first, "that one takes the interrupts");
+    // Other tests of this process have shards of that name, too, but pin none of them there.
+    assert!(places_of_shards().contains(&chosen[0].to_string()));
+    drop(placed);
+    let config = EngineConfig { pin: Pinning::Cores(vec![first]), ..config };
+    let _placed = QueuedEngine::start(config).unwrap();
+    assert!(places_of_shards().contains(&first.to_string()));
+}
+
+/// Packets a train of a client that sends as much as the other side takes unasked.
+fn packets_a_train(client: EngineConfig) -> f64 {
+    let identity = identity();
+    let host = QueuedEngine::start(config(client.driver)).unwrap();
+    let addr = host.listen(&listen(&identity)).unwrap().local_addr;
+    let client = QueuedEngine::start(client).unwrap();
+    let (conn, _) = connected(&host, &client, &connect(addr, &identity)).unwrap();
+    let channel = client.open_channel(conn, "x", &ChannelOptions::default()).unwrap();
+    let before = client.engine_stats().shards[0].driver;
+    client.send(channel, &pattern(200_000, 1)).unwrap();
+    let sent = || client.engine_stats().shards[0].driver;
+    wait_until("the transfer", || sent().tx_bytes - before.tx_bytes > 200_000);
+    let after = sent();
+    (after.tx_packets - before.tx_packets) as f64 / (after.tx_trains - before.tx_trains) as f64
+}
+
+#[test]
+fn a_profile_shortens_trains_and_what_is_set_later_goes_before_it() {
+    for driver in drivers() {
+        let mut short = profiled(driver);
+        // Ethernet's size: on loopback packets would be as long as trains.
+        short.connection.max_packet = 1452;
+        short.pin = Pinning::None;
+        let long = EngineConfig { gso_segments: 64, ..short.clone() };
+        let (short, long) = (packets_a_train(short), packets_a_train(long));
+        assert!(short > 1.2 && short <= 2.0, "{driver}: {short}");
+        assert!(long > 3.0, "{driver}: {long}");
+    }
 }
 
 #[test]

@@ -7,7 +7,10 @@ mod common;
 use common::veth::Veth;
 use common::{Home, PATIENCE, run, text};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 fn profile(home: &Home, arguments: &str) -> Command {
     let mut command = home.trunkline();
@@ -60,6 +63,23 @@ fn a_veth_is_set_and_set_back() {
     let eth = nics.iter().find(|nic| nic["name"] == "eth").unwrap();
     assert_eq!((eth["profile"].as_str(), eth["driver"].as_str()), (Some("veth"), Some("veth")));
     assert_eq!(eth["driver_by_ethtool"], "veth");
+    // Other interfaces without a device are no pairs.
+    for kind in ["bridge", "ifb"] {
+        if let Err(why) = veth.ip(0, &format!("link add odd type {kind}")) {
+            println!("skipped: no {kind}: {why}");
+            continue;
+        }
+        let detected = json(&at("detect --json"));
+        let odd = detected["nics"].as_array().unwrap().iter().find(|nic| nic["name"] == "odd");
+        let odd = odd.unwrap();
+        assert_eq!(
+            (odd["driver"].as_str(), odd["profile"].as_str()),
+            (Some(kind), Some("generic"))
+        );
+        let told = text(&at("diff --nic odd").stdout);
+        assert!(told.contains(&format!("no profile names its kind ({kind})")), "{told}");
+        veth.ip(0, "link del odd").unwrap();
+    }
 
     let before = kernel(&veth);
     assert_eq!(before, ["0", "0", "0"]);
@@ -75,6 +95,10 @@ fn a_veth_is_set_and_set_back() {
     let verified = at("verify --nic eth --json");
     assert_eq!(code(&verified), 0, "{}", text(&verified.stdout));
     assert_eq!(json(&verified)["counters"]["rx_dropped"], 0);
+    let engine = json(&verified)["engine"].as_array().unwrap().clone();
+    assert!(engine.iter().any(|setting| setting["setting"] == "shards"), "{engine:?}");
+    let near = text(&at("verify --nic eth --profile ice").stdout);
+    assert!(near.contains("engine   placement = processors "), "{near}");
 
     // What such a device lacks is said, and no reason to fail.
     let other = json(&at("diff --nic eth --profile ena --json"));
@@ -91,14 +115,121 @@ fn a_veth_is_set_and_set_back() {
     let again = at("restore --nic eth --state STATE");
     assert!(code(&again) == 2 && text(&again.stderr).contains("nothing to restore"));
 
-    // Another interface of the same name has nothing to take back.
+    // What an interface took with it is said, and another one of its name is left as it is.
+    assert_eq!(code(&at("apply --nic eth --state STATE")), 0);
+    veth.ip(0, "link del eth").unwrap();
+    veth.ip(0, "link add eth type veth peer name other").unwrap();
+    let before = kernel(&veth);
+    let another = at("restore --nic eth --state STATE");
+    assert_eq!(code(&another), 0, "{}", text(&another.stderr));
+    assert!(text(&another.stdout).contains("another interface now"), "{}", text(&another.stdout));
+    assert_eq!(kernel(&veth), before);
     assert_eq!(code(&at("apply --nic eth --state STATE")), 0);
     veth.ip(0, "link del eth").unwrap();
     let gone = at("restore --nic eth --state STATE");
-    assert!(code(&gone) == 2 && text(&gone.stderr).contains("gone"), "{}", text(&gone.stderr));
-    veth.ip(0, "link add eth type veth peer name other").unwrap();
-    let another = at("restore --nic eth --state STATE");
-    assert!(code(&another) == 2 && text(&another.stderr).contains("another interface"));
+    assert_eq!(code(&gone), 0, "{}", text(&gone.stderr));
+    assert!(text(&gone.stdout).contains("gone      gro_flush_timeout"), "{}", text(&gone.stdout));
+    assert_eq!(code(&at("restore --nic eth --state STATE")), 2, "nothing is left to restore");
+}
+
+/// Holds a lease on a file: who opens it for writing waits until the lease is given up.
+const LEASE: &str = "\
+import fcntl, os, signal, sys
+def say(word):
+    print(word, flush=True)
+signal.signal(signal.SIGIO, lambda *_: say('waited for'))
+try:
+    fcntl.fcntl(os.open(sys.argv[1], os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+except OSError as error:
+    say(error)
+    sys.exit()
+say('held')
+while True:
+    signal.pause()
+";
+
+/// A process that holds a lease, ended when dropped.
+struct Lease(Child, BufReader<ChildStdout>);
+
+impl Lease {
+    fn of(file: &Path) -> Result<Self, String> {
+        let mut python = Command::new("python3");
+        python.args(["-c", LEASE]).arg(file).stdout(Stdio::piped()).stdin(Stdio::null());
+        let mut child = python.spawn().map_err(|e| format!("needs python3: {e}"))?;
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut lease = Self(child, out);
+        let said = lease.line();
+        if said == "held" { Ok(lease) } else { Err(format!("no lease on a file: {said}")) }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process that is killed in the middle of a change leaves a journal, and no lock. Nothing is
+/// made up but the files of two sysctls, which are mounted over those of the namespace.
+#[test]
+fn what_a_killed_apply_did_is_restored_and_two_processes_do_not_mix() {
+    const WITH_SYSCTLS: &str = "\
+mount --bind \"$1\" /proc/sys/net/core/rmem_max &&
+mount --bind \"$2\" /proc/sys/net/core/wmem_max && shift 2 && exec \"$@\"";
+    // Killed at the first of the two, and at the second one.
+    for (stops_at, changed) in [("rmem_max", ["1000", "2000"]), ("wmem_max", ["8388608", "2000"])] {
+        let veth = match Veth::new(1500) {
+            Ok(veth) => veth,
+            Err(why) => return eprintln!("skipped: {why}"),
+        };
+        let home = Home::new();
+        let files = [home.file("rmem_max", b"1000\n"), home.file("wmem_max", b"2000\n")];
+        let sysctls = || files.each_ref().map(|f| fs::read_to_string(f).unwrap().trim().to_owned());
+        let state = home.at("state");
+        let command = |verb: &str| {
+            let arguments = format!("{verb} --nic eth --state {}", state.display());
+            let program = profile(&home, &arguments);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", WITH_SYSCTLS, "sh"]).args(&files);
+            shell.arg(program.get_program()).args(program.get_args());
+            for (name, value) in program.get_envs() {
+                shell.env(name, value.unwrap_or_default());
+            }
+            veth.at(0, &shell)
+        };
+        let before = kernel(&veth);
+        let mut lease = match Lease::of(&home.at(stops_at)) {
+            Ok(lease) => lease,
+            Err(why) => return eprintln!("skipped: {why}"),
+        };
+        let mut first = command("apply").stdout(Stdio::null()).spawn().unwrap();
+        assert_eq!(lease.line(), "waited for");
+        for verb in ["apply", "restore"] {
+            let second = run(&mut command(verb), PATIENCE);
+            let error = text(&second.stderr);
+            assert_eq!(second.status.code(), Some(2), "{verb}: {error}");
+            let process = format!("process {} ", first.id());
+            assert!(error.contains(&process) && error.contains("profile.lock"), "{error}");
+        }
+        first.kill().unwrap();
+        first.wait().unwrap();
+        drop(lease);
+        assert_eq!(kernel(&veth), ["20000", "10", "1"], "these were set");
+        assert_eq!(sysctls(), changed);
+        let journal = fs::read_to_string(state.join("profile-eth.jsonl")).unwrap();
+        assert!(journal.lines().last().unwrap().contains(stops_at), "{journal}");
+
+        let restored = run(&mut command("restore"), PATIENCE);
+        assert_eq!(restored.status.code(), Some(0), "{}", text(&restored.stderr));
+        assert_eq!((kernel(&veth), sysctls()), (before, ["1000", "2000"].map(str::to_owned)));
+    }
 }
 
 #[test]

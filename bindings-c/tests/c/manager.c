@@ -421,6 +421,11 @@ static void hardware_profiles(void) {
     OK(trunk_engine_config_load_profile(&config, "virtio", text, sizeof text, &size));
     CHECK(config.rx_buffers == 512 && size == strlen(text) + 1);
     CHECK(strstr(text, "rx_buffers = 512: ") != NULL);
+    OK(trunk_engine_config_load_profile(&config, "r8169", text, sizeof text, &size));
+    CHECK(config.gso_segments == 32 && strstr(text, "gso_segments = 32: ") != NULL);
+    config.gso_segments = 64;
+    OK(trunk_engine_config_load_profile(&config, "ice", text, sizeof text, &size));
+    CHECK(config.pin == 2 && strstr(text, "placement = processors ") != NULL);
     OK(trunk_engine_config_load_profile(&config, "auto", NULL, 0, &size));
     CHECK(size > 1);
     GIVES(TRUNK_ERR_BUFFER_TOO_SMALL,

@@ -49,6 +49,8 @@ pub struct ConnectionConfig {
     pub max_packet: usize,
     /// Below this smoothed round trip bursts may fill whole GSO trains. 1 ms.
     pub lan_rtt: Duration,
+    /// Most packets of one burst that pacing lets through above that round trip, 2 to 64. 16.
+    pub pacing_burst: u32,
     /// Channels that the peer may have open at once.
     pub max_channels: u32,
     /// Credit in bytes granted to a channel at first.
@@ -106,6 +108,7 @@ impl Default for ConnectionConfig {
             initial_packet: limits::MIN_PACKET,
             max_packet: limits::MAX_PACKET,
             lan_rtt: Duration::from_millis(1),
+            pacing_burst: 16,
             max_channels: limits::MAX_CHANNELS,
             channel_window: 1 << 20,
             channel_window_max: 16 << 20,
@@ -165,6 +168,7 @@ impl ConnectionConfig {
             "max_packet",
             "must lie between initial_packet and 65507",
         )?;
+        check((2..=64).contains(&self.pacing_burst), "pacing_burst", "must lie in 2..=64")?;
         for (bytes, field) in [
             (self.channel_window_max, "channel_window_max"),
             (self.receive_budget, "receive_budget"),

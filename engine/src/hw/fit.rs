@@ -1,7 +1,7 @@
 //! Fitting a profile to this machine, as settings of an engine.
 
 use super::machine::Machine;
-use super::profile::{Profile, ProfileError, Setting, Shards, ShardsBy};
+use super::profile::{Placement, Profile, ProfileError, Setting, Shards, ShardsBy};
 use super::quirks::{self, Effect};
 use crate::config::{EngineConfig, MAX_SHARDS, Pinning};
 use std::fmt;
@@ -24,8 +24,28 @@ impl fmt::Display for Applied {
     }
 }
 
+/// Puts shards that have a processor each on those that suit; says which.
+fn place(how: Placement, config: &mut EngineConfig, machine: &Machine) -> String {
+    let Pinning::Cores(cores) = &mut config.pin else {
+        return "of no effect: shards are not pinned".to_owned();
+    };
+    let mut note = "";
+    if how == Placement::Near {
+        *cores = machine.near();
+        let used = &cores[..config.shards];
+        if used.iter().any(|core| machine.is_far(*core)) {
+            note = " (more shards than the interface's node has)";
+        } else if used.iter().any(|core| machine.takes_interrupts(*core)) {
+            note = " (some take its interrupts, too)";
+        }
+    }
+    let numbers: Vec<String> = cores[..config.shards].iter().map(usize::to_string).collect();
+    format!("processors {}{note}", numbers.join(","))
+}
+
 impl Profile {
-    /// Changes `config` as the profile says, fitted to the machine; what was set, in order.
+    /// Changes `config` as the profile says, fitted to the machine; what was set, in order. What is
+    /// set in `config` afterwards goes before the profile.
     pub fn apply(&self, config: &mut EngineConfig, machine: &Machine) -> Vec<Applied> {
         let mut done = Vec::new();
         let mut tell = |setting, value: String, why: &str| {
@@ -48,18 +68,26 @@ impl Profile {
             config.pin = if pinned { Pinning::Cores(machine.cores.clone()) } else { Pinning::None };
             tell("pin", pinned.to_string(), why);
         }
-        let numbers: [(&str, &Option<Setting<usize>>, &mut usize); 5] = [
+        if let Some(Setting { value, why }) = &settings.placement {
+            tell("placement", place(*value, config, machine), why);
+        }
+        let numbers: [(&str, &Option<Setting<usize>>, &mut usize); 6] = [
             ("socket_buffer_bytes", &settings.socket_buffer_bytes, &mut config.socket_buffer_bytes),
             ("rx_buffers", &settings.rx_buffers, &mut config.rx_buffers),
             ("tx_buffers", &settings.tx_buffers, &mut config.tx_buffers),
             ("initial_packet", &settings.initial_packet, &mut config.connection.initial_packet),
             ("max_packet", &settings.max_packet, &mut config.connection.max_packet),
+            ("gso_segments", &settings.gso_segments, &mut config.gso_segments),
         ];
         for (setting, from, to) in numbers {
             if let Some(Setting { value, why }) = from {
                 *to = *value;
                 tell(setting, value.to_string(), why);
             }
+        }
+        if let Some(Setting { value, why }) = &settings.pacing_burst {
+            config.connection.pacing_burst = *value;
+            tell("pacing_burst", value.to_string(), why);
         }
         let broken = quirks::of(&machine.kernel).find(|quirk| quirk.effect == Effect::NoGso);
         for (setting, from, to) in
@@ -83,8 +111,9 @@ impl Profile {
 
 impl EngineConfig {
     /// Takes over the settings of a hardware profile: `auto` (for the interface with the default
-    /// route), the name of one that is part of the library, or the path of a file. Change single
-    /// settings afterwards. What was set is told, with the reasons.
+    /// route), the name of one that is part of the library, or the path of a file. What was set is
+    /// told, with the reasons. Load it first: what is set afterwards goes before the profile, and
+    /// nothing of it is looked at again when the engine starts.
     ///
     /// # Errors
     /// There is no such profile, or its file is unusable.

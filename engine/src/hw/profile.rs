@@ -94,6 +94,17 @@ pub enum ShardsBy {
     Queues,
 }
 
+/// On which processors shards run that get one each.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// In the order of the system.
+    Any,
+    /// Those of the interface's NUMA node first, and of these, those that none of its interrupts
+    /// come to.
+    Near,
+}
+
 /// What a profile says about an engine; what it leaves out stays as it is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +113,8 @@ pub struct EngineSettings {
     pub shards: Option<Setting<Shards>>,
     /// Whether each shard gets a processor of its own.
     pub pin: Option<Setting<bool>>,
+    /// Which processors those are.
+    pub placement: Option<Setting<Placement>>,
     /// As [`EngineConfig::socket_buffer_bytes`].
     pub socket_buffer_bytes: Option<Setting<usize>>,
     /// As [`EngineConfig::rx_buffers`].
@@ -113,8 +126,12 @@ pub struct EngineSettings {
     pub initial_packet: Option<Setting<usize>>,
     /// UDP payload up to which the size is searched.
     pub max_packet: Option<Setting<usize>>,
+    /// As [`ConnectionConfig::pacing_burst`](crate::ConnectionConfig::pacing_burst).
+    pub pacing_burst: Option<Setting<u32>>,
     /// As [`EngineConfig::gso`].
     pub gso: Option<Setting<bool>>,
+    /// As [`EngineConfig::gso_segments`].
+    pub gso_segments: Option<Setting<usize>>,
     /// As [`EngineConfig::gro`].
     pub gro: Option<Setting<bool>>,
     /// As [`EngineConfig::busy_poll`], in microseconds.

@@ -5,7 +5,7 @@
 
 use super::nic::{Key, Want};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 /// Hash fields of UDP over IPv4 and IPv6.
@@ -153,13 +153,46 @@ pub struct Comparison {
     pub why: String,
 }
 
-/// The device has no such thing, in the words of the system.
-fn is_lacking(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) {
-        return true;
+/// What was being done when an error came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// [`Tuner::read`]: there is no value in the call that could be wrong.
+    Read,
+    /// [`Tuner::write`] of a setting that could be read.
+    Write,
+}
+
+/// What an error says about a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device or this kernel has no such thing, or nothing to change it with.
+    Lacking,
+    /// The thing is there, and does not take this value.
+    Refused,
+    /// Anything else: no privilege, the interface is gone, the device is broken.
+    Failed,
+}
+
+impl Fault {
+    /// The one place that decides what an error of the system means.
+    ///
+    /// `EINVAL` says that an argument is wrong. Where only the name of the thing is one, there is no
+    /// such thing; where the thing is known to be there, it is the value.
+    pub fn of(error: &io::Error, access: Access) -> Self {
+        #[cfg(unix)]
+        let out_of_range = error.raw_os_error() == Some(libc::ERANGE);
+        #[cfg(not(unix))]
+        let out_of_range = false;
+        match (error.kind(), access) {
+            (io::ErrorKind::Unsupported, _)
+            | (io::ErrorKind::NotFound | io::ErrorKind::InvalidInput, Access::Read) => {
+                Self::Lacking
+            }
+            (io::ErrorKind::InvalidInput, Access::Write) => Self::Refused,
+            _ if out_of_range && access == Access::Write => Self::Refused,
+            _ => Self::Failed,
+        }
     }
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported)
 }
 
 fn lacking(what: &str) -> io::Error {
@@ -235,11 +268,11 @@ impl Tuner {
         })
     }
 
-    /// Changes a setting; gives what the device made of it, which may be rounded.
+    /// Changes a setting. What the device made of it, which may be rounded, is to be read.
     ///
     /// # Errors
     /// The system's.
-    pub fn write(&self, key: &Key, value: u64) -> io::Result<u64> {
+    pub fn write(&self, key: &Key, value: u64) -> io::Result<()> {
         let number = u32::try_from(value).map_err(|_| io::ErrorKind::InvalidInput)?;
         let coalesce = |change: fn(&mut Coalescing, u32)| {
             let mut to = self.ethtool.coalescing()?;
@@ -259,10 +292,11 @@ impl Tuner {
             Key::Udp4Hash | Key::Udp6Hash => self.ethtool.set_hash(flow(key), value),
             Key::Feature(name) => self.ethtool.set_feature(name, value != 0),
             Key::GroFlushTimeout | Key::NapiDeferHardIrqs | Key::Mtu | Key::Sysctl(_) => {
-                fs::write(self.file(key), format!("{value}\n"))
+                let mut file =
+                    fs::OpenOptions::new().write(true).truncate(true).open(self.file(key))?;
+                file.write_all(format!("{value}\n").as_bytes())
             }
-        }?;
-        Ok(self.read(key)?.value)
+        }
     }
 
     /// Compares the interface with what is wanted; `cores` stands for "as many as processors".
@@ -283,7 +317,7 @@ impl Tuner {
         let reading = match self.read(&want.key) {
             Ok(reading) => reading,
             Err(error) => {
-                found.standing = if is_lacking(&error) {
+                found.standing = if Fault::of(&error, Access::Read) == Fault::Lacking {
                     Standing::Skipped("the device or this kernel has no such setting".to_owned())
                 } else {
                     Standing::Unknown(error.to_string())
@@ -311,4 +345,26 @@ impl Tuner {
 
 fn flow(key: &Key) -> Flow {
     if *key == Key::Udp6Hash { Flow::Udp6 } else { Flow::Udp4 }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_argument_is_the_value_only_where_the_thing_is_known_to_be_there() {
+        let of = |code, access| Fault::of(&io::Error::from_raw_os_error(code), access);
+        for (code, read, write) in [
+            (libc::EOPNOTSUPP, Fault::Lacking, Fault::Lacking),
+            (libc::EINVAL, Fault::Lacking, Fault::Refused),
+            (libc::ENOENT, Fault::Lacking, Fault::Failed),
+            (libc::ERANGE, Fault::Failed, Fault::Refused),
+            (libc::EPERM, Fault::Failed, Fault::Failed),
+            (libc::ENODEV, Fault::Failed, Fault::Failed),
+            (libc::EIO, Fault::Failed, Fault::Failed),
+        ] {
+            assert_eq!(of(code, Access::Read), read, "{code}");
+            assert_eq!(of(code, Access::Write), write, "{code}");
+        }
+    }
 }

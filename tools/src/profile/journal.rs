@@ -41,6 +41,11 @@ impl Entry {
         Self { key: key.to_string(), old: key.show(old), new: key.show(new) }
     }
 
+    /// Whether it concerns the whole system, and outlives the interface.
+    pub fn is_of_system(&self) -> bool {
+        matches!(self.key.parse(), Ok(Key::Sysctl(_)))
+    }
+
     /// The setting, and its old value.
     pub fn old(&self) -> Result<(Key, u64), String> {
         let key: Key = self.key.parse()?;
@@ -53,6 +58,17 @@ impl Entry {
 /// A journal that is being written.
 pub struct Journal(File);
 
+/// Makes the folder of the journals where there is none.
+pub fn folder(at: &Path) -> io::Result<()> {
+    if !at.is_dir() {
+        fs::create_dir_all(at)?;
+        if let Some(parent) = at.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
 /// The file of an interface.
 pub fn path(folder: &Path, nic: &str) -> PathBuf {
     folder.join(format!("profile-{nic}.jsonl"))
@@ -60,12 +76,11 @@ pub fn path(folder: &Path, nic: &str) -> PathBuf {
 
 impl Journal {
     /// Goes on with the journal of `owner`, or begins one; that of another boot or interface is
-    /// put aside. Gives the path of that one.
+    /// put aside. Gives the path of that one. What an interface that is gone had changed of the whole
+    /// system is still to be taken back, and goes into the new journal.
     pub fn open(folder: &Path, owner: &Owner) -> io::Result<(Self, Option<PathBuf>)> {
-        fs::create_dir_all(folder)?;
         let at = path(folder, &owner.nic);
-        let mut aside = None;
-        match read(&at) {
+        let (is_there, kept) = match read(&at) {
             Ok((found, _)) if found == *owner => {
                 let mut file = OpenOptions::new().append(true).open(&at)?;
                 // Ends a line that is not whole.
@@ -74,16 +89,22 @@ impl Journal {
                 }
                 return Ok((Self(file), None));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => {
-                let stale = at.with_extension("stale");
-                fs::rename(&at, &stale)?;
-                aside = Some(stale);
-            }
-        }
-        let file = OpenOptions::new().append(true).create_new(true).open(&at)?;
-        let mut journal = Self(file);
+            Ok((found, entries)) if found.boot == owner.boot => (true, entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (false, Vec::new()),
+            _ => (true, Vec::new()),
+        };
+        // The new one is whole before it takes the place of the old one.
+        let begun = at.with_extension("new");
+        let mut journal = Self(File::create(&begun)?);
         journal.line(owner)?;
+        for entry in kept.iter().filter(|entry| entry.is_of_system()) {
+            journal.line(entry)?;
+        }
+        let aside = is_there.then(|| at.with_extension("stale"));
+        if let Some(stale) = &aside {
+            fs::copy(&at, stale)?;
+        }
+        fs::rename(&begun, &at)?;
         // The name of a new file is on the disk when its folder is.
         File::open(folder)?.sync_all()?;
         Ok((journal, aside))

@@ -5,10 +5,12 @@
 //! | `show` | list, explain, detect, diff and verify: reading only |
 //! | `change` | apply and restore |
 //! | `journal` | the file with the old values |
+//! | `lock` | one process at a time |
 //! | `script` | export-sh |
 
 mod change;
 mod journal;
+mod lock;
 mod script;
 mod show;
 #[cfg(test)]
@@ -19,8 +21,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use trunkline::hw::machine::UNKNOWN;
 use trunkline::hw::tune::{Comparison, Standing, Tuner};
-use trunkline::hw::{Machine, Nic, Profile, Purpose};
+use trunkline::hw::{Machine, Nic, Profile, Purpose, Want};
 
 pub const HELP: &str = "\
 Examples:
@@ -202,11 +205,16 @@ fn unknown(text: impl Into<String>) -> Failure {
 /// An interface, the profile for it, and how they stand to each other.
 struct Target {
     nic: Nic,
-    /// The kernel's release.
-    kernel: String,
+    /// With that interface only.
+    machine: Machine,
     profile: Profile,
+    /// Why this profile.
+    chosen: String,
     purpose: Purpose,
     tuner: Tuner,
+    wants: Vec<Want>,
+    /// Processors that the process may use.
+    cores: usize,
     compared: Vec<Comparison>,
 }
 
@@ -229,6 +237,20 @@ fn profile(which: &str, machine: &Machine, nic: &Nic) -> Result<Profile, Failure
     Profile::find(which, &alone).map_err(|e| unknown(e.to_string()))
 }
 
+/// Why `auto` took a profile.
+fn why_auto(profile: &Profile, nic: &Nic) -> String {
+    let Nic { driver, is_virtual, .. } = nic;
+    if profile.drivers.contains(driver) {
+        format!("it names the driver {driver}")
+    } else if driver == UNKNOWN {
+        "the interface is virtual, and the kernel does not tell of which kind".to_owned()
+    } else if *is_virtual {
+        format!("the interface is virtual, and no profile names its kind ({driver})")
+    } else {
+        format!("no profile names the driver {driver}")
+    }
+}
+
 impl Target {
     fn open(choice: &ChoiceArgs) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -236,28 +258,39 @@ impl Target {
         let profile = profile(&choice.profile, &machine, &nic)?;
         let tuner = Tuner::open(&nic.name).map_err(|e| unknown(format!("{}: {e}", nic.name)))?;
         let purpose = choice.purpose.into();
-        let compared = tuner.compare(&profile.nic.wants(purpose), machine.cores.len());
-        Ok(Self { nic, kernel: machine.kernel, profile, purpose, tuner, compared })
+        let (wants, cores) = (profile.nic.wants(purpose), machine.cores.len());
+        let compared = tuner.compare(&wants, cores);
+        let machine = Machine { nics: vec![nic.clone()], ..machine };
+        let chosen = match choice.profile.as_str() {
+            "auto" => why_auto(&profile, &nic),
+            _ => "it was asked for".to_owned(),
+        };
+        Ok(Self { nic, machine, profile, chosen, purpose, tuner, wants, cores, compared })
     }
 
-    /// 0, 1 or 2, as `diff` ends.
     fn exit(&self) -> Exit {
-        let any = |is: fn(&Standing) -> bool| self.compared.iter().any(|c| is(&c.standing));
-        if any(|s| matches!(s, Standing::Unknown(_))) {
-            Exit::Usage
-        } else if any(|s| *s == Standing::Differs) {
-            Exit::Failed
-        } else {
-            Exit::Done
-        }
+        exit(&self.compared)
     }
 
     fn json(&self) -> Value {
         json!({
             "nic": self.nic.name, "driver": self.nic.driver, "profile": self.profile.name,
+            "profile_why": self.chosen,
             "for": purpose_name(self.purpose),
             "settings": self.compared.iter().map(comparison_json).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// 0, 1 or 2, as `diff` ends.
+fn exit(compared: &[Comparison]) -> Exit {
+    let any = |is: fn(&Standing) -> bool| compared.iter().any(|c| is(&c.standing));
+    if any(|s| matches!(s, Standing::Unknown(_))) {
+        Exit::Usage
+    } else if any(|s| *s == Standing::Differs) {
+        Exit::Failed
+    } else {
+        Exit::Done
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     ExplainArgs, JsonArgs, Target, TargetArgs, comparison_line, profile, purpose_name, unknown,
+    why_auto,
 };
 use crate::exit::{Exit, Failure};
 use crate::print;
@@ -12,7 +13,7 @@ use trunkline::EngineConfig;
 use trunkline::hw::nic::Key;
 use trunkline::hw::quirks::{self, Quirk};
 use trunkline::hw::tune::ethtool;
-use trunkline::hw::{Machine, Nic, Profile, Purpose};
+use trunkline::hw::{Applied, Machine, Nic, Profile, Purpose};
 
 pub fn list(args: &JsonArgs) -> Result<Exit, Failure> {
     let all: Vec<Profile> = Profile::built_in().collect();
@@ -24,6 +25,11 @@ pub fn list(args: &JsonArgs) -> Result<Exit, Failure> {
     let lines: Vec<String> = all.iter().map(line).collect();
     print::result(args.json, &object, &lines.join("\n"))?;
     Ok(Exit::Done)
+}
+
+fn applied_json(applied: &[Applied]) -> Value {
+    let one = |a: &Applied| json!({"setting": a.setting, "value": a.value, "why": a.why});
+    applied.iter().map(one).collect()
 }
 
 pub fn explain(args: &ExplainArgs) -> Result<Exit, Failure> {
@@ -46,8 +52,7 @@ pub fn explain(args: &ExplainArgs) -> Result<Exit, Failure> {
     let object = json!({
         "name": profile.name, "description": profile.description, "drivers": profile.drivers,
         "for": purpose_name(purpose), "gotchas": profile.gotchas, "counters": profile.counters,
-        "engine": engine.iter().map(|a| json!({"setting": a.setting, "value": a.value, "why": a.why}))
-            .collect::<Vec<_>>(),
+        "engine": applied_json(&engine),
         "nic": wants.iter().map(|w| json!({
             "key": w.key.to_string(), "value": w.show(), "why": w.why,
             "disruptive": w.key.disruptive(),
@@ -66,12 +71,7 @@ pub fn detect(args: &JsonArgs) -> Result<Exit, Failure> {
     let mut nics = Vec::new();
     for nic in &machine.nics {
         let profile = profile("auto", &machine, nic)?;
-        let named = profile.drivers.contains(&nic.driver);
-        let why = if named {
-            format!("it names the driver {}", nic.driver)
-        } else {
-            format!("no profile names the driver {}", nic.driver)
-        };
+        let why = why_auto(&profile, nic);
         let told = ethtool(&nic.name).and_then(|device| device.driver()).ok();
         lines.push(format!(
             "{:12} {:12} {:4} {} rx, {} tx queues  profile {}: {why}",
@@ -85,7 +85,8 @@ pub fn detect(args: &JsonArgs) -> Result<Exit, Failure> {
         nics.push(json!({
             "name": nic.name, "driver": nic.driver, "driver_by_ethtool": told, "up": nic.up,
             "rx_queues": nic.rx_queues, "tx_queues": nic.tx_queues, "numa_node": nic.numa_node,
-            "irqs": nic.irqs, "profile": profile.name, "profile_why": why,
+            "irqs": nic.irqs, "irq_processors": nic.irq_cores, "virtual": nic.is_virtual,
+            "profile": profile.name, "profile_why": why,
         }));
     }
     let object = json!({
@@ -98,10 +99,10 @@ pub fn detect(args: &JsonArgs) -> Result<Exit, Failure> {
 }
 
 fn head(target: &Target) -> String {
-    let Target { nic, profile, purpose, .. } = target;
+    let Target { nic, profile, chosen, purpose, .. } = target;
     let purpose = purpose_name(*purpose);
     format!(
-        "{} ({}) and profile {} for {purpose}\n{:8} {:32} {:>9} {:>9}",
+        "{} ({}) and profile {} for {purpose}: {chosen}\n{:8} {:32} {:>9} {:>9}",
         nic.name, nic.driver, profile.name, "", "setting", "current", "wanted"
     )
 }
@@ -121,6 +122,9 @@ pub fn verify(args: &TargetArgs) -> Result<Exit, Failure> {
     let target = Target::open(&args.choice)?;
     let mut lines = vec![head(&target)];
     lines.extend(target.compared.iter().map(comparison_line));
+    // What an engine that loads the profile takes from it.
+    let engine = target.profile.apply(&mut EngineConfig::default(), &target.machine);
+    lines.extend(engine.iter().map(|a| format!("engine   {a}")));
     let advice = advice(&target, Path::new("/proc"));
     lines.extend(advice.iter().map(|text| format!("advice   {text}")));
     let counters = counters(&target);
@@ -130,6 +134,7 @@ pub fn verify(args: &TargetArgs) -> Result<Exit, Failure> {
     let exit = target.exit();
     let mut object = target.json();
     object["matches"] = json!(exit == Exit::Done);
+    object["engine"] = applied_json(&engine);
     object["advice"] = json!(advice);
     object["counters"] = counters.into_iter().map(|(k, v)| (k, json!(v))).collect::<Value>();
     print::result(args.json, &object, &lines.join("\n"))?;
@@ -159,7 +164,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 /// What no setting does: interrupts, hash, segmentation of a kernel that does it wrong.
 fn advice(target: &Target, proc: &Path) -> Vec<String> {
     let mut advice = Vec::new();
-    let Target { nic, kernel, profile, purpose, compared, .. } = target;
+    let Target { nic, machine: Machine { kernel, .. }, profile, purpose, compared, .. } = target;
     let hash = compared.iter().find(|c| c.key == Key::Udp4Hash);
     if nic.rx_queues > 1 && hash.is_some_and(|c| c.current.is_none()) {
         advice.push(format!(

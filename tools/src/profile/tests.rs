@@ -1,9 +1,12 @@
 //! Applying and taking back on a made-up device and made-up folders like `/sys` and `/proc`. What
 //! they hold is compared with what they held before, not with the journal.
 
-use super::change::{self, Done};
-use super::journal::{Journal, Owner, path};
+use super::change::{self, Done, Outcome};
+use super::exit;
+use super::journal::{self, Journal, Owner, path};
+use super::lock::{self, Lock};
 use super::script::script;
+use crate::exit::Exit;
 use crate::scratch::Scratch;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,6 +30,12 @@ struct State {
     fails_after: Option<u32>,
     /// It refuses another hash.
     hash_fixed: bool,
+    /// Longest rings that it takes, whatever it says; longer ones are an invalid argument.
+    rings_really: Option<u32>,
+    /// Microseconds of moderation come in steps of this.
+    usecs_step: Option<u32>,
+    /// Another number of channels sets the rings back.
+    channels_reset_rings: bool,
 }
 
 #[derive(Clone)]
@@ -57,18 +66,29 @@ impl Ethtool for Fake {
         self.0.borrow().rings.map_or_else(lacks, Ok)
     }
     fn set_rings(&self, rings: Rings) -> io::Result<()> {
+        if self.0.borrow().rings_really.is_some_and(|most| rings.rx.max(rings.tx) > most) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         self.change(|s| s.rings = Some(rings))
     }
     fn channels(&self) -> io::Result<(u32, u32)> {
         self.0.borrow().channels.map_or_else(lacks, Ok)
     }
     fn set_channels(&self, combined: u32) -> io::Result<()> {
-        self.change(|s| s.channels = s.channels.map(|(_, max)| (combined, max)))
+        self.change(|s| {
+            s.channels = s.channels.map(|(_, max)| (combined, max));
+            if s.channels_reset_rings {
+                s.rings = intel().rings;
+            }
+        })
     }
     fn coalescing(&self) -> io::Result<Coalescing> {
         self.0.borrow().coalescing.map_or_else(lacks, Ok)
     }
-    fn set_coalescing(&self, to: Coalescing) -> io::Result<()> {
+    fn set_coalescing(&self, mut to: Coalescing) -> io::Result<()> {
+        if let Some(step) = self.0.borrow().usecs_step {
+            (to.rx_usecs, to.tx_usecs) = (to.rx_usecs / step * step, to.tx_usecs / step * step);
+        }
         self.change(|s| s.coalescing = Some(to))
     }
     fn features(&self) -> io::Result<Vec<Feature>> {
@@ -159,16 +179,34 @@ impl Lab {
         (state, FILES.iter().map(read).map(|text| text.trim().to_owned()).collect())
     }
 
+    fn apply_as(&self, index: u32, profile: &str, purpose: Purpose) -> Outcome {
+        let profile = Profile::find(profile, &Machine::default()).unwrap();
+        let folder = self.at("state");
+        journal::folder(&folder).unwrap();
+        let _lock = Lock::take(&folder).unwrap();
+        let (mut journal, _) = Journal::open(&folder, &Owner::new("boot", "eth0", index)).unwrap();
+        let wants = profile.nic.wants(purpose);
+        change::carry_out(&self.tuner(), &wants, 4, true, &mut journal)
+    }
+
     fn apply(&self, profile: &str, purpose: Purpose) -> Result<Vec<Done>, Vec<Done>> {
-        let compared = self.compare(profile, purpose);
-        let owner = Owner::new("boot", "eth0", 7);
-        let (mut journal, _) = Journal::open(&self.at("state"), &owner).unwrap();
-        change::make(&self.tuner(), &change::to_change(&compared, true), &mut journal)
+        let outcome = self.apply_as(7, profile, purpose);
+        if outcome.failed { Err(outcome.done) } else { Ok(outcome.done) }
+    }
+
+    /// Everything of the interface itself goes.
+    fn unplug(&self) {
+        fs::remove_dir_all(self.at("sys/class/net/eth0")).unwrap();
+        *self.state.borrow_mut() = State::default();
+    }
+
+    fn restore_as(&self, index: Option<u32>) -> Vec<Done> {
+        let kept = change::kept(&self.at("state"), "eth0", "boot", index).unwrap();
+        change::undo(&self.tuner(), &kept.entries, kept.gone.is_none())
     }
 
     fn restore(&self) -> Vec<Done> {
-        let entries = change::entries(&self.at("state"), "eth0", "boot", Some(7)).unwrap();
-        change::undo(&self.tuner(), &entries)
+        self.restore_as(Some(7))
     }
 }
 
@@ -234,6 +272,125 @@ fn what_the_device_lacks_is_said_and_left() {
 }
 
 #[test]
+fn a_value_that_is_refused_is_an_error_and_everything_is_taken_back() {
+    let mut state = intel();
+    state.rings_really = Some(2048);
+    let lab = Lab::new(state);
+    let before = lab.snapshot();
+    let outcome = lab.apply_as(7, "ixgbe", Purpose::Throughput);
+    assert!(outcome.failed);
+    let ring = outcome.done.iter().find(|d| d.key == Key::RxRing && d.what == "failed").unwrap();
+    for word in ["refuses ring.rx = 4096", "up to 4096", "nvalid argument"] {
+        assert!(ring.text.contains(word), "{word}: {}", ring.text);
+    }
+    // What came before it had been set.
+    let channels = outcome.done.iter().filter(|d| d.key == Key::Channels).map(|d| d.what);
+    assert_eq!(channels.collect::<Vec<_>>(), ["set", "restored"]);
+    assert_eq!(lab.snapshot(), before);
+    assert_eq!(outcome.exit(), Exit::Failed);
+    assert_eq!(exit(&lab.compare("ixgbe", Purpose::Throughput)), Exit::Failed);
+}
+
+#[test]
+fn apply_ends_as_diff_does_right_after_it() {
+    let (refusing, rounding, resetting, fixed, plain) = (
+        State { rings_really: Some(2048), ..intel() },
+        State { usecs_step: Some(50), ..intel() },
+        State { channels_reset_rings: true, ..intel() },
+        State { hash_fixed: true, ..intel() },
+        intel(),
+    );
+    for (state, profile, ends, differs) in [
+        (plain, "ixgbe", Exit::Done, None),
+        (refusing, "ixgbe", Exit::Failed, None),
+        (rounding, "i40e", Exit::Failed, Some((Key::RxUsecs, "is 50, not 84"))),
+        // Channels come first, so that rings are set after they were set back.
+        (resetting, "ixgbe", Exit::Done, None),
+        (fixed, "ixgbe", Exit::Failed, Some((Key::Udp4Hash, "is sd, not sdfn"))),
+    ] {
+        let lab = Lab::new(state);
+        let outcome = lab.apply_as(7, profile, Purpose::Throughput);
+        let compared = lab.compare(profile, Purpose::Throughput);
+        assert_eq!((outcome.exit(), exit(&compared)), (ends, ends), "{:?}", outcome.done);
+        let told = |d: &&Done| d.what == "differs";
+        match differs {
+            None => assert_eq!(outcome.done.iter().find(told), None),
+            Some((key, text)) => {
+                let found = outcome.done.iter().filter(told).find(|d| d.key == key);
+                assert_eq!(found.map(|d| d.text.as_str()), Some(text), "{:?}", outcome.done);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_system_gets_its_settings_back_when_the_interface_is_gone() {
+    // The interface went, or another one has its name now: that one is left alone.
+    for index in [None, Some(8)] {
+        let lab = Lab::new(intel());
+        let before = lab.snapshot().1;
+        assert!(!lab.apply_as(7, "ixgbe", Purpose::Latency).failed);
+        let sysctl = |lab: &Lab, name| {
+            let text = fs::read_to_string(lab.at("proc/sys/net/core").join(name)).unwrap();
+            text.trim().to_owned()
+        };
+        assert_ne!([sysctl(&lab, "rmem_max"), sysctl(&lab, "busy_read")], before_of(&before));
+        match index {
+            None => lab.unplug(),
+            Some(_) => *lab.state.borrow_mut() = State { hash: Some([1 << 4; 2]), ..intel() },
+        }
+        let other = lab.state.borrow().clone();
+        let done = lab.restore_as(index);
+        assert_eq!([sysctl(&lab, "rmem_max"), sysctl(&lab, "busy_read")], before_of(&before));
+        for done in &done {
+            let expected = if matches!(done.key, Key::Sysctl(_)) { "restored" } else { "gone" };
+            assert_eq!(done.what, expected, "{done:?}");
+        }
+        let hash = done.iter().find(|d| d.key == Key::Udp4Hash).unwrap();
+        assert!(hash.text.contains("was sd, and went with the interface"), "{hash:?}");
+        assert_eq!(*lab.state.borrow(), other);
+    }
+}
+
+/// `rmem_max` and `busy_read` of what [`Lab::snapshot`] read.
+fn before_of(files: &[String]) -> [String; 2] {
+    [files[3].clone(), files[7].clone()]
+}
+
+#[test]
+fn a_journal_that_is_put_aside_leaves_what_it_had_of_the_system() {
+    let lab = Lab::new(intel());
+    let before = lab.snapshot().1;
+    lab.apply("ixgbe", Purpose::Latency).unwrap();
+    // Another interface of that name, and the oldest value is that of before the first one.
+    *lab.state.borrow_mut() = intel();
+    lab.apply_as(8, "i40e", Purpose::Throughput);
+    let stale = path(&lab.at("state"), "eth0").with_extension("stale");
+    assert!(fs::read_to_string(stale).unwrap().contains("hash.udp4"));
+    assert!(lab.restore_as(Some(8)).iter().all(|d| d.what != "failed"));
+    let (state, files) = lab.snapshot();
+    assert_eq!(before_of(&files), before_of(&before));
+    assert_eq!(state, intel());
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = Scratch::new();
+    let held = Lock::take(folder.path()).unwrap();
+    let error = Lock::take(folder.path()).err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let at = lock::path(folder.path()).display().to_string();
+    let text = error.to_string();
+    assert!(text.contains(&format!("process {} ", std::process::id())) && text.contains(&at));
+    // One that has not written its number yet.
+    fs::write(lock::path(folder.path()), "").unwrap();
+    let text = Lock::take(folder.path()).err().unwrap().to_string();
+    assert!(text.contains("another process") && text.contains(&at), "{text}");
+    drop(held);
+    Lock::take(folder.path()).unwrap();
+}
+
+#[test]
 fn disruptive_settings_wait_for_a_word() {
     let compared = Lab::new(intel()).compare("i40e", Purpose::Throughput);
     let without = change::to_change(&compared, false);
@@ -253,6 +410,7 @@ fn a_failure_in_the_middle_takes_everything_back() {
     broken.wanted = u64::MAX;
     *changes.last_mut().unwrap() = &broken;
     let owner = Owner::new("boot", "eth0", 7);
+    journal::folder(&lab.at("state")).unwrap();
     let (mut journal, _) = Journal::open(&lab.at("state"), &owner).unwrap();
     let done = change::make(&lab.tuner(), &changes, &mut journal).unwrap_err();
     assert_eq!(done.iter().filter(|d| d.what == "failed").count(), 1, "{done:?}");
@@ -287,17 +445,24 @@ fn after_being_killed_in_the_middle_restore_undoes_what_the_journal_has() {
 fn journals_that_are_of_no_use_are_told_apart() {
     let lab = Lab::new(intel());
     let folder = lab.at("state");
-    let error = |boot, index| change::entries(&folder, "eth0", boot, index).unwrap_err();
+    let kept = |boot, index| change::kept(&folder, "eth0", boot, index);
+    let error = |boot, index| kept(boot, index).err().unwrap();
     assert!(error("boot", Some(7)).contains("nothing to restore"));
     lab.apply("generic", Purpose::Throughput).unwrap();
     assert!(error("later", Some(7)).contains("another boot"));
-    assert!(error("boot", None).contains("gone"));
-    assert!(error("boot", Some(8)).contains("another interface"));
+    let gone = |index| kept("boot", index).unwrap().gone;
+    assert!(gone(None).unwrap().contains("is gone"));
+    assert!(gone(Some(8)).unwrap().contains("another interface"));
+    assert_eq!(gone(Some(7)), None);
     // A new journal begins beside it.
     let owner = Owner::new("later", "eth0", 7);
     let (_, aside) = Journal::open(&folder, &owner).unwrap();
     assert!(fs::read_to_string(aside.unwrap()).unwrap().contains("gro_flush_timeout"));
-    assert_eq!(change::entries(&folder, "eth0", "later", Some(7)), Ok(Vec::new()));
+    assert_eq!(
+        kept("later", Some(7)).unwrap().entries,
+        Vec::new(),
+        "sysctls end with the boot, too"
+    );
     fs::write(path(&folder, "eth0"), "nonsense\n").unwrap();
     assert!(error("later", Some(7)).contains("is no journal"));
 }

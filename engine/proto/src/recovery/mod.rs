@@ -56,7 +56,7 @@ use congestion::{AckEvent, Control, Signal};
 use ecn::EcnValidation;
 use loss::{Acked, LossState, Lost, PathView};
 use mtu::MtuSearch;
-use pacer::Pacer;
+use pacer::{Burst, Pacer};
 use received::{LATER_ACK_DELAY, LATER_ACK_PACKETS};
 use sent::{Marks, SentPackets};
 use skip::SkippedNumbers;
@@ -91,6 +91,7 @@ pub struct Recovery {
     rtt: Rtt,
     max_ack_delay: Duration,
     lan_rtt: Duration,
+    burst_packets: u32,
     controller: Controller,
     pacer: Pacer,
     mtu: MtuSearch,
@@ -126,6 +127,7 @@ impl Recovery {
             rtt: Rtt::new(),
             max_ack_delay: cfg.max_ack_delay,
             lan_rtt: cfg.lan_rtt,
+            burst_packets: cfg.pacing_burst,
             controller: Controller::new(cfg.congestion, packet),
             pacer: Pacer::new(now, congestion::initial_window(packet)),
             mtu,
@@ -267,7 +269,8 @@ impl Recovery {
             // A window per round trip of less than a millisecond: bursts are short as it is.
             Some(_) if lan && self.controller.acks_pace() => room,
             Some(rate) => {
-                let longest = if lan { pacer::LAN_BURST_PACKETS } else { pacer::BURST_PACKETS };
+                let longest =
+                    if lan { Burst::Lan } else { Burst::Packets(self.burst_packets.into()) };
                 match self.pacer.budget(now, rate, packet, longest) {
                     Ok(bytes) => bytes.min(room),
                     Err(at) => return Budget::Pacing(at),

@@ -6,10 +6,8 @@
 
 use crate::time::{Duration, Instant};
 
-/// Most packets of one burst outside a LAN.
-pub(super) const BURST_PACKETS: u64 = 16;
 /// Packets of one burst on a LAN: a whole GSO train.
-pub(super) const LAN_BURST_PACKETS: u64 = 64;
+const LAN_BURST_PACKETS: u64 = 64;
 /// Time of rate that one burst may hold.
 const BURST_TIME: Duration = Duration::from_millis(1);
 /// Lateness of a timer that is made good; who comes later had nothing to send.
@@ -18,6 +16,15 @@ const MAX_LATE: Duration = Duration::from_millis(5);
 /// Bytes that `rate` bytes a second make in `time`.
 fn bytes_in(rate: u64, time: Duration) -> u64 {
     rate.saturating_mul(time.as_nanos()) / 1_000_000_000
+}
+
+/// How long one burst may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Burst {
+    /// On a LAN: a whole train, at any rate.
+    Lan,
+    /// What the rate makes in a millisecond, at most so many packets.
+    Packets(u64),
 }
 
 /// See the module.
@@ -36,20 +43,19 @@ impl Pacer {
     }
 
     /// Bytes that may leave now as one burst, at least `packet`, or when to come back. `rate` is
-    /// in bytes a second, `packet` the current packet size, `max_packets` the longest burst.
+    /// in bytes a second, `packet` the current packet size, `longest` the longest burst.
     pub(super) fn budget(
         &mut self,
         now: Instant,
         rate: u64,
         packet: u64,
-        max_packets: u64,
+        longest: Burst,
     ) -> Result<u64, Instant> {
         let rate = rate.max(1);
         let slice = bytes_in(rate, BURST_TIME);
-        let burst = if max_packets > BURST_PACKETS {
-            packet * max_packets
-        } else {
-            slice.clamp(packet * 2, packet * max_packets)
+        let burst = match longest {
+            Burst::Lan => packet * LAN_BURST_PACKETS,
+            Burst::Packets(most) => slice.clamp(packet * 2, packet * most.max(2)),
         };
         let mut room = burst;
         if let Some(at) = self.wait {
@@ -91,6 +97,8 @@ mod tests {
     use super::*;
 
     const PACKET: u64 = 1200;
+    const BURST_PACKETS: u64 = 16;
+    const BURST: Burst = Burst::Packets(BURST_PACKETS);
 
     /// Bytes sent in `span` by a sender whose timer fires up to `late` after what was asked.
     fn send_for(span: Duration, rate: u64, late: Duration) -> (u64, u64) {
@@ -99,7 +107,7 @@ mod tests {
         let mut pacer = Pacer::new(now, 0);
         let (mut sent, mut longest) = (0, 0);
         while now.since(start) < span {
-            match pacer.budget(now, rate, PACKET, BURST_PACKETS) {
+            match pacer.budget(now, rate, PACKET, BURST) {
                 Ok(n) => {
                     let n = n / PACKET * PACKET;
                     pacer.on_sent(n);
@@ -136,7 +144,7 @@ mod tests {
         now += Duration::from_secs(60);
         let rate = 100_000_000;
         let mut sent = 0;
-        while let Ok(n) = pacer.budget(now, rate, PACKET, BURST_PACKETS) {
+        while let Ok(n) = pacer.budget(now, rate, PACKET, BURST) {
             pacer.on_sent(n);
             sent += n;
         }
@@ -148,7 +156,7 @@ mod tests {
         let now = Instant::from_nanos(5);
         let mut pacer = Pacer::new(now, 10 * PACKET);
         let mut sent = 0;
-        while let Ok(n) = pacer.budget(now, 24_000, PACKET, BURST_PACKETS) {
+        while let Ok(n) = pacer.budget(now, 24_000, PACKET, BURST) {
             pacer.on_sent(n);
             sent += n;
         }

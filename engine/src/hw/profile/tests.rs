@@ -19,7 +19,7 @@ fn machine(cores: usize, nics: &[(&str, usize)]) -> Machine {
     Machine {
         cores: (0..cores).collect(),
         nics: nics.iter().map(nic).collect(),
-        kernel: String::new(),
+        ..Machine::default()
     }
 }
 
@@ -85,6 +85,19 @@ fn files_are_read_and_mistakes_are_named() {
             format!("{head}[engine.rx_buffers]\nvalue = 1\nwhy = \"because I say so\"\n"),
             "rx_buffers",
         ),
+        (
+            format!("{head}[engine.gso_segments]\nvalue = 65\nwhy = \"because I say so\"\n"),
+            "gso_segments must lie in 1..=64",
+        ),
+        (
+            format!("{head}[engine.pacing_burst]\nvalue = 1\nwhy = \"because I say so\"\n"),
+            "pacing_burst must lie in 2..=64",
+        ),
+        (
+            format!("{head}[engine.placement]\nvalue = \"far\"\nwhy = \"because I say so\"\n"),
+            "near",
+        ),
+        (format!("{head}[engine.placement]\nvalue = \"near\"\nwhy = \"\"\n"), "placement has no"),
         ("drivers = []".to_owned(), "name"),
         (format!("{head}[nic.both.rx_rings]\nvalue = 1\nwhy = \"because I say so\"\n"), "rx_rings"),
         (
@@ -129,15 +142,58 @@ fn interfaces_are_read_from_a_tree_like_sys() {
     nic("lo", &[("type", "772\n"), ("operstate", "unknown\n")], 1);
     nic("eth0", &[("type", "1\n"), ("operstate", "down\n")], 2);
     nic("ens5", &[("type", "1\n"), ("operstate", "up\n")], 4);
+    nic("br0", &[("type", "1\n"), ("uevent", "DEVTYPE=bridge\nINTERFACE=br0\n")], 1);
+    nic("ifb0", &[("type", "1\n"), ("uevent", "INTERFACE=ifb0\n")], 1);
+    nic("odd0", &[("type", "1\n"), ("uevent", "INTERFACE=odd0\n")], 1);
     let driver = root.join("bus/pci/drivers/ena");
     fs::create_dir_all(&driver).unwrap();
     fs::create_dir_all(net.join("ens5/device")).unwrap();
     std::os::unix::fs::symlink(&driver, net.join("ens5/device/driver")).unwrap();
-    let route = "Iface\tDestination\tGateway\nens5\t00000000\t0101010A\n";
-    let read = Machine::read(&root, route, vec![0, 1]);
-    let names: Vec<_> = read.nics.iter().map(|n| (&*n.name, &*n.driver, n.up)).collect();
-    assert_eq!(names, [("ens5", "ena", true), ("lo", "lo", true), ("eth0", "veth", false)]);
-    assert_eq!(read.nics[0].rx_queues, 4);
+    let file = |path: &str, text: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), text).unwrap();
+    };
+    file("class/net/ens5/device/numa_node", "1\n");
+    for irq in [30, 31, 32, 33] {
+        file(&format!("class/net/ens5/device/msi_irqs/{irq}"), "msix\n");
+    }
+    // Where it comes to goes before where it may; several are no answer, and nor is nothing.
+    file("proc/irq/30/smp_affinity_list", "0-7\n");
+    file("proc/irq/30/effective_affinity_list", "6\n");
+    file("proc/irq/31/smp_affinity_list", "4\n");
+    file("proc/irq/31/effective_affinity_list", "\n");
+    file("proc/irq/32/smp_affinity_list", "0-7\n");
+    file("devices/system/node/node0/cpulist", "0-3,8\n");
+    file("devices/system/node/node1/cpulist", "4-7\n");
+    file("devices/system/node/has_cpu", "0-1\n");
+    file("proc/net/route", "Iface\tDestination\tGateway\nens5\t00000000\t0101010A\n");
+    let asked = |name: &str| match name {
+        "eth0" => Some("veth".to_owned()),
+        "ifb0" => Some("ifb".to_owned()),
+        "odd0" => None,
+        known => panic!("{known} is told by /sys"),
+    };
+    let read = Machine::read(&root, &root.join("proc"), vec![0, 1], &asked);
+    let names: Vec<_> = read.nics.iter().map(|n| (&*n.name, &*n.driver, n.is_virtual)).collect();
+    assert_eq!(
+        names,
+        [
+            ("ens5", "ena", false),
+            ("lo", "lo", true),
+            ("br0", "bridge", true),
+            ("eth0", "veth", true),
+            ("ifb0", "ifb", true),
+            ("odd0", "unknown", true),
+        ]
+    );
+    for (nic, profile) in read.nics.iter().zip(["ena", "loopback", "generic", "veth", "generic"]) {
+        let machine = Machine { nics: vec![nic.clone()], ..Machine::default() };
+        assert_eq!(Profile::find("auto", &machine).unwrap().name, profile, "{}", nic.name);
+    }
+    let first = &read.nics[0];
+    assert_eq!((first.rx_queues, first.up, read.nics[3].up), (4, true, false));
+    assert_eq!((first.numa_node, &first.irq_cores[..]), (Some(1), &[4, 6][..]));
+    assert_eq!(read.nodes, [(0, vec![0, 1, 2, 3, 8]), (1, vec![4, 5, 6, 7])]);
     fs::remove_dir_all(&root).unwrap();
     // Whatever this machine is, it has a profile.
     let mut config = EngineConfig::default();
@@ -177,5 +233,96 @@ fn a_kernel_that_mangles_trains_gets_none() {
             (said.value.as_str(), said.why.contains("mangle")),
             (if gso { "true" } else { "false" }, !gso)
         );
+    }
+}
+
+/// A machine of two nodes with four processors each, whose interface is on the second.
+fn two_nodes(queues: usize) -> Machine {
+    let nic = Nic {
+        numa_node: Some(1),
+        irq_cores: vec![4, 6],
+        ..machine(0, &[("ice", queues)]).nics[0].clone()
+    };
+    Machine {
+        nodes: vec![(0, vec![0, 1, 2, 3]), (1, vec![4, 5, 6, 7])],
+        nics: vec![nic],
+        ..machine(8, &[])
+    }
+}
+
+#[test]
+fn shards_are_put_near_the_interface_and_beside_its_interrupts() {
+    for (queues, chosen, word) in [
+        (2, vec![5, 7], "processors 5,7"),
+        (3, vec![5, 7, 4], "take its interrupts"),
+        (5, vec![5, 7, 4, 6, 0], "more shards than"),
+    ] {
+        let mut config = EngineConfig::default();
+        let machine = two_nodes(queues);
+        let told = Profile::find("ice", &machine).unwrap().apply(&mut config, &machine);
+        let Pinning::Cores(cores) = &config.pin else { panic!() };
+        assert_eq!(cores[..config.shards], chosen);
+        let said = told.iter().find(|a| a.setting == "placement").unwrap();
+        assert!(said.value.contains(word), "{said}");
+        config.validate().unwrap();
+    }
+    // Where nothing is known of nodes and interrupts, it is the order of the system.
+    let mut config = EngineConfig::default();
+    let plain = machine(3, &[("ice", 2)]);
+    Profile::find("ice", &plain).unwrap().apply(&mut config, &plain);
+    assert_eq!(config.pin, Pinning::Cores(vec![0, 1, 2]));
+    // A processor that the process may not use is not chosen, however near it is.
+    let mut config = EngineConfig::default();
+    let narrow = Machine { cores: vec![1, 4, 5], ..two_nodes(2) };
+    Profile::find("ice", &narrow).unwrap().apply(&mut config, &narrow);
+    assert_eq!(config.pin, Pinning::Cores(vec![5, 4, 1]));
+}
+
+#[test]
+fn trains_and_bursts_are_taken_over() {
+    let of = |name: &str| {
+        let mut config = EngineConfig::default();
+        let machine = machine(2, &[]);
+        let told = Profile::find(name, &machine).unwrap().apply(&mut config, &machine);
+        let told: Vec<_> = told.iter().map(|a| a.setting).collect();
+        let (train, burst) = (config.gso_segments, config.connection.pacing_burst);
+        (train, burst, told.contains(&"gso_segments"), told.contains(&"pacing_burst"))
+    };
+    assert_eq!(of("generic"), (64, 16, false, false));
+    assert_eq!(of("r8169"), (32, 16, true, false));
+    assert_eq!(of("ena"), (64, 10, false, true));
+}
+
+/// Who reads a number wants to know whose it is.
+#[test]
+fn every_number_says_where_it_is_from() {
+    const SOURCES: [&str; 7] = [
+        "judgement, not measured",
+        "not measured here",
+        "default",
+        "all that there is",
+        "driver's word",
+        "kernel's documentation",
+        "has one queue",
+    ];
+    for (name, text) in BUILT_IN {
+        let table: toml::Table = text.parse().unwrap();
+        let mut open: Vec<(String, &toml::Value)> =
+            ["engine", "nic"].map(|part| (part.to_owned(), &table[part])).into();
+        let mut seen = 0;
+        while let Some((path, value)) = open.pop() {
+            let Some(of) = value.as_table() else { panic!("{name}: {path}") };
+            let Some(why) = of.get("why").and_then(toml::Value::as_str) else {
+                open.extend(of.iter().map(|(key, value)| (format!("{path}.{key}"), value)));
+                continue;
+            };
+            let is_choice = ["engine.pin", "engine.placement"].contains(&path.as_str());
+            let is_number = of["value"].as_integer().is_some_and(|number| number != 0);
+            if is_choice || is_number {
+                seen += 1;
+                assert!(SOURCES.iter().any(|s| why.contains(s)), "{name}: {path}: {why}");
+            }
+        }
+        assert!(seen > 3, "{name}");
     }
 }

@@ -330,11 +330,15 @@ fn the_search_is_repeated_after_ten_minutes() {
 
 #[test]
 fn bursts_are_short_outside_a_lan() {
-    let mut sim =
-        Sim::new(1, Link { bytes_per_s: 125_000_000, queue_bytes: 4_000_000, ..Link::default() });
-    sim.flow(&config(), ENDLESS, at_ms(1));
-    sim.run_until(at_ms(1_000));
-    assert!(sim.flows[0].longest_burst <= 16, "{}", sim.flows[0].longest_burst);
+    assert_eq!(ConnectionConfig::default().pacing_burst, 16);
+    for (pacing_burst, least) in [(10, 9), (16, 11), (40, 17)] {
+        let link = Link { bytes_per_s: 125_000_000, queue_bytes: 4_000_000, ..Link::default() };
+        let mut sim = Sim::new(1, link);
+        sim.flow(&ConnectionConfig { pacing_burst, ..config() }, ENDLESS, at_ms(1));
+        sim.run_until(at_ms(1_000));
+        let longest = sim.flows[0].longest_burst;
+        assert!((least..=pacing_burst as usize).contains(&longest), "{pacing_burst}: {longest}");
+    }
 }
 
 #[test]

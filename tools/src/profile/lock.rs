@@ -1,0 +1,65 @@
+//! One process at a time changes settings: a lock on a file of the state folder. The system takes
+//! it back when the process ends, however it ends. The file stays, with the number of the process
+//! that had the lock last.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The lock, held until it is dropped.
+pub struct Lock {
+    #[cfg(unix)]
+    _file: nix::fcntl::Flock<File>,
+    #[cfg(not(unix))]
+    _file: File,
+}
+
+/// The file that is locked. Settings of the whole system concern all interfaces: there is one.
+pub fn path(folder: &Path) -> PathBuf {
+    folder.join("profile.lock")
+}
+
+impl Lock {
+    /// Takes the lock of a folder that is there; does not wait.
+    ///
+    /// # Errors
+    /// `WouldBlock` where another process has it, with a text that names the file and, where it is
+    /// known, the process; the system's.
+    pub fn take(folder: &Path) -> io::Result<Self> {
+        let at = path(folder);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&at)?;
+        Self::of(file, &at)
+    }
+
+    #[cfg(unix)]
+    fn of(file: File, at: &Path) -> io::Result<Self> {
+        use nix::errno::Errno;
+        use nix::fcntl::{Flock, FlockArg};
+        use std::io::{Read as _, Write as _};
+
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                Ok(Self { _file: file })
+            }
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                let read = file.read_to_string(&mut text);
+                // It may not have written its number yet.
+                let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
+                let who = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+                let text = format!("{who} is changing settings: it holds {}", at.display());
+                Err(io::Error::new(io::ErrorKind::WouldBlock, text))
+            }
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+
+    /// No settings can be changed here, and there is nothing to keep apart.
+    #[cfg(not(unix))]
+    fn of(file: File, _: &Path) -> io::Result<Self> {
+        Ok(Self { _file: file })
+    }
+}
