@@ -170,7 +170,7 @@ impl Watch {
         for value in [
             send.0 as u64,
             send.1 as u64,
-            now.as_nanos(),
+            block.on_clock(now.as_nanos()),
             walk.connections,
             walk.channels,
             walk.unacked,
