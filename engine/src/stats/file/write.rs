@@ -38,12 +38,7 @@ impl Writer {
         Self::try_create(path, shards, origin, origin_ns).map(Arc::new).map_err(failed)
     }
 
-    fn try_create(
-        path: &Path,
-        shards: usize,
-        origin: Instant,
-        origin_ns: u64,
-    ) -> io::Result<Self> {
+    fn try_create(path: &Path, shards: usize, origin: Instant, origin_ns: u64) -> io::Result<Self> {
         let monotonic = monotonic_ns();
         let passed = Instant::now().saturating_duration_since(origin).as_nanos() as u64;
         let (names, fields) = layout::names();
