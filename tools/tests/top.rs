@@ -283,8 +283,8 @@ fn a_scraper_gets_its_page_whatever_others_ask() {
         (b"\x16\x03\x01\x02\x00 no HTTP at all\r\n\r\n", "400"),
         (b"\xff\xfe\x00\r\n\r\n", "400"),
         (b"\r\n\r\n", "400"),
-        (&[b'a'; 100_000], "400"),
-        (&[b"GET /metrics HTTP/1.1\r\nX: ", &[b'x'; 90_000][..]].concat(), "400"),
+        (&vec![b'a'; 100_000], "400"),
+        (&[b"GET /metrics HTTP/1.1\r\nX: ", &vec![b'x'; 90_000][..]].concat(), "400"),
     ];
     for (request, status) in cases {
         let shown = request[..request.len().min(40)].escape_ascii().to_string();

@@ -79,7 +79,7 @@ struct Limits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct Document {
     identity: Option<PathBuf>,
     apps: Option<Vec<String>>,
     shards: Option<u16>,
@@ -117,13 +117,13 @@ impl Settings {
     pub fn load(args: &EventSourceArgs) -> Result<Self, Failure> {
         let (file, folder) = match &args.config {
             Some(path) => (read(path)?, path.parent().unwrap_or(Path::new(""))),
-            None => (File::default(), Path::new("")),
+            None => (Document::default(), Path::new("")),
         };
         Self::combine(args, file, folder)
     }
 
     /// Paths of the file are relative to its `folder`.
-    fn combine(args: &EventSourceArgs, file: File, folder: &Path) -> Result<Self, Failure> {
+    fn combine(args: &EventSourceArgs, file: Document, folder: &Path) -> Result<Self, Failure> {
         let mut listen = file.listen;
         if !args.listen.is_empty() {
             listen = args.listen.iter().copied().map(Listen::at).collect();
@@ -169,7 +169,7 @@ impl Settings {
     }
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+fn read(path: &Path) -> Result<Document, Failure> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)

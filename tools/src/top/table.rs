@@ -1,5 +1,7 @@
 //! Tables that are no wider than the terminal.
 
+use std::fmt::Write as _;
+
 /// A column: what stands above it, and its least width.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
@@ -50,11 +52,11 @@ pub fn put(text: &mut String, columns: &[Column], part: &[usize], rows: &[Vec<St
         for (&at, &width) in part.iter().zip(&widths) {
             let (cell, gap) = (cell(at), if text.len() > start { " " } else { "" });
             text.push_str(gap);
-            if columns[at].left {
-                text.push_str(&format!("{cell:<width$}"));
+            let _ = if columns[at].left {
+                write!(text, "{cell:<width$}")
             } else {
-                text.push_str(&format!("{cell:>width$}"));
-            }
+                write!(text, "{cell:>width$}")
+            };
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
