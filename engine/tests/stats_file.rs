@@ -74,6 +74,22 @@ fn a_handler_that_hangs_is_seen_and_seen_to_go_on() {
 }
 
 #[test]
+fn a_shard_that_spins_for_long_answers() {
+    let scratch = Scratch::new("spins");
+    let busy_poll = Some(Duration::from_secs(60));
+    let engine = Engine::start(EngineConfig { busy_poll, ..scratch.config() }, |_| Hangs).unwrap();
+    wait_until("a start", || scratch.sample().health == Health::Running);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2_500) {
+        std::thread::sleep(Duration::from_millis(100));
+        let sample = scratch.sample();
+        assert_eq!(sample.health, Health::Running);
+        assert!(sample.monotonic_ns - sample.shards[0].heartbeat_ns < 1_500_000_000);
+    }
+    engine.shutdown(Duration::ZERO);
+}
+
+#[test]
 fn the_times_in_the_file_are_those_of_the_monotonic_clock() {
     let scratch = Scratch::new("clock");
     let _engine = Engine::start(scratch.config(), |_| Hangs).unwrap();

@@ -245,10 +245,16 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     /// The end of a turn.
     #[inline]
     pub(super) fn refresh_if_due(&mut self) {
+        self.watch_looking(self.core.now);
+    }
+
+    /// In the middle of a wait without a sleep, which may be a long one.
+    #[inline]
+    pub(super) fn watch_looking(&mut self, now: Instant) {
         if let Some(watch) = &self.watch
-            && watch.is_due(self.core.now)
+            && watch.is_due(now)
         {
-            self.refresh(self.core.now, A_REFRESH);
+            self.refresh(now, A_REFRESH);
         }
     }
 
