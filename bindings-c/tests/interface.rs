@@ -41,6 +41,16 @@ fn data_with_mio() {
 }
 
 #[test]
+fn watching() {
+    run_all("tests/c/watching.c");
+}
+
+#[test]
+fn watching_with_mio() {
+    run_all_with_mio("tests/c/watching.c");
+}
+
+#[test]
 fn limits() {
     run_all("tests/c/limits.c");
 }

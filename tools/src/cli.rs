@@ -224,8 +224,6 @@ pub struct RecvArgs {
     #[command(flatten)]
     pub announce: crate::announce::AnnounceArgs,
     #[command(flatten)]
-    pub stats: crate::engine::StatsFileArg,
-    #[command(flatten)]
     pub common: TransferArgs,
 }
 
@@ -248,6 +246,8 @@ pub struct TransferArgs {
     /// One JSON object a line on standard output (docs/file-transfer.md).
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub stats: crate::engine::StatsFileArg,
     /// What is written for protocol analysers.
     #[command(flatten)]
     pub capture: crate::capture::CaptureArgs,

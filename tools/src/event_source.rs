@@ -112,7 +112,7 @@ pub fn run(args: &EventSourceArgs, log: Option<&str>) -> Result<Exit, Failure> {
             .min(1 << 20),
         handshakes_per_source_per_s: settings.handshakes_per_source_per_s,
         stun: settings.stun,
-        stats_file: args.stats.path(),
+        stats_file: settings.stats_file.clone(),
         ..engine::config(args.driver)
     };
     let started = EventSourceServer::start(config, &settings.source, &settings.keys);

@@ -1,9 +1,11 @@
-//! Metrics in Prometheus' text format, and a health check, over plain HTTP/1.1: one thread, one
-//! request a connection, everything bounded. It is for an address that only the operator reaches.
+//! Metrics in Prometheus' text format, and a health check, over plain HTTP/1.1: one request a
+//! connection, each on a thread of its own, everything bounded. It is for an address that only the
+//! operator reaches.
 
 use std::fmt::{Display, Write as _};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,9 +13,15 @@ use std::time::{Duration, Instant};
 const MAX_REQUEST: usize = 4096;
 /// How long a client may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Clients at once; others wait until one of them is done, or has used up its time.
+const MAX_CLIENTS: usize = 64;
+/// Until it is looked again whether one is.
+const FULL: Duration = Duration::from_millis(5);
+/// What is read of a request that is refused, so that the refusal arrives.
+const MAX_REST: usize = 256 << 10;
 
 /// What is served.
-pub trait Source: Send + 'static {
+pub trait Source: Send + Sync + 'static {
     /// All metrics, as text.
     fn render(&self) -> String;
     /// Whether everything works.
@@ -24,28 +32,40 @@ pub trait Source: Send + 'static {
 pub fn serve(addr: SocketAddr, source: impl Source) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(addr)?;
     let local = listener.local_addr()?;
+    let source = Arc::new(source);
     thread::Builder::new().name("metrics".into()).spawn(move || {
         for stream in listener.incoming() {
-            match stream {
-                Ok(stream) => {
-                    if let Err(error) = answer(stream, &source) {
-                        tracing::debug!(%error, "metrics");
-                    }
-                }
-                // No descriptor left, most likely.
-                Err(error) => {
-                    tracing::warn!(%error, "metrics");
-                    thread::sleep(Duration::from_millis(100));
-                }
+            if let Err(error) = stream.and_then(|stream| take(stream, &source)) {
+                // No descriptor or no thread left, most likely.
+                tracing::warn!(%error, "metrics");
+                thread::sleep(Duration::from_millis(100));
             }
         }
     })?;
     Ok(local)
 }
 
+/// Has a client answered beside the others: one that says nothing keeps nobody waiting.
+fn take(stream: TcpStream, source: &Arc<impl Source>) -> io::Result<()> {
+    // Besides the clients there is the one that accepts them.
+    while Arc::strong_count(source) > MAX_CLIENTS {
+        thread::sleep(FULL);
+    }
+    let source = source.clone();
+    let serve = move || {
+        if let Err(error) = answer(stream, &*source) {
+            tracing::debug!(%error, "metrics");
+        }
+    };
+    thread::Builder::new().name("metrics".into()).spawn(serve)?;
+    Ok(())
+}
+
 fn answer(mut stream: TcpStream, source: &impl Source) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let request = read_request(&mut stream)?;
+    let Some(request) = read_request(&mut stream)? else {
+        return respond(&mut stream, true, "408 Request Timeout", "text/plain", "too slow\n");
+    };
     let (status, kind, body) = match route(&request) {
         Route::Metrics => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", source.render()),
         Route::Health if source.is_healthy() => ("200 OK", "text/plain", "ok\n".to_owned()),
@@ -54,36 +74,65 @@ fn answer(mut stream: TcpStream, source: &impl Source) -> io::Result<()> {
         Route::Method => ("405 Method Not Allowed", "text/plain", "GET or HEAD\n".to_owned()),
         Route::Malformed => ("400 Bad Request", "text/plain", "not HTTP/1.1\n".to_owned()),
     };
+    respond(&mut stream, !request.starts_with(b"HEAD "), status, kind, &body)?;
+    // Closing with bytes that nobody has read would take the answer back.
+    stream.shutdown(Shutdown::Write)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut rest = 0;
+    let mut part = [0; 4096];
+    while rest < MAX_REST && Instant::now() < deadline {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match stream.read(&mut part) {
+            Ok(n @ 1..) => rest += n,
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+fn respond(
+    stream: &mut TcpStream,
+    whole: bool,
+    status: &str,
+    kind: &str,
+    body: &str,
+) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes())?;
-    if !request.starts_with(b"HEAD ") {
-        stream.write_all(body.as_bytes())?;
-    }
-    stream.flush()
+    let body = if whole { body } else { "" };
+    stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice())
 }
 
-/// Everything up to the empty line, within the bounds of length and time.
-fn read_request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+/// Everything up to the empty line, within the bounds of length; `None` when it has not come in time.
+fn read_request(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let deadline = Instant::now() + PATIENCE;
     let mut request = Vec::new();
     let mut part = [0; 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Ok(None);
         }
         stream.set_read_timeout(Some(left))?;
-        let n = stream.read(&mut part)?;
+        let n = match stream.read(&mut part) {
+            Ok(n) => n,
+            Err(e) if is_late(&e) => continue,
+            Err(e) => return Err(e),
+        };
         request.extend_from_slice(&part[..n]);
         let whole = request.windows(4).any(|w| w == b"\r\n\r\n");
         if whole || n == 0 || request.len() >= MAX_REQUEST {
-            return Ok(request);
+            return Ok(Some(request));
         }
     }
+}
+
+/// Nothing came in time.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

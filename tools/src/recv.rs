@@ -72,7 +72,7 @@ fn receive(args: &RecvArgs, report: &mut Report) -> Result<Exit, Failure> {
     let config = EngineConfig {
         connection: connection_config(args.common.timeout),
         max_connections: MAX_SENDERS,
-        stats_file: args.stats.path(),
+        stats_file: args.common.stats.path(),
         capture: args.common.capture.config(),
         ..engine::config(args.common.driver)
     };

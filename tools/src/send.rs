@@ -76,7 +76,11 @@ fn send(args: &SendArgs, report: &mut Report) -> Result<Exit, Failure> {
         EngineConfig { connection, identity: Some(identity), ..engine::config(args.common.driver) };
     let trust = trust::decide(args, &target, &connect, &config, report)?;
     // Not of the first look at the receiver, which may have been another connection.
-    let config = EngineConfig { capture: args.common.capture.config(), ..config };
+    let config = EngineConfig {
+        capture: args.common.capture.config(),
+        stats_file: args.common.stats.path(),
+        ..config
+    };
     transfer(ConnectConfig { trust, ..connect }, config, plans, report)
 }
 

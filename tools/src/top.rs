@@ -4,6 +4,8 @@ mod object;
 mod prometheus;
 mod rates;
 mod screen;
+mod table;
+mod terminal;
 
 use crate::exit::{Exit, Failure};
 use crate::{interrupt, metrics, print};
@@ -13,8 +15,9 @@ use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
+use terminal::Wake;
 use trunkline::stats::file::{Health, StatsFile};
 
 pub const HELP: &str = "\
@@ -24,6 +27,8 @@ Examples:
   trunkline top 4711                            the engines of a process (Linux)
   trunkline top --once --json recv.stats        one object for programs
   trunkline top --prometheus recv.stats > /var/lib/node_exporter/trunkline.prom
+
+At a terminal the screen is live: q or Ctrl-C ends it.
 
 A process that hangs or has died leaves its last figures: top says so and shows them. Rates are
 those since the sample before; of the first sample, the mean since the engine started.
@@ -91,9 +96,10 @@ pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
         io::stdout().write_all(page.as_bytes()).map_err(print::failure)?;
         return Ok(exit(&watched));
     }
-    let (ended, end) = mpsc::channel();
+    let (wake, woken) = mpsc::channel();
+    let ended = wake.clone();
     interrupt::watch(move || {
-        let _ = ended.send(());
+        let _ = ended.send(Wake::End);
     });
     if let Some(addr) = args.prometheus_listen {
         let paths = watched.into_iter().map(|w| w.path).collect();
@@ -104,31 +110,51 @@ pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
             &serde_json::Value::Null,
             &format!("metrics at http://{local}/metrics"),
         )?;
-        let _ = end.recv();
+        let _ = woken.recv();
         return Ok(Exit::Done);
     }
     let samples = if args.once { Some(1) } else { args.count };
     let live = !args.json && samples.is_none() && io::stdout().is_terminal();
-    let _screen = live.then(screen::Alternate::enter);
-    let mut taken = 0;
-    let start = Instant::now();
-    loop {
+    if live {
+        let keys = terminal::watch(wake.clone());
+        keys.map_err(|e| Failure::local(format!("keys cannot be read: {e}")))?;
+    }
+    follow(args, &mut watched, samples, live, &woken)?;
+    Ok(exit(&watched))
+}
+
+/// Takes and shows samples, so many or until it is told to end.
+fn follow(
+    args: &TopArgs,
+    watched: &mut [Watched],
+    samples: Option<u64>,
+    live: bool,
+    woken: &Receiver<Wake>,
+) -> Result<(), Failure> {
+    let mut screen = live.then(terminal::Alternate::enter);
+    let mut due = Instant::now();
+    for taken in 1.. {
         watched.iter_mut().try_for_each(Watched::sample)?;
-        show(args, &watched, live)?;
-        taken += 1;
+        show(args, watched, live)?;
         if samples.is_some_and(|n| taken >= n) {
             break;
         }
-        let next = args.interval.saturating_mul(u32::try_from(taken).unwrap_or(u32::MAX));
-        let left = next.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
-        match end.recv_timeout(left) {
-            Err(RecvTimeoutError::Timeout) => {}
-            // Nobody watches for signals: only the end of the process ends us.
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(left),
-            Ok(()) => break,
+        // Those that were left out while this process was stopped do not come all at once.
+        due = (due + args.interval).max(Instant::now());
+        while let Ok(wake) = woken.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            match wake {
+                Wake::End => return Ok(()),
+                Wake::Resized => {}
+                Wake::Suspend => {
+                    drop(screen.take());
+                    terminal::suspend();
+                    screen = live.then(terminal::Alternate::enter);
+                }
+            }
+            show(args, watched, live)?;
         }
     }
-    Ok(exit(&watched))
+    Ok(())
 }
 
 fn show(args: &TopArgs, watched: &[Watched], live: bool) -> Result<(), Failure> {
@@ -136,8 +162,17 @@ fn show(args: &TopArgs, watched: &[Watched], live: bool) -> Result<(), Failure> 
     let printed = if args.json {
         watched.iter().try_for_each(|w| writeln!(out, "{}", object::of(w, args.sort)))
     } else {
-        let text: String = watched.iter().map(|w| screen::text(w, args.sort, live)).collect();
-        if live { screen::draw(&mut out, &text) } else { writeln!(out, "{}", text.trim_end()) }
+        // What goes into a file has all columns beside each other.
+        let width = io::stdout().is_terminal().then(|| terminal::size().1);
+        let text: String = watched
+            .iter()
+            .map(|w| screen::text(w, args.sort, width.unwrap_or(usize::MAX), live))
+            .collect();
+        if live {
+            screen::draw(&mut out, &text, terminal::size())
+        } else {
+            writeln!(out, "{}", text.trim_end())
+        }
     };
     printed.and_then(|()| out.flush()).map_err(print::failure)
 }

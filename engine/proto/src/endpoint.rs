@@ -5,12 +5,13 @@
 //! and then [`Endpoint::poll_transmit`] until it gives `None`. Events that arise in application
 //! calls are told by the next call that takes a sink; `next_timeout` is then at once.
 //!
-//! `application.rs` has the calls by handle, `routing.rs` finds the connection of a datagram,
+//! `application.rs` has the calls by handle, `losses.rs` sums over connections, `routing.rs` finds the connection of a datagram,
 //! `routes.rs` is about connections over a relay and their direct paths, `streams.rs` is the way of
 //! bytes to and from connections over streams.
 
 mod ahead;
 mod application;
+mod losses;
 mod routes;
 mod routing;
 mod shared;
@@ -20,6 +21,7 @@ mod tests;
 mod types;
 
 pub use crate::connection::StreamNeeds;
+pub use losses::Losses;
 pub(crate) use shared::Shared;
 pub use streams::{ClosedStream, MIN_STREAM_BUFFER};
 pub use types::*;
@@ -96,6 +98,7 @@ pub struct Endpoint {
     touched: Vec<u32>,
     deferred: Deferred,
     scratch: Vec<u32>,
+    tally: losses::Tally,
     /// The last connection id that was looked up, with its slot and sequence number.
     cached: Option<(ConnectionId, u32, u8)>,
 }
@@ -130,6 +133,7 @@ impl Endpoint {
             touched: Vec::new(),
             deferred: Deferred::default(),
             scratch: Vec::new(),
+            tally: losses::Tally::default(),
             cached: None,
         })
     }
@@ -204,6 +208,7 @@ impl Endpoint {
         self.free.push(slot);
         self.live -= 1;
         self.shared.counters.count_attempt(conn.handshake_state());
+        self.tally.close(slot, conn.losses());
         if conn.is_told() {
             sink.dead(conn.handle(), &conn.report());
         } else if conn.role() == Role::Host {

@@ -7,6 +7,8 @@
 
 mod pcapng;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use crate::error::EngineError;
 use crate::security::key_line;
@@ -111,19 +113,21 @@ impl Capture {
             path = %config.path.display(),
             "everything that connections say is written to a file, with their TLS secrets"
         );
+        Self::into(file, config.max_bytes).map_err(|e| EngineError::system(what(), e))
+    }
+
+    /// Starts the thread that writes at most `max` bytes.
+    fn into(out: impl Write + Send + 'static, max: u64) -> io::Result<Arc<Self>> {
         let state = Arc::new(State::default());
         let (sender, receiver) = sync_channel(WAITING);
-        let (shared, max) = (Arc::clone(&state), config.max_bytes);
+        let shared = Arc::clone(&state);
         let run = move || {
-            if let Err(error) = write(file, max, &receiver, &shared) {
+            if let Err(error) = write(out, max, &receiver, &shared) {
                 shared.full.store(true, Ordering::Relaxed);
                 tracing::error!(%error, "the capture ends");
             }
         };
-        let writer = std::thread::Builder::new()
-            .name("trunk-capture".into())
-            .spawn(run)
-            .map_err(|e| EngineError::system(what(), e))?;
+        let writer = std::thread::Builder::new().name("trunk-capture".into()).spawn(run)?;
         Ok(Arc::new(Self {
             state,
             blocks: Mutex::new(Some(sender)),
@@ -207,8 +211,8 @@ fn open(config: &CaptureConfig) -> io::Result<File> {
 }
 
 /// Writes blocks until nobody is left who could send any.
-fn write(file: File, max: u64, blocks: &Receiver<Block>, state: &State) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(256 << 10, file);
+fn write(out: impl Write, max: u64, blocks: &Receiver<Block>, state: &State) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, out);
     let head = pcapng::head();
     out.write_all(&head)?;
     let room = max - RESERVE;

@@ -88,7 +88,9 @@ impl Shared {
         let stats_file = config
             .stats_file
             .as_ref()
-            .map(|path| crate::stats::file::write::Writer::create(path, config.shards, origin))
+            .map(|path| {
+                crate::stats::file::write::Writer::create(path, config.shards, origin, ORIGIN)
+            })
             .transpose()?;
         Ok(Arc::new(Self {
             #[cfg(unix)]

@@ -19,6 +19,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     pub(super) const fn watch_driven(&self) {}
     pub(super) const fn watch_end(&self, _: Option<&str>) {}
     pub(super) const fn watch_embedded(&self) {}
+    pub(super) const fn watch_looking(&self, _: Instant) {}
     pub(super) const fn refresh_if_due(&self) {}
     pub(super) const fn refresh_and_rest(&self, _: Instant, _: Option<Duration>) {}
 }

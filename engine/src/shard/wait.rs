@@ -98,6 +98,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             if now >= end {
                 return Ok(false);
             }
+            self.watch_looking(now);
             std::hint::spin_loop();
         }
     }

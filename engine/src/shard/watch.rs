@@ -25,9 +25,6 @@ const EXTRA: u8 = 2;
 struct Seen {
     generation: u32,
     bytes: u64,
-    lost: u64,
-    retransmits: u64,
-    dropped: u64,
 }
 
 /// Added up over connections.
@@ -51,10 +48,6 @@ pub(super) struct Watch {
     walk: Sums,
     rtt: Durations,
     seen: Vec<Seen>,
-    /// These only grow.
-    lost: u64,
-    retransmits: u64,
-    dropped: u64,
     /// The connections for the table, and what each has moved since the walk before.
     busiest: Vec<(u64, ConnHandle)>,
     /// The least that gets a connection in when the table is full, and where it is.
@@ -73,9 +66,6 @@ impl Watch {
             walk: Sums::default(),
             rtt: Durations::new(),
             seen: Vec::new(),
-            lost: 0,
-            retransmits: 0,
-            dropped: 0,
             busiest: Vec::with_capacity(ROWS),
             least: (0, 0),
         })
@@ -97,8 +87,8 @@ impl Watch {
         self.block.end(if failure.is_some() { State::Failed } else { State::Ended }, failure);
     }
 
-    /// Looks at the next connections; whether the walk is through.
-    fn walk(&mut self, endpoint: &Endpoint) -> bool {
+    /// Looks at the connections in the next `most` slots; whether the walk is through.
+    fn walk(&mut self, endpoint: &mut Endpoint, most: usize) -> bool {
         if self.at == 0 {
             self.walk = Sums::default();
             self.rtt.clear();
@@ -108,10 +98,11 @@ impl Watch {
         if self.seen.len() < slots {
             self.seen.resize(slots.next_power_of_two(), Seen::default());
         }
-        let end = slots.min(self.at + A_REFRESH);
+        let end = slots.min(self.at.saturating_add(most));
         for slot in self.at..end {
             let Some(conn) = endpoint.in_slot(slot) else { continue };
             self.walk.connections += 1;
+            endpoint.count_losses(slot);
             if let Some(stats) = endpoint.stats(conn) {
                 self.look(slot, conn, &stats);
             }
@@ -129,17 +120,9 @@ impl Watch {
         }
         let before = self.seen[slot];
         let before = if before.generation == conn.generation { before } else { Seen::default() };
-        let now = Seen {
-            generation: conn.generation,
-            bytes: stats.bytes_sent + stats.bytes_received,
-            lost: stats.packets_lost,
-            retransmits: stats.retransmits,
-            dropped: stats.datagrams_dropped,
-        };
+        let now =
+            Seen { generation: conn.generation, bytes: stats.bytes_sent + stats.bytes_received };
         self.seen[slot] = now;
-        self.lost += now.lost.saturating_sub(before.lost);
-        self.retransmits += now.retransmits.saturating_sub(before.retransmits);
-        self.dropped += now.dropped.saturating_sub(before.dropped);
         self.rank(now.bytes.saturating_sub(before.bytes), conn);
     }
 
@@ -147,7 +130,7 @@ impl Watch {
     fn rank(&mut self, moved: u64, conn: ConnHandle) {
         if self.busiest.len() < ROWS {
             self.busiest.push((moved, conn));
-        } else if moved >= self.least.0 {
+        } else if moved > self.least.0 {
             self.busiest[self.least.1] = (moved, conn);
         } else {
             return;
@@ -166,18 +149,18 @@ impl Watch {
         loop_time: &Durations,
         send: (usize, usize),
     ) {
-        let (walk, block) = (self.walk, &mut self.block);
+        let (walk, losses, block) = (self.walk, endpoint.losses(), &mut self.block);
         for value in [
             send.0 as u64,
             send.1 as u64,
-            now.as_nanos(),
+            block.on_clock(now.as_nanos()),
             walk.connections,
             walk.channels,
             walk.unacked,
             walk.unsent,
-            self.lost,
-            self.retransmits,
-            self.dropped,
+            losses.packets_lost,
+            losses.retransmits,
+            losses.datagrams_dropped,
         ] {
             block.put(value);
         }
@@ -250,7 +233,10 @@ impl<H: Handler, D: Driver> Shard<H, D> {
 
     /// The shard has ended; the last figures count.
     pub(super) fn watch_end(&mut self, failure: Option<&str>) {
-        self.refresh(self.core.now, true);
+        if let Some(watch) = &mut self.watch {
+            watch.at = 0;
+        }
+        self.refresh(self.core.now, usize::MAX);
         if let Some(watch) = &self.watch {
             watch.end(failure);
         }
@@ -259,10 +245,16 @@ impl<H: Handler, D: Driver> Shard<H, D> {
     /// The end of a turn.
     #[inline]
     pub(super) fn refresh_if_due(&mut self) {
+        self.watch_looking(self.core.now);
+    }
+
+    /// In the middle of a wait without a sleep, which may be a long one.
+    #[inline]
+    pub(super) fn watch_looking(&mut self, now: Instant) {
         if let Some(watch) = &self.watch
-            && watch.is_due(self.core.now)
+            && watch.is_due(now)
         {
-            self.refresh(self.core.now, true);
+            self.refresh(now, A_REFRESH);
         }
     }
 
@@ -273,7 +265,7 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let in_time = watch.is_due(now);
         let extra = !in_time && watch.extra > 0 && sleep.is_none_or(|s| s >= LONG_SLEEP);
         watch.extra -= u8::from(extra);
-        self.refresh(now, in_time || extra);
+        self.refresh(now, if in_time || extra { A_REFRESH } else { 0 });
         if let Some(watch) = &self.watch {
             watch.block.rest(now.as_nanos(), sleep.map(|s| (now + s).as_nanos()));
         }
@@ -288,15 +280,16 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         }
     }
 
-    fn refresh(&mut self, now: Instant, walk: bool) {
+    /// Brings the block up to date, and looks at so many connections.
+    fn refresh(&mut self, now: Instant, connections: usize) {
         let Some(mut watch) = self.watch.take() else { return };
         if watch.is_due(now) {
             watch.due = now + INTERVAL.into();
             watch.extra = EXTRA;
         }
-        let core = &self.core;
+        let core = &mut self.core;
         // Before the sequence is odd: readers do not wait for it.
-        let walked = walk && watch.walk(&core.endpoint);
+        let walked = connections > 0 && watch.walk(&mut core.endpoint, connections);
         let send = if walked { (core.send_pool.count(), core.send_pool.free()) } else { (0, 0) };
         let waited = watch.waited;
         let block = &mut watch.block;

@@ -79,12 +79,13 @@ struct Limits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct Document {
     identity: Option<PathBuf>,
     apps: Option<Vec<String>>,
     shards: Option<u16>,
     linger_s: Option<u64>,
     log: Option<LogFormat>,
+    stats_file: Option<PathBuf>,
     relay: Option<bool>,
     #[serde(default)]
     listen: Vec<Listen>,
@@ -102,6 +103,7 @@ pub struct Settings {
     pub shards: usize,
     pub linger: Duration,
     pub log: LogFormat,
+    pub stats_file: Option<PathBuf>,
     pub listen: Vec<Listen>,
     pub keys: KeyRing,
     pub metrics: Option<SocketAddr>,
@@ -115,13 +117,13 @@ impl Settings {
     pub fn load(args: &EventSourceArgs) -> Result<Self, Failure> {
         let (file, folder) = match &args.config {
             Some(path) => (read(path)?, path.parent().unwrap_or(Path::new(""))),
-            None => (File::default(), Path::new("")),
+            None => (Document::default(), Path::new("")),
         };
         Self::combine(args, file, folder)
     }
 
     /// Paths of the file are relative to its `folder`.
-    fn combine(args: &EventSourceArgs, file: File, folder: &Path) -> Result<Self, Failure> {
+    fn combine(args: &EventSourceArgs, file: Document, folder: &Path) -> Result<Self, Failure> {
         let mut listen = file.listen;
         if !args.listen.is_empty() {
             listen = args.listen.iter().copied().map(Listen::at).collect();
@@ -156,6 +158,7 @@ impl Settings {
             shards: shards.into(),
             linger: Duration::from_secs(file.linger_s.unwrap_or(5).min(60)),
             log: args.log_format.or(file.log).unwrap_or_default(),
+            stats_file: args.stats.path().or_else(|| file.stats_file.map(|path| folder.join(path))),
             listen,
             keys,
             metrics: args.metrics.or(file.metrics.map(|m| m.address)),
@@ -166,7 +169,7 @@ impl Settings {
     }
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+fn read(path: &Path) -> Result<Document, Failure> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)
@@ -266,6 +269,7 @@ mod tests {
         assert_eq!(settings.stun, StunConfig::default());
         assert!(settings.source.relay && settings.listen[0].answers_stun());
         assert_eq!(settings.identity, Some(dir.path().join("identity.pem")));
+        assert_eq!(settings.stats_file, Some(dir.path().join("event-source.stats")));
         assert_eq!(settings.keys.ids().collect::<Vec<_>>(), ["k1"]);
         let links: Vec<_> = settings.listen.iter().map(|l| l.link).collect();
         assert_eq!(links, [LinkChoice::Auto, LinkChoice::Tls]);
@@ -300,13 +304,16 @@ mod tests {
     fn options_replace_what_the_file_says() {
         let dir = scratch();
         let file = format!(
-            "shards = 2\napps = [\"a\"]\nlog = \"text\"\n[[listen]]\naddress = \"127.0.0.1:1\"\n{KEY}"
+            "shards = 2\napps = [\"a\"]\nlog = \"text\"\nstats_file = \"/run/s\"\n[[listen]]\naddress = \"127.0.0.1:1\"\n{KEY}"
         );
         let settings = load(&dir, &file, &[]).unwrap();
         assert_eq!((settings.shards, settings.log), (2, LogFormat::Text));
         assert_eq!(settings.listen[0].address.port(), 1);
+        assert_eq!(settings.stats_file, Some("/run/s".into()));
         let more = ["--shards", "3", "--app", "b", "--listen", "[::1]:7", "--log-format", "json"];
+        let more = [&more[..], &["--stats-file", "mine"]].concat();
         let settings = load(&dir, &file, &more).unwrap();
+        assert_eq!(settings.stats_file, Some("mine".into()), "not relative to the folder");
         assert_eq!((settings.shards, settings.log), (3, LogFormat::Json));
         assert_eq!(settings.listen[0].address.to_string(), "[::1]:7");
         assert_eq!(settings.source.apps, Some(vec![AppId::new("b").unwrap()]));

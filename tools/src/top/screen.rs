@@ -2,50 +2,48 @@
 
 use super::Sort;
 use super::rates::{ConnRates, ShardRates, Watched};
+use super::table::{self, Column};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// The other screen of the terminal, without a cursor; left again when dropped.
-pub struct Alternate;
-
-impl Alternate {
-    pub fn enter() -> Self {
-        let _ = io::stdout().write_all(b"\x1b[?1049h\x1b[?25l");
-        Self
-    }
-}
-
-impl Drop for Alternate {
-    fn drop(&mut self) {
-        let mut out = io::stdout();
-        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
-    }
-}
-
-/// Draws as much of the text as the terminal has room for.
-pub fn draw(out: &mut impl Write, text: &str) -> io::Result<()> {
-    let (height, width) = console::Term::stdout().size_checked().unwrap_or((24, 80));
+/// Draws as much of the text as a terminal of this height and width has room for; the last line says
+/// how it ends, and what is not shown.
+pub fn draw(out: &mut impl Write, text: &str, (height, width): (usize, usize)) -> io::Result<()> {
+    let room = height.saturating_sub(1);
+    let left_out = text.trim_end().lines().count().saturating_sub(room);
+    let last = match left_out {
+        0 => "q: end".to_owned(),
+        n => format!("q: end; {n} more lines"),
+    };
+    let blank = std::iter::repeat("");
+    let lines = text.trim_end().lines().chain(blank).take(room).chain([last.as_str()]);
     let mut frame = String::from("\x1b[H");
-    for line in text.lines().take(usize::from(height).saturating_sub(1)) {
-        frame.extend(line.chars().take(usize::from(width)));
-        frame.push_str("\x1b[K\r\n");
+    for (at, line) in lines.take(height).enumerate() {
+        if at > 0 {
+            frame.push_str("\r\n");
+        }
+        frame.extend(line.chars().take(width));
+        // After the last column some terminals would erase what stands in it.
+        if line.chars().count() < width {
+            frame.push_str("\x1b[K");
+        }
     }
-    frame.push_str("\x1b[J");
     out.write_all(frame.as_bytes())
 }
 
-/// One engine; with the curves when it is shown again and again.
-pub fn text(watched: &Watched, sort: Sort, live: bool) -> String {
+/// One engine in so many columns; with the curves when it is shown again and again.
+pub fn text(watched: &Watched, sort: Sort, width: usize, live: bool) -> String {
     let info = watched.file.info();
     let shards = watched.shards();
     let driver = shards.first().map_or("", |s| s.sample.driver.as_str());
+    // How it is comes before the path, which may be longer than the line.
     let mut text = format!(
         "{}  pid {}  trunkline {}  {driver}  {}\n",
-        printable(&watched.path.display().to_string()),
+        printable(&watched.health().to_string()),
         info.pid,
         printable(&info.engine),
-        printable(&watched.health().to_string()),
+        printable(&watched.path.display().to_string()),
     );
     if live {
         let rates: VecDeque<f64> = watched.history.iter().map(|h| h.0).collect();
@@ -54,82 +52,113 @@ pub fn text(watched: &Watched, sort: Sort, live: bool) -> String {
         let _ = writeln!(text, "Mb/s {:>9.1} {}", last.0, curve(&rates));
         let _ = writeln!(text, "RTT ms {:>7.2} {}", last.1, curve(&rtts));
     }
-    text.push_str(
-        "\nSHARD  STATE          LOAD  TURNS/S  IN PKT/S OUT PKT/S  IN Mb/S OUT Mb/S  RTT50ms  \
-         RTT99ms   RTX/S  LOST/S  CONNS   CHANS  MAIL  FWD   WAITING  RX FREE  TX FREE SEND FREE\n",
-    );
-    for one in &shards {
-        shard(&mut text, one);
+    let rows: Vec<_> = shards.iter().map(shard).collect();
+    text.push('\n');
+    for part in table::parts(SHARD, width) {
+        table::put(&mut text, SHARD, &part, &rows);
     }
-    let connections = watched.connections(sort);
-    if !connections.is_empty() {
-        text.push_str(
-            "\nSHARD  REMOTE                 PEER              STATE           RTT ms   WINDOW  \
-             IN Mb/S OUT Mb/S        IN       OUT     RTX    LOST  CHANS   UNACKED\n",
-        );
-    }
-    for one in &connections {
-        connection(&mut text, one);
+    let rows: Vec<_> = watched.connections(sort).iter().map(connection).collect();
+    if let (false, Some(part)) = (rows.is_empty(), table::parts(CONNECTION, width).first()) {
+        text.push('\n');
+        table::put(&mut text, CONNECTION, part, &rows);
     }
     text.push('\n');
     text
 }
 
-fn shard(text: &mut String, shard: &ShardRates<'_>) {
+/// Of a shard. What a terminal has no room for comes in further tables.
+const SHARD: &[Column] = &[
+    Column::new("SHARD", 5),
+    Column::left("STATE", 13),
+    Column::new("LOAD", 5),
+    Column::new("TURNS/S", 8),
+    Column::new("IN PKT/S", 9),
+    Column::new("OUT PKT/S", 9),
+    Column::new("IN Mb/S", 8),
+    Column::new("OUT Mb/S", 8),
+    Column::new("RTT50ms", 8),
+    Column::new("RTT99ms", 8),
+    Column::new("RTX/S", 7),
+    Column::new("LOST/S", 7),
+    Column::new("CONNS", 6),
+    Column::new("CHANS", 7),
+    Column::new("MAIL", 5),
+    Column::new("FWD", 4),
+    Column::new("WAITING", 9),
+    Column::new("RX FREE", 9),
+    Column::new("TX FREE", 9),
+    Column::new("SEND FREE", 9),
+];
+
+fn shard(shard: &ShardRates<'_>) -> Vec<String> {
     let value = |name| shard.value(name);
-    let ms = |name| value(name) as f64 / 1e3;
-    let mb = |name| shard.rate(name) * 8.0 / 1e6;
+    let ms = |name| format!("{:.2}", value(name) as f64 / 1e3);
+    let rate = |name| format!("{:.0}", shard.rate(name));
+    let mb = |name| format!("{:.1}", shard.rate(name) * 8.0 / 1e6);
     let free =
         |name: &str| format!("{}/{}", shard.value(&format!("{name}_free")), shard.value(name));
     let health = shard.sample.health.name();
     let state = if shard.sample.asleep && health == "running" { "asleep" } else { health };
-    let _ = writeln!(
-        text,
-        "{:>5}  {state:<13} {:>4.0}% {:>8.0} {:>9.0} {:>9.0} {:>8.1} {:>8.1} {:>8.2} {:>8.2} {:>7.0} \
-         {:>7.0} {:>6} {:>7} {:>5} {:>4} {:>9} {:>8} {:>8} {:>9}",
-        shard.sample.shard,
-        shard.load() * 100.0,
-        shard.rate("turns"),
-        shard.rate("datagrams_received"),
-        shard.rate("datagrams_sent"),
+    vec![
+        shard.sample.shard.to_string(),
+        state.to_owned(),
+        format!("{:.0}%", shard.load() * 100.0),
+        rate("turns"),
+        rate("datagrams_received"),
+        rate("datagrams_sent"),
         mb("bytes_received"),
         mb("bytes_sent"),
         ms("rtt_us_p50"),
         ms("rtt_us_p99"),
-        shard.rate("retransmits"),
-        shard.rate("packets_lost"),
-        value("connections"),
-        value("channels"),
-        value("mailbox_depth"),
-        value("forwards_depth"),
+        rate("retransmits"),
+        rate("packets_lost"),
+        value("connections").to_string(),
+        value("channels").to_string(),
+        value("mailbox_depth").to_string(),
+        value("forwards_depth").to_string(),
         bytes(value("queue_waiting_bytes") + value("unsent_bytes")),
         free("rx_buffers"),
         free("tx_buffers"),
         free("send_buffers"),
-    );
+    ]
 }
 
-fn connection(text: &mut String, conn: &ConnRates<'_>) {
+/// Of a connection. What a terminal has no room for is left out: the most telling come first.
+const CONNECTION: &[Column] = &[
+    Column::new("SHARD", 5),
+    Column::left("REMOTE", 21),
+    Column::left("STATE", 12),
+    Column::new("RTT ms", 8),
+    Column::new("IN Mb/S", 8),
+    Column::new("OUT Mb/S", 8),
+    Column::new("RTX", 7),
+    Column::new("LOST", 7),
+    Column::new("CHANS", 6),
+    Column::new("UNACKED", 8),
+    Column::new("WINDOW", 8),
+    Column::new("IN", 8),
+    Column::new("OUT", 8),
+    Column::left("PEER", 16),
+];
+
+fn connection(conn: &ConnRates<'_>) -> Vec<String> {
     let value = |name| conn.value(name);
-    let remote = conn.row.remote().map_or_else(String::new, |r| r.to_string());
-    let _ = writeln!(
-        text,
-        "{:>5}  {remote:<22} {:<16}  {:<14} {:>7.2} {:>8} {:>8.1} {:>8.1} {:>9} {:>9} {:>7} {:>7} \
-         {:>6} {:>9}",
-        conn.shard,
-        conn.row.peer(),
-        conn.row.status(),
-        value("rtt_ns") as f64 / 1e6,
+    vec![
+        conn.shard.to_string(),
+        conn.row.remote().map_or_else(String::new, |r| r.to_string()),
+        conn.row.status().to_owned(),
+        format!("{:.2}", value("rtt_ns") as f64 / 1e6),
+        format!("{:.1}", conn.received * 8.0 / 1e6),
+        format!("{:.1}", conn.sent * 8.0 / 1e6),
+        value("retransmits").to_string(),
+        value("packets_lost").to_string(),
+        value("channels").to_string(),
+        bytes(value("unacked_bytes")),
         bytes(value("window")),
-        conn.received * 8.0 / 1e6,
-        conn.sent * 8.0 / 1e6,
         bytes(value("bytes_received")),
         bytes(value("bytes_sent")),
-        value("retransmits"),
-        value("packets_lost"),
-        value("channels"),
-        bytes(value("unacked_bytes")),
-    );
+        conn.row.peer(),
+    ]
 }
 
 /// Bytes in few digits, in powers of 1024.
@@ -183,13 +212,32 @@ mod tests {
         assert_eq!(printable("0.1\x1b[2J"), "0.1?[2J");
     }
 
-    #[test]
-    fn a_frame_is_no_larger_than_the_terminal() {
+    fn drawn(text: &str, size: (usize, usize)) -> String {
         let mut out = Vec::new();
-        draw(&mut out, &format!("{}\n", "x".repeat(500)).repeat(500)).unwrap();
-        let frame = String::from_utf8(out).unwrap();
-        let (height, width) = console::Term::stdout().size_checked().unwrap_or((24, 80));
-        assert_eq!(frame.matches("\r\n").count(), usize::from(height) - 1);
-        assert_eq!(frame.matches('x').count(), (usize::from(height) - 1) * usize::from(width));
+        draw(&mut out, text, size).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_frame_is_as_large_as_the_terminal() {
+        let frame = drawn(&format!("{}\n", "x".repeat(500)).repeat(500), (24, 80));
+        assert_eq!(frame.matches("\r\n").count(), 23);
+        assert_eq!(frame.matches('x').count(), 23 * 80);
+        assert!(frame.ends_with("q: end; 477 more lines\x1b[K"), "{frame}");
+        let short = drawn("a\nb\n\n", (24, 80));
+        assert!(short.starts_with("\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[K\r\n"), "{short}");
+        assert!(short.ends_with("\r\nq: end\x1b[K"), "{short}");
+        assert_eq!(short.matches("\r\n").count(), 23);
+        for size in [(0, 0), (1, 1), (2, 3)] {
+            let frame = drawn("xxxxxx\nxxxxxx\nxxxxxx", size);
+            assert_eq!(frame.matches("\r\n").count(), size.0.saturating_sub(1));
+            assert!(frame.matches('x').count() <= size.0 * size.1);
+        }
+    }
+
+    #[test]
+    fn nothing_is_erased_behind_the_last_column() {
+        let frame = drawn("12345\n1234\n", (3, 5));
+        assert_eq!(frame, "\x1b[H12345\r\n1234\x1b[K\r\nq: en");
     }
 }

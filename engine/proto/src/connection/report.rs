@@ -1,7 +1,7 @@
 //! What a connection tells of itself.
 
 use super::Connection;
-use crate::endpoint::{ConnInfo, ConnStats};
+use crate::endpoint::{ConnInfo, ConnStats, Losses};
 use crate::error::{CloseReason, Reason};
 use crate::event::CloseReport;
 use crate::ids::Link;
@@ -43,6 +43,16 @@ impl Connection {
             link: self.link(),
             plain: self.is_plain(),
             relayed: self.is_relayed(),
+        }
+    }
+
+    /// What was lost and sent again, over whatever carried it.
+    pub(crate) fn losses(&self) -> Losses {
+        let mux = self.mux.stats();
+        Losses {
+            packets_lost: self.recovery.stats().packets_lost,
+            retransmits: self.counters.retransmits,
+            datagrams_dropped: mux.datagrams_dropped + mux.datagrams_expired,
         }
     }
 

@@ -205,6 +205,21 @@ impl DataKeys {
         phase: bool,
         packet: &'a mut [u8],
     ) -> Result<Opened<'a>, OpenError> {
+        if self.tap.is_some() {
+            return self.open_and_show(now, pn, phase, packet);
+        }
+        self.open_with_any(now, pn, phase, packet)
+    }
+
+    /// [`Self::open`] with an observer.
+    #[cold]
+    fn open_and_show<'a>(
+        &mut self,
+        now: Instant,
+        pn: u64,
+        phase: bool,
+        packet: &'a mut [u8],
+    ) -> Result<Opened<'a>, OpenError> {
         let header = packet.first_chunk::<SHORT_HEADER_LEN>().copied();
         let opened = self.open_with_any(now, pn, phase, packet)?;
         if let (Some(tap), Some(header)) = (&self.tap, header) {

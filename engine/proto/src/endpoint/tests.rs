@@ -2,6 +2,7 @@
 //! without loss, with a look inside.
 
 mod authentication;
+mod losses;
 
 use super::*;
 use crate::config::{ChannelKind, ChannelOptions};

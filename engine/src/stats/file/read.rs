@@ -182,7 +182,8 @@ pub struct ShardSample {
     pub torn: bool,
     /// The value of every field.
     pub values: Vec<u64>,
-    /// Its connections: those that moved the most of late, then the youngest.
+    /// Connections of it, in no particular order: at most 64, those that moved the most bytes between
+    /// the last two walks. Which of those that moved equally much is not said.
     pub connections: Vec<ConnRow>,
     names: Arc<Names>,
 }

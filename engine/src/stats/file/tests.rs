@@ -48,7 +48,7 @@ fn the_names_fit_what_is_written() {
 fn a_file_tells_what_was_written_and_how_it_ended() {
     let path = Path::new();
     let origin = Instant::now();
-    let writer = Writer::create(&path.0, 2, origin).unwrap();
+    let writer = Writer::create(&path.0, 2, origin, 0).unwrap();
     let file = StatsFile::open(&path.0).unwrap();
     assert_eq!(file.info().pid, u64::from(std::process::id()));
     assert_eq!((file.info().shards, file.info().engine.as_str()), (2, env!("CARGO_PKG_VERSION")));
@@ -84,11 +84,12 @@ fn who_is_late_does_not_answer_and_who_sleeps_is_not_late() {
     let path = Path::new();
     // The shard's time began long ago.
     let origin = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    let writer = Writer::create(&path.0, 1, origin).unwrap();
+    let ns = 3_600_000_000_000;
+    let writer = Writer::create(&path.0, 1, origin, ns).unwrap();
     let block = writer.shard(0).unwrap();
     let file = StatsFile::open(&path.0).unwrap();
     let health = || file.read().unwrap().health;
-    let (now, long_ago) = (since(origin), since(origin) - 30_000_000_000);
+    let (now, long_ago) = (ns + since(origin), ns + since(origin) - 30_000_000_000);
     block.begin("sim", long_ago);
     let Health::NotAnswering(late) = health() else { panic!("{:?}", health()) };
     assert!((29..=40).contains(&late.as_secs()), "{late:?}");
@@ -99,20 +100,20 @@ fn who_is_late_does_not_answer_and_who_sleeps_is_not_late() {
     block.rest(long_ago, Some(now - 10_000_000_000));
     let Health::NotAnswering(late) = health() else { panic!("{:?}", health()) };
     assert!((9..=20).contains(&late.as_secs()), "{late:?}");
-    block.beat(since(origin));
+    block.beat(ns + since(origin));
     assert_eq!(health(), Health::Running);
 }
 
 #[test]
 fn a_new_engine_takes_the_path_over_and_a_bad_path_is_named() {
     let path = Path::new();
-    let first = Writer::create(&path.0, 1, Instant::now()).unwrap();
+    let first = Writer::create(&path.0, 1, Instant::now(), 0).unwrap();
     let old = StatsFile::open(&path.0).unwrap();
     drop(first.shard(0).unwrap());
-    let _second = Writer::create(&path.0, 3, Instant::now()).unwrap();
+    let _second = Writer::create(&path.0, 3, Instant::now(), 0).unwrap();
     assert_eq!(old.read().unwrap().shards.len(), 1);
     assert_eq!(StatsFile::open(&path.0).unwrap().read().unwrap().shards.len(), 3);
-    let bad = Writer::create(std::path::Path::new("/no/such/folder/stats"), 1, Instant::now());
+    let bad = Writer::create(std::path::Path::new("/no/such/folder/stats"), 1, Instant::now(), 0);
     let error = bad.unwrap_err().to_string();
     assert!(error.contains("stats file /no/such/folder/stats"), "{error}");
 }
@@ -120,7 +121,7 @@ fn a_new_engine_takes_the_path_over_and_a_bad_path_is_named() {
 #[test]
 fn a_file_of_a_process_that_is_gone_says_so() {
     let path = Path::new();
-    let writer = Writer::create(&path.0, 1, Instant::now()).unwrap();
+    let writer = Writer::create(&path.0, 1, Instant::now(), 0).unwrap();
     let block = writer.shard(0).unwrap();
     block.begin("sim", 0);
     let mut bytes = std::fs::read(&path.0).unwrap();
@@ -142,7 +143,7 @@ fn a_file_of_a_process_that_is_gone_says_so() {
 #[test]
 fn what_is_read_belongs_together() {
     let path = Path::new();
-    let writer = Writer::create(&path.0, 1, Instant::now()).unwrap();
+    let writer = Writer::create(&path.0, 1, Instant::now(), 0).unwrap();
     let mut block = writer.shard(0).unwrap();
     let file = StatsFile::open(&path.0).unwrap();
     let stop = AtomicBool::new(false);
@@ -181,7 +182,7 @@ fn what_is_read_belongs_together() {
 #[test]
 fn a_writer_that_stopped_in_the_middle_is_read_all_the_same() {
     let path = Path::new();
-    let writer = Writer::create(&path.0, 1, Instant::now()).unwrap();
+    let writer = Writer::create(&path.0, 1, Instant::now(), 0).unwrap();
     let mut block = writer.shard(0).unwrap();
     block.begin("sim", 0);
     block.open();
@@ -194,7 +195,7 @@ fn a_writer_that_stopped_in_the_middle_is_read_all_the_same() {
 
 fn valid() -> Vec<u8> {
     let path = Path::new();
-    let writer = Writer::create(&path.0, 2, Instant::now()).unwrap();
+    let writer = Writer::create(&path.0, 2, Instant::now(), 0).unwrap();
     let mut block = writer.shard(0).unwrap();
     block.open();
     (0..1000).for_each(|n| block.put(n));

@@ -22,22 +22,23 @@ pub(crate) struct Writer {
     blocks: usize,
     block: usize,
     shards: usize,
-    /// The monotonic clock minus the time since `origin`.
+    /// The monotonic clock minus the shards' time.
     offset: u64,
 }
 
 impl Writer {
-    /// Makes the file, or puts a new one in its place; `origin` is where the shards' time starts.
+    /// Makes the file, or puts a new one in its place; the shards' time is `origin_ns` at `origin`.
     pub(crate) fn create(
         path: &Path,
         shards: usize,
         origin: Instant,
+        origin_ns: u64,
     ) -> Result<Arc<Self>, EngineError> {
         let failed = |e| EngineError::system(format!("stats file {}", path.display()), e);
-        Self::try_create(path, shards, origin).map(Arc::new).map_err(failed)
+        Self::try_create(path, shards, origin, origin_ns).map(Arc::new).map_err(failed)
     }
 
-    fn try_create(path: &Path, shards: usize, origin: Instant) -> io::Result<Self> {
+    fn try_create(path: &Path, shards: usize, origin: Instant, origin_ns: u64) -> io::Result<Self> {
         let monotonic = monotonic_ns();
         let passed = Instant::now().saturating_duration_since(origin).as_nanos() as u64;
         let (names, fields) = layout::names();
@@ -65,7 +66,7 @@ impl Writer {
         layout::put_text(env!("CARGO_PKG_VERSION"), &mut words[head::ENGINE..][..4]);
         layout::put_text(&names, &mut words[HEADER..][..names.len() / 8]);
         let map = publish(path, &words)?;
-        let offset = monotonic.wrapping_sub(passed);
+        let offset = monotonic.wrapping_sub(passed).wrapping_sub(origin_ns);
         Ok(Self { map, blocks, block, shards, offset })
     }
 
@@ -155,10 +156,10 @@ impl BlockWriter {
         }
     }
 
-    /// A time of the shard, in nanoseconds since its origin, on the clock that other processes have.
+    /// A time of the shard on the clock that other processes have.
     #[inline]
-    fn on_clock(&self, since_origin: u64) -> u64 {
-        self.file.offset.wrapping_add(since_origin)
+    pub(crate) fn on_clock(&self, at: u64) -> u64 {
+        self.file.offset.wrapping_add(at)
     }
 
     /// The shard is there.
