@@ -53,6 +53,8 @@ KNOBS = [
          ["--busy-poll=1000"]),
     Knob("gso", "no GSO", ["bulk", "small", "datagrams"], engine="gso = false"),
     Knob("gro", "no GRO", ["bulk", "small", "datagrams"], engine="gro = false"),
+    Knob("trains-16", "trains of 16 packets (up to 64)", ["bulk", "small"],
+         engine="gso_segments = 16"),
     Knob("packet-1200", "packets of 1200 bytes (1452)", ["bulk", "small"], ["--mtu", "1200"]),
     Knob("packet-8952", "packets of 8952 bytes: jumbo frames", ["bulk", "small"],
          ["--max-mtu", "8952"]),

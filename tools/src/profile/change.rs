@@ -3,6 +3,7 @@
 use super::journal::{self, Entry, Journal, Owner};
 use super::lock::Lock;
 use super::{ApplyArgs, RestoreArgs, Target, comparison_json, comparison_line, exit, nic, unknown};
+use crate::boot;
 use crate::exit::{Exit, Failure};
 use crate::print;
 use serde_json::{Value, json};
@@ -35,12 +36,6 @@ impl Done {
     fn line(&self) -> String {
         format!("{:9} {:32} {}", self.what, self.key.to_string(), self.text)
     }
-}
-
-/// Id of this start of the system.
-fn boot() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
 }
 
 /// Settings to change, in order.
@@ -243,7 +238,7 @@ fn apply_to(target: &Target, args: &ApplyArgs, text: &mut Vec<String>) -> Result
     };
     journal::folder(folder).map_err(untouched)?;
     let _lock = Lock::take(folder).map_err(untouched)?;
-    let owner = Owner::new(&boot(), &target.nic.name, target.nic.index);
+    let owner = Owner::new(&boot::id(), &target.nic.name, target.nic.index);
     let (mut journal, aside) = Journal::open(folder, &owner).map_err(untouched)?;
     if let Some(aside) = aside {
         let aside = aside.display();
@@ -310,10 +305,10 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     let folder = &args.state.state;
     let index = found.map(|nic| nic.index);
     // Whether there is anything at all is told without the lock, and without a folder for it.
-    kept(folder, &name, &boot(), index).map_err(unknown)?;
+    kept(folder, &name, &boot::id(), index).map_err(unknown)?;
     let _lock = Lock::take(folder)
         .map_err(|e| unknown(format!("{}, and nothing was restored: {e}", folder.display())))?;
-    let Kept { entries, gone } = kept(folder, &name, &boot(), index).map_err(unknown)?;
+    let Kept { entries, gone } = kept(folder, &name, &boot::id(), index).map_err(unknown)?;
     let tuner = Tuner::open(&name).map_err(|e| unknown(format!("{name}: {e}")))?;
     let done = undo(&tuner, &entries, gone.is_none());
     let failed = any_failed(&done);

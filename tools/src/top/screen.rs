@@ -3,6 +3,7 @@
 use super::Sort;
 use super::rates::{ConnRates, ShardRates, Watched};
 use super::table::{self, Column};
+use crate::sparkline::sparkline;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -49,8 +50,8 @@ pub fn text(watched: &Watched, sort: Sort, width: usize, live: bool) -> String {
         let rates: VecDeque<f64> = watched.history.iter().map(|h| h.0).collect();
         let rtts: VecDeque<f64> = watched.history.iter().map(|h| h.1).collect();
         let last = watched.history.back().copied().unwrap_or_default();
-        let _ = writeln!(text, "Mb/s {:>9.1} {}", last.0, curve(&rates));
-        let _ = writeln!(text, "RTT ms {:>7.2} {}", last.1, curve(&rtts));
+        let _ = writeln!(text, "Mb/s {:>9.1} {}", last.0, sparkline(&rates));
+        let _ = writeln!(text, "RTT ms {:>7.2} {}", last.1, sparkline(&rtts));
     }
     let rows: Vec<_> = shards.iter().map(shard).collect();
     text.push('\n');
@@ -174,14 +175,6 @@ fn bytes(value: u64) -> String {
     format!("{shown:.1}P")
 }
 
-/// Heights of a curve from 0 to its largest value.
-fn curve(values: &VecDeque<f64>) -> String {
-    const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let step = |v: &f64| STEPS[((v / most * 7.0).round() as usize).min(7)];
-    values.iter().map(step).collect()
-}
-
 /// Text of a file, without what a terminal would obey.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
@@ -199,12 +192,6 @@ mod tests {
             assert_eq!(bytes(value), shown);
         }
         assert_eq!(bytes(u64::MAX), "16384.0P");
-    }
-
-    #[test]
-    fn curves_reach_from_nothing_to_the_top() {
-        assert_eq!(curve(&VecDeque::from([0.0, 3.5, 7.0])), "▁▅█");
-        assert_eq!(curve(&VecDeque::from([0.0, 0.0])), "▁▁");
     }
 
     #[test]
