@@ -16,7 +16,7 @@ const BURST_MESSAGES: u32 = 8192;
 /// The least that goes in one go, however much the connection drops.
 const LEAST_BURST: u32 = 8;
 /// Until the next try when the connection drops what it is given.
-const STUCK: std::time::Duration = std::time::Duration::from_millis(1);
+const STUCK: std::time::Duration = std::time::Duration::from_micros(200);
 /// Messages that a feeder which lends has at least: one to copy, one under way.
 const LENT_COPIES: usize = 2;
 /// Shortest time after which a load with a rate goes on.
