@@ -74,8 +74,15 @@ pub fn built() -> &'static Path {
             Some(other) => other,
             None => panic!("no profile in {}", dir.display()),
         };
+        // What a test of the whole workspace has built is built with the features that all its
+        // packages together ask of others; asking for two of them only would build all anew.
+        let packages: &[&str] = match std::env::var_os("TRUNKLINE_TESTS_WORKSPACE") {
+            Some(_) => &["--workspace", "--lib", "--bin", "trunkline", "--tests"],
+            None => &["-p", "trunkline-c", "-p", "trunkline-tools"],
+        };
         let status = cargo()
-            .args(["build", "--quiet", "-p", "trunkline-c", "-p", "trunkline-tools"])
+            .args(["build", "--quiet"])
+            .args(packages)
             .args(["--profile", profile, "--target-dir"])
             .arg(target())
             .status()

@@ -64,6 +64,9 @@ pub fn table(report: &Report) -> String {
         if let Some(words) = run.losses.words() {
             let _ = writeln!(out, "{}: lost {words}", run.scenario);
         }
+        if let Some(words) = cpu_each(run) {
+            let _ = writeln!(out, "{}: {words}", run.scenario);
+        }
         if let Some(words) = cycles(run) {
             let _ = writeln!(out, "{}: {words}", run.scenario);
         }
@@ -105,6 +108,18 @@ fn flows(runs: &[Run]) -> String {
         }
     }
     aligned(&rows, &[0, 1, 2])
+}
+
+/// Processor time of what has no bytes: a connection.
+fn cpu_each(run: &Run) -> Option<String> {
+    if run.bytes > 0 || run.messages == 0 {
+        return None;
+    }
+    let us = |seconds: Option<f64>| {
+        seconds.map_or("-".to_owned(), |s| format!("{:.0}", s * 1e6 / run.messages as f64))
+    };
+    let (client, server) = (us(run.cpu_s.client), us(run.cpu_s.server));
+    Some(format!("CPU for a connection: client {client} µs, server {server} µs"))
 }
 
 /// Cycles of both sides, where there are counters.
@@ -333,6 +348,16 @@ mod tests {
         assert_eq!(lines[2][..2], ["down", "reliable"], "{table}");
         assert_eq!(lines[3][..3], ["datagrams", "up", "unreliable"], "{table}");
         assert_eq!(lines[3][6..], ["1,000,000", "25.00", "%"], "{table}");
+    }
+
+    #[test]
+    fn connections_have_processor_time() {
+        let connects = Run { bytes: 0, messages: 10_000, ..run("handshakes") };
+        assert_eq!(
+            cpu_each(&connects).unwrap(),
+            "CPU for a connection: client 290 µs, server 150 µs"
+        );
+        assert_eq!(cpu_each(&run("bulk")), None);
     }
 
     #[test]
