@@ -75,14 +75,13 @@ pub fn built() -> &'static Path {
             None => panic!("no profile in {}", dir.display()),
         };
         // What a test of the whole workspace has built is built with the features that all its
-        // packages together ask of others; asking for two of them only would build all anew.
-        let packages: &[&str] = match std::env::var_os("TRUNKLINE_TESTS_WORKSPACE") {
-            Some(_) => &["--workspace", "--lib", "--bin", "trunkline", "--tests"],
-            None => &["-p", "trunkline-c", "-p", "trunkline-tools"],
-        };
+        // packages together ask of others; asking for two of them only would build all anew. Who
+        // runs it says so.
+        let packages = std::env::var("TRUNKLINE_TESTS_PACKAGES");
+        let packages = packages.as_deref().unwrap_or("-p trunkline-c -p trunkline-tools");
         let status = cargo()
             .args(["build", "--quiet"])
-            .args(packages)
+            .args(packages.split_ascii_whitespace())
             .args(["--profile", profile, "--target-dir"])
             .arg(target())
             .status()
