@@ -74,10 +74,11 @@ impl Interface {
     /// `words` must be as long as the structure of the command in its first word, with all that the
     /// sizes inside of it promise.
     unsafe fn call(&self, words: &mut [u32]) -> io::Result<u32> {
-        let request = libc::ifreq {
-            ifr_name: self.name,
-            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: words.as_mut_ptr().cast() },
-        };
+        // The kernel takes all of it, what the pointer does not fill too.
+        // SAFETY: an array of characters, and a union of integers and pointers: zeros are valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_name = self.name;
+        request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
         // SAFETY: the request and the words live through the call, and the kernel stays within the
         // words, by contract.
         let result = unsafe {
