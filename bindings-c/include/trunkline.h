@@ -2995,8 +2995,9 @@ trunk_result trunk_connection_config_init_sized(struct trunk_connection_config *
 /// thread-less engine stay 1.
 ///
 /// What was set is stored as text in the capacity bytes at report, one line for each setting with
-/// its reason; size, which may be NULL, gets the bytes needed, final NUL included. report may be
-/// NULL when capacity is 0: then nothing is stored there.
+/// its reason; what the caller's version of config has no field for is left out. size, which may be
+/// NULL, gets the bytes needed, final NUL included. report may be NULL when capacity is 0: then
+/// nothing is stored there.
 ///
 /// Any thread; reads files, does not block otherwise. Errors: TRUNK_ERR_NULL,
 /// TRUNK_ERR_INVALID_ARGUMENT (no such profile, or a mistake in it), TRUNK_ERR_FILE,

@@ -89,6 +89,38 @@ fn a_shard_that_spins_for_long_answers() {
     engine.shutdown(Duration::ZERO);
 }
 
+/// Looking again and again is waiting too, and counts while it lasts: not all at once afterwards.
+#[test]
+fn a_shard_that_spins_for_long_has_no_load() {
+    let scratch = Scratch::new("spins-idle");
+    let busy_poll = Some(Duration::from_secs(2));
+    let engine = Engine::start(EngineConfig { busy_poll, ..scratch.config() }, |_| Hangs).unwrap();
+    wait_until("a start", || scratch.sample().health == Health::Running);
+    let figures = || {
+        let shard = scratch.sample().shards.remove(0);
+        (shard.heartbeat_ns, shard.get("waited_ns").unwrap(), shard.asleep)
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    let mut before = figures();
+    let mut intervals = 0;
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = figures();
+        assert!(now.1 >= before.1, "a counter went back: {before:?} {now:?}");
+        // A heartbeat without figures comes only with work.
+        let passed = now.0 - before.0;
+        let worked = passed.saturating_sub(now.1 - before.1);
+        assert!(
+            worked * 10 < passed.max(100_000_000),
+            "{worked} of {passed} ns: {before:?} {now:?}"
+        );
+        intervals += u32::from(passed > 0);
+        before = now;
+    }
+    assert!(intervals >= 2 && before.2, "{intervals} {before:?}");
+    engine.shutdown(Duration::ZERO);
+}
+
 #[test]
 fn the_times_in_the_file_are_those_of_the_monotonic_clock() {
     let scratch = Scratch::new("clock");

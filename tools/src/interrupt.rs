@@ -4,8 +4,17 @@ use crate::exit::Exit;
 use std::thread;
 
 /// Calls `on_first` from a thread of its own at the first SIGINT, SIGTERM or SIGHUP.
-#[cfg(unix)]
 pub fn watch(on_first: impl FnOnce() + Send + 'static) {
+    watch_both(on_first, || {});
+}
+
+/// The same; `on_second` is called before the second one ends the process. Whoever `on_first` was for
+/// may hang then: it must wait for nobody.
+#[cfg(unix)]
+pub fn watch_both(
+    on_first: impl FnOnce() + Send + 'static,
+    on_second: impl FnOnce() + Send + 'static,
+) {
     let interrupts = match trunkline::sys::signal::Interrupts::install() {
         Ok(interrupts) => interrupts,
         Err(e) => {
@@ -19,6 +28,7 @@ pub fn watch(on_first: impl FnOnce() + Send + 'static) {
         }
         on_first();
         if matches!(interrupts.wait(None), Ok(true)) {
+            on_second();
             std::process::exit(i32::from(Exit::Interrupted as u8));
         }
     };
@@ -29,4 +39,8 @@ pub fn watch(on_first: impl FnOnce() + Send + 'static) {
 
 /// The system's default, which ends the process, stays in place here.
 #[cfg(not(unix))]
-pub fn watch(_on_first: impl FnOnce() + Send + 'static) {}
+pub fn watch_both(
+    _on_first: impl FnOnce() + Send + 'static,
+    _on_second: impl FnOnce() + Send + 'static,
+) {
+}

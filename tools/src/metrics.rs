@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Longest request.
 const MAX_REQUEST: usize = 4096;
-/// How long a client may take to ask, and to take the answer.
+/// How long a client may take for everything: to ask, to take the answer, and to close.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Clients at once; others wait until one of them is done, or has used up its time.
 const MAX_CLIENTS: usize = 64;
@@ -61,10 +61,13 @@ fn take(stream: TcpStream, source: &Arc<impl Source>) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, source: &impl Source) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let Some(request) = read_request(&mut stream)? else {
-        return respond(&mut stream, true, "408 Request Timeout", "text/plain", "too slow\n");
+fn answer(stream: TcpStream, source: &impl Source) -> io::Result<()> {
+    let mut client = Client { stream, deadline: Instant::now() + PATIENCE };
+    let Some(request) = client.request()? else {
+        // So little that it goes out, or never will, without anybody waiting for it.
+        client.stream.set_nonblocking(true)?;
+        let late = response(true, "408 Request Timeout", "text/plain", "too slow\n");
+        return client.stream.write_all(late.as_bytes());
     };
     let (status, kind, body) = match route(&request) {
         Route::Metrics => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", source.render()),
@@ -74,59 +77,89 @@ fn answer(mut stream: TcpStream, source: &impl Source) -> io::Result<()> {
         Route::Method => ("405 Method Not Allowed", "text/plain", "GET or HEAD\n".to_owned()),
         Route::Malformed => ("400 Bad Request", "text/plain", "not HTTP/1.1\n".to_owned()),
     };
-    respond(&mut stream, !request.starts_with(b"HEAD "), status, kind, &body)?;
+    let whole = !request.starts_with(b"HEAD ");
+    client.write(response(whole, status, kind, &body).as_bytes())?;
     // Closing with bytes that nobody has read would take the answer back.
-    stream.shutdown(Shutdown::Write)?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut rest = 0;
-    let mut part = [0; 4096];
-    while rest < MAX_REST && Instant::now() < deadline {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        match stream.read(&mut part) {
-            Ok(n @ 1..) => rest += n,
-            _ => break,
-        }
-    }
-    Ok(())
+    client.stream.shutdown(Shutdown::Write)?;
+    client.drain()
 }
 
-fn respond(
-    stream: &mut TcpStream,
-    whole: bool,
-    status: &str,
-    kind: &str,
-    body: &str,
-) -> io::Result<()> {
+fn response(whole: bool, status: &str, kind: &str, body: &str) -> String {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
         body.len()
     );
-    let body = if whole { body } else { "" };
-    stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice())
+    if whole { head + body } else { head }
 }
 
-/// Everything up to the empty line, within the bounds of length; `None` when it has not come in time.
-fn read_request(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut request = Vec::new();
-    let mut part = [0; 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(None);
+/// One who asks, and until when everything has to be done: the timeouts of a socket begin anew with
+/// each call, and would give one who moves a byte now and then all the time in the world.
+struct Client {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Client {
+    /// What is left of its time; an error when it is up.
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+
+    fn read(&mut self, part: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.stream.set_read_timeout(Some(self.left()?))?;
+            match self.stream.read(part) {
+                Err(e) if is_late(&e) => {}
+                done => return done,
+            }
         }
-        stream.set_read_timeout(Some(left))?;
-        let n = match stream.read(&mut part) {
-            Ok(n) => n,
-            Err(e) if is_late(&e) => continue,
-            Err(e) => return Err(e),
-        };
-        request.extend_from_slice(&part[..n]);
-        let whole = request.windows(4).any(|w| w == b"\r\n\r\n");
-        if whole || n == 0 || request.len() >= MAX_REQUEST {
-            return Ok(Some(request));
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.stream.set_write_timeout(Some(self.left()?))?;
+            match self.stream.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = &bytes[n..],
+                Err(e) if is_late(&e) => {}
+                Err(e) => return Err(e),
+            }
         }
+        Ok(())
+    }
+
+    /// Everything up to the empty line, within the bounds of length; `None` when it has not come in
+    /// time.
+    fn request(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut request = Vec::new();
+        let mut part = [0; 1024];
+        loop {
+            let n = match self.read(&mut part) {
+                Ok(n) => n,
+                Err(e) if is_late(&e) => return Ok(None),
+                Err(e) => return Err(e),
+            };
+            request.extend_from_slice(&part[..n]);
+            let whole = request.windows(4).any(|w| w == b"\r\n\r\n");
+            if whole || n == 0 || request.len() >= MAX_REQUEST {
+                return Ok(Some(request));
+            }
+        }
+    }
+
+    /// Reads until the client closes, within the bounds of length and time.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut rest = 0;
+        let mut part = [0; 4096];
+        while rest < MAX_REST {
+            match self.read(&mut part)? {
+                0 => break,
+                n => rest += n,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -214,6 +247,98 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More than the buffers of a connection hold.
+    struct Large;
+
+    impl Source for Large {
+        fn render(&self) -> String {
+            "x".repeat(16 << 20)
+        }
+
+        fn is_healthy(&self) -> bool {
+            true
+        }
+    }
+
+    const ASKS: &[u8] = b"GET /metrics HTTP/1.1\r\n\r\n";
+
+    fn ask(addr: SocketAddr, request: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.write_all(request).unwrap();
+        client
+    }
+
+    /// Whoever takes an answer, or ends a request, byte by byte does not have more time for it.
+    #[test]
+    fn no_client_takes_longer_than_the_patience() {
+        let bit_by_bit = |mut client: TcpStream| {
+            let mut part = vec![0; 64 << 10];
+            for _ in 0..50 {
+                let _ = client.read(&mut part);
+                thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let talks = |mut client: TcpStream| {
+            while client.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let asks_late = |mut client: TcpStream| {
+            thread::sleep(PATIENCE * 3 / 4);
+            client.write_all(ASKS).unwrap();
+            thread::sleep(PATIENCE * 2);
+        };
+        let cases: [(&[u8], fn(TcpStream)); 5] = [
+            (ASKS, |_client| thread::sleep(PATIENCE * 3)),
+            (ASKS, bit_by_bit),
+            (b"GET /healthz HTTP/1.1\r\n\r\n", talks),
+            (b"", talks),
+            (b"", asks_late),
+        ];
+        thread::scope(|scope| {
+            for (at, (request, then)) in cases.into_iter().enumerate() {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let addr = listener.local_addr().unwrap();
+                scope.spawn(move || then(ask(addr, request)));
+                scope.spawn(move || {
+                    let (stream, _) = listener.accept().unwrap();
+                    let start = Instant::now();
+                    let _ = answer(stream, &Large);
+                    let took = start.elapsed();
+                    assert!(took < PATIENCE * 3 / 2, "{at}: {took:?}");
+                });
+            }
+        });
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whoever_does_not_read_keeps_nobody_waiting() {
+        use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+        let addr = serve("127.0.0.1:0".parse().unwrap(), Large).unwrap();
+        let slow = || {
+            let mut client = TcpStream::connect(addr).unwrap();
+            setsockopt(&client, RcvBuf, &2048).unwrap();
+            client.write_all(ASKS).unwrap();
+            client
+        };
+        let healthy = || {
+            let start = Instant::now();
+            let mut text = String::new();
+            let mut client = ask(addr, b"GET /healthz HTTP/1.1\r\n\r\n");
+            client.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+            start.elapsed()
+        };
+        let mut clients: Vec<TcpStream> = (0..16).map(|_| slow()).collect();
+        let took = healthy();
+        assert!(took < PATIENCE / 2, "{took:?}");
+        // All places taken: the time of the first is soon up.
+        clients.extend((clients.len()..MAX_CLIENTS).map(|_| TcpStream::connect(addr).unwrap()));
+        let took = healthy();
+        assert!(took < PATIENCE * 2, "{took:?}");
+    }
 
     #[test]
     fn requests() {

@@ -96,11 +96,18 @@ pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
         io::stdout().write_all(page.as_bytes()).map_err(print::failure)?;
         return Ok(exit(&watched));
     }
+    let samples = if args.once { Some(1) } else { args.count };
+    let follows = samples.is_none() && !args.json && args.prometheus_listen.is_none();
+    let live = follows && io::stdout().is_terminal();
+    if live {
+        terminal::prepare();
+    }
     let (wake, woken) = mpsc::channel();
     let ended = wake.clone();
-    interrupt::watch(move || {
+    let end = move || {
         let _ = ended.send(Wake::End);
-    });
+    };
+    interrupt::watch_both(end, terminal::leave);
     if let Some(addr) = args.prometheus_listen {
         let paths = watched.into_iter().map(|w| w.path).collect();
         let local = metrics::serve(addr, prometheus::Served { paths })
@@ -113,8 +120,6 @@ pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
         let _ = woken.recv();
         return Ok(Exit::Done);
     }
-    let samples = if args.once { Some(1) } else { args.count };
-    let live = !args.json && samples.is_none() && io::stdout().is_terminal();
     if live {
         let keys = terminal::watch(wake.clone());
         keys.map_err(|e| Failure::local(format!("keys cannot be read: {e}")))?;
@@ -169,7 +174,7 @@ fn show(args: &TopArgs, watched: &[Watched], live: bool) -> Result<(), Failure> 
             .map(|w| screen::text(w, args.sort, width.unwrap_or(usize::MAX), live))
             .collect();
         if live {
-            screen::draw(&mut out, &text, terminal::size())
+            screen::draw(&mut out, &text, terminal::how_to_end(), terminal::size())
         } else {
             writeln!(out, "{}", text.trim_end())
         }

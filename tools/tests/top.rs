@@ -143,6 +143,32 @@ fn what_is_no_stats_file_is_a_usage_error() {
     assert!(error.contains("stats file /no/such/folder/stats"), "{error}");
 }
 
+/// Whoever can write the file does not get to steer the terminal of who looks at it.
+#[test]
+fn nothing_of_a_file_steers_the_terminal() {
+    const EVIL: &[u8] = b"\x1b[2J\x07\x9b1;1H";
+    let home = Home::new();
+    let file = home.at("recv.stats");
+    let recv = Recv::start(&home, &["--stats-file", file.to_str().unwrap()]);
+    until(&home, &file, "running");
+    let whole = std::fs::read(&file).unwrap();
+    drop(recv);
+    let word = |at: usize| u64::from_ne_bytes(*whole[at * 8..].first_chunk().unwrap()) as usize;
+    let block = word(14);
+    // The engine's version, and of the shard its driver and why it has failed.
+    for (at, len) in [(17 * 8, 32), (block + 5 * 8, 16), (block + 7 * 8, 128)] {
+        let mut bytes = whole.clone();
+        bytes[at..at + len].fill(0);
+        bytes[at..at + EVIL.len()].copy_from_slice(EVIL);
+        bytes[block + 3 * 8..][..8].copy_from_slice(&3u64.to_ne_bytes());
+        let evil = home.file("evil.stats", &bytes);
+        let output = top(&home, &["--once", evil.to_str().unwrap()]);
+        let shown = text(&output.stdout);
+        assert!(shown.contains("?[2J"), "{at}: {shown:?}");
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{at}: {shown:?}");
+    }
+}
+
 #[test]
 fn the_prometheus_page_is_well_formed() {
     let home = Home::new();

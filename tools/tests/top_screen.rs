@@ -6,12 +6,14 @@ mod common;
 
 use common::{Home, PATIENCE, Recv, signal, wait};
 use nix::pty::{Winsize, openpty};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -121,13 +123,20 @@ struct Seat {
 
 impl Seat {
     fn new(home: &Home, args: &[&str]) -> Self {
+        Self::of_shell(home, "exec \"$0\" top \"$@\"", args)
+    }
+
+    /// With what a shell makes of it; `$0` is the tool.
+    fn of_shell(home: &Home, script: &str, args: &[&str]) -> Self {
+        // A process that a signal ends leaves no core behind.
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let top = home.trunkline();
         // It has the terminal to itself, so that Ctrl-C is a signal.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(top.get_program()).arg("top").args(args);
+        command.args(["--ctty", "sh", "-c", script]).arg(top.get_program()).args(args);
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let keyboard = File::from(pty.master);
@@ -173,8 +182,20 @@ impl Seat {
         }
     }
 
+    fn enters(&self, times: u32) {
+        let start = Instant::now();
+        while self.screen.lock().unwrap().entered < times {
+            assert!(start.elapsed() < PATIENCE, "it does not begin anew:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// How it ended; the terminal is as it was.
     fn exit(&mut self) -> i32 {
+        self.status().code().unwrap_or(-1)
+    }
+
+    fn status(&mut self) -> ExitStatus {
         let status = wait(&mut self.child, PATIENCE).unwrap_or_else(|| panic!("{}", self.text()));
         let start = Instant::now();
         while self.screen.lock().unwrap().alternate {
@@ -183,7 +204,7 @@ impl Seat {
         }
         assert!(self.screen.lock().unwrap().cursor, "no cursor");
         assert!(tcgetattr(&self.slave).unwrap() == self.before, "other modes");
-        status.code().unwrap_or(-1)
+        status
     }
 }
 
@@ -315,11 +336,7 @@ fn keys_signals_and_another_size_do_not_wait_for_the_next_sample() {
     seat.waits("other size", |text| text.lines().nth(29).is_some_and(|l| l.starts_with("q: end")));
     // Nobody would continue it here, so the system does not stop it: it comes back at once.
     seat.types(b"\x1a");
-    let start = Instant::now();
-    while seat.screen.lock().unwrap().entered < 2 {
-        assert!(start.elapsed() < PATIENCE, "Ctrl-Z does nothing");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    seat.enters(2);
     seat.waits("picture", |text| text.contains("SEND FREE") && text.contains("q: end"));
     seat.types(b"q");
     assert_eq!(seat.exit(), 0);
@@ -332,4 +349,68 @@ fn keys_signals_and_another_size_do_not_wait_for_the_next_sample() {
     seat.waits("picture", |text| text.contains("q: end"));
     signal(seat.child.id(), "TERM");
     assert_eq!(seat.exit(), 0);
+}
+
+#[test]
+fn however_it_ends_the_terminal_is_as_it_was() {
+    let home = Home::new();
+    let file = home.at("recv.stats");
+    let _recv = Recv::start(&home, &["--stats-file", file.to_str().unwrap()]);
+    let args = ["-i", "3600", file.to_str().unwrap()];
+    // Ctrl-\, and the same signal from elsewhere: the process ends by it, as others do.
+    for typed in [true, false] {
+        let mut seat = Seat::new(&home, &args);
+        seat.waits("picture", |text| text.contains("q: end"));
+        if typed {
+            seat.types(b"\x1c");
+        } else {
+            signal(seat.child.id(), "QUIT");
+        }
+        assert_eq!(seat.status().signal(), Some(3));
+    }
+    // Two requests to end at once: the second one does not wait for what the first one began.
+    for _ in 0..5 {
+        let mut seat = Seat::new(&home, &args);
+        seat.waits("picture", |text| text.contains("q: end"));
+        for name in ["STOP", "TERM", "INT", "CONT"] {
+            signal(seat.child.id(), name);
+        }
+        let code = seat.exit();
+        assert!([0, 130].contains(&code), "{code}");
+    }
+    // Ctrl-S: it hangs in a write. The first request does nothing then, the second one ends it, and
+    // what the terminal still takes is put right.
+    let mut seat = Seat::new(&home, &["-i", "0.05", file.to_str().unwrap()]);
+    seat.waits("picture", |text| text.contains("q: end"));
+    seat.types(b"\x13");
+    std::thread::sleep(Duration::from_millis(500));
+    signal(seat.child.id(), "TERM");
+    assert!(wait(&mut seat.child, Duration::from_secs(1)).is_none(), "it did not hang");
+    signal(seat.child.id(), "TERM");
+    let status = wait(&mut seat.child, PATIENCE).expect("no end");
+    assert_eq!(status.code(), Some(130));
+    assert!(tcgetattr(&seat.slave).unwrap() == seat.before, "other modes");
+}
+
+/// Keys come from the standard input. Without it the terminal still has Ctrl-C, Ctrl-\ and Ctrl-Z.
+#[test]
+fn without_keys_the_screen_says_how_it_ends() {
+    let home = Home::new();
+    let file = home.at("recv.stats");
+    let _recv = Recv::start(&home, &["--stats-file", file.to_str().unwrap()]);
+    let args = ["-i", "3600", file.to_str().unwrap()];
+    let script = "exec \"$0\" top \"$@\" < /dev/null";
+    let seat = || {
+        let seat = Seat::of_shell(&home, script, &args);
+        seat.waits("picture", |text| text.trim_end().ends_with("\nCtrl-C: end"));
+        seat
+    };
+    let mut one = seat();
+    one.types(b"q\x1a");
+    one.enters(2);
+    one.types(b"\x03");
+    assert_eq!(one.exit(), 0);
+    let mut one = seat();
+    one.types(b"\x1c");
+    assert_eq!(one.status().signal(), Some(3));
 }

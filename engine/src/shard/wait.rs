@@ -56,16 +56,19 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         let now = self.time();
         let sleep = deadline.map(|at| at.since(now).into());
         let timeout = [limit, sleep].into_iter().flatten().min();
+        let until = timeout.map(|t| now + t.into());
         self.waits_since = Some(now);
         let spin = self.spin.budget(now.since(self.last_work));
-        if spin > time::Duration::ZERO
-            && !self.stalled
-            && self.look_until(now + spin, timeout.map(|t| now + t.into()))?
-        {
-            return Ok(());
+        let mut rests_from = now;
+        if spin > time::Duration::ZERO && !self.stalled {
+            match self.look_until(now + spin, until)? {
+                Some(looked) => rests_from = looked,
+                None => return Ok(()),
+            }
         }
-        let longest = timeout.map(Into::into);
-        self.refresh_and_rest(now, longest);
+        let timeout = until.map(|at| at.since(rests_from));
+        self.refresh_and_rest(rests_from, timeout);
+        let timeout = timeout.map(Into::into);
         let timeout = if self.port.park(&self.mailbox) {
             self.core.counters.sleeps.add(1);
             timeout
@@ -83,20 +86,25 @@ impl<H: Handler, D: Driver> Shard<H, D> {
             .map_err(|e| EngineError::system(format!("the {} driver", self.driver.name()), e))
     }
 
-    /// Looks again and again until `end`, or `due`; whether there is something to do.
-    fn look_until(&mut self, end: Instant, due: Option<Instant>) -> Result<bool, EngineError> {
+    /// Looks again and again until `end`, or `due`; the time then, or `None` when there is something to
+    /// do.
+    fn look_until(
+        &mut self,
+        end: Instant,
+        due: Option<Instant>,
+    ) -> Result<Option<Instant>, EngineError> {
         loop {
             self.core.counters.looks.add(1);
             self.poll(Some(Duration::ZERO))?;
             if !self.batch.is_empty() || self.has_mail() {
-                return Ok(true);
+                return Ok(None);
             }
             let now = self.time();
             if due.is_some_and(|due| now >= due) {
-                return Ok(true);
+                return Ok(None);
             }
             if now >= end {
-                return Ok(false);
+                return Ok(Some(now));
             }
             self.watch_looking(now);
             std::hint::spin_loop();

@@ -41,7 +41,7 @@ pub(super) struct Watch {
     block: BlockWriter,
     due: Instant,
     extra: u8,
-    /// Time spent waiting for work, in nanoseconds.
+    /// Time spent waiting for work, in nanoseconds, up to the last wait that is over.
     waited: u64,
     /// The slot with which the walk goes on.
     at: usize,
@@ -236,7 +236,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         if let Some(watch) = &mut self.watch {
             watch.at = 0;
         }
-        self.refresh(self.core.now, usize::MAX);
+        // A wait that has failed counts to its end.
+        let now = self.waits_since.map_or(self.core.now, |_| self.time());
+        self.refresh(now, usize::MAX);
         if let Some(watch) = &self.watch {
             watch.end(failure);
         }
@@ -291,7 +293,9 @@ impl<H: Handler, D: Driver> Shard<H, D> {
         // Before the sequence is odd: readers do not wait for it.
         let walked = connections > 0 && watch.walk(&mut core.endpoint, connections);
         let send = if walked { (core.send_pool.count(), core.send_pool.free()) } else { (0, 0) };
-        let waited = watch.waited;
+        // With what the shard has waited so far this time, which may be long when it does not sleep.
+        let waits = self.waits_since.map_or(Duration::ZERO, |since| now.since(since));
+        let waited = watch.waited + waits.as_nanos();
         let block = &mut watch.block;
         block.beat(now.as_nanos());
         block.open();

@@ -10,12 +10,17 @@ use std::io::{self, Write};
 
 /// Draws as much of the text as a terminal of this height and width has room for; the last line says
 /// how it ends, and what is not shown.
-pub fn draw(out: &mut impl Write, text: &str, (height, width): (usize, usize)) -> io::Result<()> {
+pub fn draw(
+    out: &mut impl Write,
+    text: &str,
+    end: &str,
+    (height, width): (usize, usize),
+) -> io::Result<()> {
     let room = height.saturating_sub(1);
     let left_out = text.trim_end().lines().count().saturating_sub(room);
     let last = match left_out {
-        0 => "q: end".to_owned(),
-        n => format!("q: end; {n} more lines"),
+        0 => end.to_owned(),
+        n => format!("{end}; {n} more lines"),
     };
     let blank = std::iter::repeat("");
     let lines = text.trim_end().lines().chain(blank).take(room).chain([last.as_str()]);
@@ -40,10 +45,11 @@ pub fn text(watched: &Watched, sort: Sort, width: usize, live: bool) -> String {
     let driver = shards.first().map_or("", |s| s.sample.driver.as_str());
     // How it is comes before the path, which may be longer than the line.
     let mut text = format!(
-        "{}  pid {}  trunkline {}  {driver}  {}\n",
+        "{}  pid {}  trunkline {}  {}  {}\n",
         printable(&watched.health().to_string()),
         info.pid,
         printable(&info.engine),
+        printable(driver),
         printable(&watched.path.display().to_string()),
     );
     if live {
@@ -201,7 +207,7 @@ mod tests {
 
     fn drawn(text: &str, size: (usize, usize)) -> String {
         let mut out = Vec::new();
-        draw(&mut out, text, size).unwrap();
+        draw(&mut out, text, "q: end", size).unwrap();
         String::from_utf8(out).unwrap()
     }
 

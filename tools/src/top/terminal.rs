@@ -6,6 +6,9 @@ use std::sync::mpsc::Sender;
 #[cfg(unix)]
 use std::time::Duration;
 
+#[cfg(unix)]
+pub use keys::{leave, prepare, reads_keys, suspend};
+
 /// Why the screen does not wait for the next sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
@@ -13,13 +16,15 @@ pub enum Wake {
     End,
     /// The terminal has another size.
     Resized,
-    /// Ctrl-Z.
+    /// Ctrl-Z, or somebody else who wants the process to stop.
     Suspend,
 }
 
 /// How often the size is looked at.
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(100);
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
+const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
 /// Height and width.
 pub fn size() -> (usize, usize) {
@@ -27,40 +32,38 @@ pub fn size() -> (usize, usize) {
     (height.into(), width.into())
 }
 
-/// The terminal as the live screen needs it; as it was again when dropped.
-pub struct Alternate {
-    #[cfg(unix)]
-    modes: Option<nix::sys::termios::Termios>,
+/// How the live screen is ended, in a few words.
+pub fn how_to_end() -> &'static str {
+    if reads_keys() { "q: end" } else { "Ctrl-C: end" }
 }
 
+/// The terminal as the live screen needs it; as it was again when dropped. What ends the process
+/// without dropping it calls [`leave`].
+pub struct Alternate(());
+
 impl Alternate {
-    /// Keys are not shown and come at once. Ctrl-C stays a signal, and Ctrl-Z becomes a key, so that
-    /// the terminal is put right before the process stops.
+    /// Keys are not shown and come at once; those that are signals stay so.
     pub fn enter() -> Self {
         #[cfg(unix)]
-        let modes = keys::take();
-        let _ = io::stdout().write_all(b"\x1b[?1049h\x1b[?25l");
-        Self {
-            #[cfg(unix)]
-            modes,
-        }
+        keys::take();
+        let mut out = io::stdout();
+        let _ = out.write_all(ENTER).and_then(|()| out.flush());
+        Self(())
     }
 }
 
 impl Drop for Alternate {
     fn drop(&mut self) {
-        let mut out = io::stdout();
-        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
-        #[cfg(unix)]
-        if let Some(modes) = &self.modes {
-            keys::give_back(modes);
-        }
+        leave();
     }
 }
 
-/// Tells of keys and of other sizes, from a thread of its own, until the process ends.
+/// Tells of keys, of other sizes, and of being asked to stop, from threads of its own, until the
+/// process ends.
 #[cfg(unix)]
 pub fn watch(wake: Sender<Wake>) -> io::Result<()> {
+    let stops = wake.clone();
+    std::thread::Builder::new().name("stops".into()).spawn(move || keys::watch_stops(&stops))?;
     std::thread::Builder::new().name("keys".into()).spawn(move || keys::watch(&wake))?;
     Ok(())
 }
@@ -71,44 +74,129 @@ pub fn watch(_: Sender<Wake>) -> io::Result<()> {
     Ok(())
 }
 
-/// Stops the process, as Ctrl-Z does; returns when it goes on.
-#[cfg(unix)]
-pub fn suspend() {
-    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTSTP);
+#[cfg(not(unix))]
+pub fn leave() {
+    let mut out = io::stdout();
+    let _ = out.write_all(LEAVE).and_then(|()| out.flush());
 }
+
+#[cfg(not(unix))]
+pub const fn prepare() {}
 
 #[cfg(not(unix))]
 pub const fn suspend() {}
 
+#[cfg(not(unix))]
+const fn reads_keys() -> bool {
+    false
+}
+
 #[cfg(unix)]
 mod keys {
-    use super::{LOOK, Wake, size};
+    use super::{LEAVE, LOOK, Wake, size};
+    use nix::errno::Errno;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::signal::{SigSet, Signal, raise};
     use nix::sys::termios::{
-        LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+        FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcflush, tcgetattr,
+        tcsetattr,
     };
-    use std::io::{self, IsTerminal as _, Read as _};
+    use nix::unistd::{read, write};
+    use std::io::{self, IsTerminal as _};
     use std::os::fd::AsFd as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::Sender;
+    use std::sync::{Mutex, PoisonError};
 
     /// What the terminal was before, if there is one to type at.
-    pub(super) fn take() -> Option<Termios> {
+    struct Before(Option<Termios>);
+
+    /// While the live screen is there. Here, because whoever ends the process has to know it, on
+    /// whichever thread.
+    static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
+    /// Keys are read.
+    static READS_KEYS: AtomicBool = AtomicBool::new(false);
+
+    fn set(before: Option<Before>) -> Option<Before> {
+        let mut guard = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *guard, before)
+    }
+
+    pub(super) fn take() {
+        set(Some(Before(modes())));
+    }
+
+    /// Has the keys come at once, and gives what was before.
+    fn modes() -> Option<Termios> {
         let before = io::stdin().is_terminal().then(|| tcgetattr(io::stdin()).ok()).flatten()?;
         let mut modes = before.clone();
         modes.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
         modes.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         modes.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        modes.control_chars[SpecialCharacterIndices::VSUSP as usize] = libc::_POSIX_VDISABLE;
         tcsetattr(io::stdin(), SetArg::TCSANOW, &modes).ok().map(|()| before)
     }
 
-    /// Keys that nobody has read are not left to whoever reads next.
-    pub(super) fn give_back(modes: &Termios) {
-        let _ = tcsetattr(io::stdin(), SetArg::TCSAFLUSH, modes);
+    /// The terminal as it was, unless it is so already. Waits neither for whoever is writing to it at
+    /// the moment nor, for longer than a moment, until it takes something: the process is to end.
+    pub fn leave() {
+        let Some(Before(modes)) = set(None) else { return };
+        if let Some(modes) = modes {
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &modes);
+            // Keys that nobody has read are not left to whoever reads next.
+            let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
+        }
+        let out = io::stdout();
+        let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+        if poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLOUT)], timeout).is_ok_and(|n| n > 0) {
+            let _ = write(out.as_fd(), LEAVE);
+        }
+    }
+
+    /// Whether somebody can type, and be heard.
+    pub fn reads_keys() -> bool {
+        READS_KEYS.load(Ordering::Relaxed)
+    }
+
+    /// Signals whose usual effect is not to come before the terminal is put right.
+    fn held() -> SigSet {
+        [Signal::SIGTSTP, Signal::SIGQUIT].into_iter().collect()
+    }
+
+    /// From now on those signals wait for [`watch_stops`]. To be called before there are threads.
+    pub fn prepare() {
+        READS_KEYS.store(io::stdin().is_terminal(), Ordering::Relaxed);
+        let _ = held().thread_block();
+    }
+
+    pub(super) fn watch_stops(wake: &Sender<Wake>) {
+        loop {
+            match held().wait() {
+                Ok(Signal::SIGTSTP) if wake.send(Wake::Suspend).is_err() => return,
+                Ok(Signal::SIGTSTP) | Err(Errno::EINTR) => {}
+                Ok(signal) => {
+                    leave();
+                    usual(signal);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// What the signal does usually.
+    fn usual(signal: Signal) {
+        let signals: SigSet = [signal].into_iter().collect();
+        if signals.thread_unblock().is_ok() {
+            let _ = raise(signal);
+            let _ = signals.thread_block();
+        }
+    }
+
+    /// Stops the process, as Ctrl-Z does; returns when it goes on.
+    pub fn suspend() {
+        usual(Signal::SIGTSTP);
     }
 
     pub(super) fn watch(wake: &Sender<Wake>) {
-        let mut typed = io::stdin().is_terminal();
         let mut known = size();
         loop {
             let size = size();
@@ -116,47 +204,38 @@ mod keys {
                 return;
             }
             known = size;
-            if !typed {
+            if !reads_keys() {
                 std::thread::sleep(LOOK);
                 continue;
             }
-            for key in pressed(&mut typed) {
-                let woken = match key {
-                    b'q' | b'Q' => wake.send(Wake::End),
-                    0x1a => wake.send(Wake::Suspend),
-                    _ => Ok(()),
-                };
-                if woken.is_err() {
-                    return;
-                }
+            let mut keys = [0; 64];
+            let pressed = pressed(&mut keys).unwrap_or_else(|_| {
+                // There is nobody to type any more.
+                READS_KEYS.store(false, Ordering::Relaxed);
+                0
+            });
+            let ends = keys[..pressed].iter().any(|key| matches!(key, b'q' | b'Q'));
+            if ends && wake.send(Wake::End).is_err() {
+                return;
             }
         }
     }
 
-    /// The keys of the next moment; `typed` is false once there is nobody to type.
-    fn pressed(typed: &mut bool) -> Vec<u8> {
+    /// The keys of the next moment, and how many they are. Nothing keeps any back that the next call
+    /// would not be woken for.
+    fn pressed(keys: &mut [u8]) -> Result<usize, Errno> {
         let stdin = io::stdin();
         let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        let ready = match poll(&mut fds, timeout) {
-            Ok(ready) => ready > 0,
-            Err(nix::Error::EINTR) => false,
-            Err(_) => {
-                *typed = false;
-                false
-            }
+        let done = match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(0),
+            Ok(_) => read(stdin.as_fd(), keys),
+            Err(e) => Err(e),
         };
-        if !ready {
-            return Vec::new();
-        }
-        let mut keys = [0; 64];
-        match io::stdin().lock().read(&mut keys) {
-            Ok(n @ 1..) => keys[..n].to_vec(),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Vec::new(),
-            _ => {
-                *typed = false;
-                Vec::new()
-            }
+        match done {
+            Ok(0) => Err(Errno::EIO),
+            Err(Errno::EINTR | Errno::EAGAIN) => Ok(0),
+            done => done,
         }
     }
 }
