@@ -121,6 +121,36 @@ fn a_shard_that_spins_for_long_has_no_load() {
     engine.shutdown(Duration::ZERO);
 }
 
+/// It sleeps, and nothing wakes it to write that down.
+#[test]
+fn a_shard_that_sleeps_has_no_load_and_none_when_it_wakes() {
+    let scratch = Scratch::new("sleeps-idle");
+    let engine = Engine::start(scratch.config(), |_| Hangs).unwrap();
+    wait_until("sleep", || scratch.sample().shards[0].asleep);
+    let figures = || {
+        let sample = scratch.sample();
+        (sample.monotonic_ns, sample.shards[0].get("waited_ns").unwrap(), sample.shards[0].asleep)
+    };
+    let mut before = figures();
+    for round in 0..4 {
+        std::thread::sleep(Duration::from_millis(300));
+        let mut now = figures();
+        let load = 1.0 - (now.1 - before.1) as f64 / (now.0 - before.0) as f64;
+        assert!((-0.01..0.2).contains(&load), "{round}: {load} {before:?} {now:?}");
+        // Woken for nothing, and asleep again at once: the counter does not go back.
+        let (_, until) = mpsc::channel();
+        engine.post(0, until).map_err(|_| "full").unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(20) {
+            let then = figures();
+            assert!(then.1 >= now.1, "{round}: {now:?} {then:?}");
+            now = then;
+        }
+        before = now;
+    }
+    engine.shutdown(Duration::ZERO);
+}
+
 #[test]
 fn the_times_in_the_file_are_those_of_the_monotonic_clock() {
     let scratch = Scratch::new("clock");

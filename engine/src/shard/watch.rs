@@ -75,7 +75,7 @@ impl Watch {
     #[inline]
     fn woke(&mut self, now: Instant, waited: Duration) {
         self.waited += waited.as_nanos();
-        self.block.beat(now.as_nanos());
+        self.block.wake(now.as_nanos(), self.waited);
     }
 
     #[inline]

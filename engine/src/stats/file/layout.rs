@@ -145,6 +145,11 @@ const ROW: &[&str] = &[
 /// Fields of a row.
 pub(crate) const ROW_FIELDS: usize = ROW.len();
 
+/// The field that says how long a shard has waited.
+pub(super) const WAITED_NAME: &str = "waited_ns";
+/// Which one that is.
+pub(super) const WAITED: usize = ShardCounts::NAMES.len();
+
 /// Number of fields of a shard.
 pub(super) static FIELDS: LazyLock<usize> = LazyLock::new(|| names().1);
 
@@ -152,7 +157,7 @@ pub(super) static FIELDS: LazyLock<usize> = LazyLock::new(|| names().1);
 /// How many of them are a shard's.
 pub(super) fn names() -> (String, usize) {
     let mut lines: Vec<String> = ShardCounts::NAMES.iter().map(|n| format!("c {n}")).collect();
-    lines.push("c waited_ns".into());
+    lines.push(format!("c {WAITED_NAME}"));
     lines.extend(DRIVER_NAMES.iter().map(|n| format!("c driver_{n}")));
     lines.extend(ENDPOINT_NAMES.iter().map(|n| format!("c endpoint_{n}")));
     lines.extend(NOW.iter().map(|n| format!("g {n}")));

@@ -180,7 +180,7 @@ pub struct ShardSample {
     /// The figures were being written whenever they were read: they may not belong together. A
     /// process that was stopped or died in the middle leaves them so.
     pub torn: bool,
-    /// The value of every field.
+    /// The value of every field; `waited_ns` with the sleep that the shard is in.
     pub values: Vec<u64>,
     /// Connections of it, in no particular order: at most 64, those that moved the most bytes between
     /// the last two walks. Which of those that moved equally much is not said.
@@ -384,6 +384,8 @@ impl StatsFile {
             }
             std::thread::yield_now();
         };
+        // One that has woken meanwhile has counted its sleep itself.
+        let asleep = if word(block::ASLEEP)? == asleep { asleep } else { 0 };
         let (fields, row) = (self.names.fields.len(), self.names.row.len());
         let values = words[block::FIELDS..][..fields].to_vec();
         let failure = layout::text(&words[block::FAILURE..][..block::FAILURE_WORDS]);
@@ -451,6 +453,11 @@ impl StatsFile {
             if asleep != u64::MAX && overdue > limit {
                 shard.health = Health::NotAnswering(overdue);
             }
+        }
+        let waited = self.names.fields.iter().position(|f| f.name == layout::WAITED_NAME);
+        if let (Some(at), true) = (waited, asleep != 0) {
+            let slept = now.min(asleep).saturating_sub(shard.heartbeat_ns);
+            shard.values[at] = shard.values[at].saturating_add(slept);
         }
         shard
     }

@@ -182,6 +182,15 @@ impl BlockWriter {
         self.words()[block::ASLEEP].store(0, Ordering::Release);
     }
 
+    /// The shard is awake at `now` and has waited so long altogether. Of the fields only this one is
+    /// written, and before it is seen that the shard is awake: readers add the time since the
+    /// heartbeat as long as it sleeps.
+    #[inline]
+    pub(crate) fn wake(&self, now: u64, waited: u64) {
+        self.set(block::FIELDS + layout::WAITED, waited);
+        self.beat(now);
+    }
+
     /// The shard is going to sleep, at `now` and until `until` unless something comes.
     #[inline]
     pub(crate) fn rest(&self, now: u64, until: Option<u64>) {
