@@ -170,6 +170,8 @@ fn interfaces_are_read_from_a_tree_like_sys() {
     let asked = |name: &str| match name {
         "eth0" => Some("veth".to_owned()),
         "ifb0" => Some("ifb".to_owned()),
+    file("devices/system/cpu/cpu0/topology/thread_siblings_list", "0,4\n");
+    file("devices/system/cpu/cpu1/topology/thread_siblings_list", "1\n");
         "odd0" => None,
         known => panic!("{known} is told by /sys"),
     };
@@ -198,6 +200,7 @@ fn interfaces_are_read_from_a_tree_like_sys() {
     // Whatever this machine is, it has a profile.
     let mut config = EngineConfig::default();
     assert!(!config.load_profile("auto").unwrap().is_empty());
+    assert_eq!(read.siblings, [[0, 4]], "a core with one thread has none");
     config.validate().unwrap();
 }
 
@@ -282,6 +285,75 @@ fn shards_are_put_near_the_interface_and_beside_its_interrupts() {
 fn trains_and_bursts_are_taken_over() {
     let of = |name: &str| {
         let mut config = EngineConfig::default();
+/// The order in which Linux counts: the first threads of all cores, then the second ones.
+#[test]
+fn threads_of_one_core_are_told_apart_from_cores() {
+    let with = |cores: Vec<usize>, irq_cores: Vec<usize>, queues: usize| {
+        let nic = Nic { irq_cores, ..machine(0, &[("ice", queues)]).nics[0].clone() };
+        let siblings = (0..4).map(|core| vec![core, core + 4]).collect();
+        Machine { cores, siblings, nics: vec![nic], ..Machine::default() }
+    };
+    let all = || (0..8).collect::<Vec<usize>>();
+    assert_eq!(with(all(), vec![], 1).near(), all());
+    // 4 shares a core with 0; 1 and 2 have theirs to themselves until 5 and 6 come.
+    assert_eq!(with(all(), vec![0], 1).near(), [1, 2, 3, 5, 6, 7, 4, 0]);
+    assert_eq!(with(all(), vec![0, 4], 1).near(), [1, 2, 3, 5, 6, 7, 0, 4]);
+    // As other systems count: the threads of a core one after the other.
+    let other = Machine { siblings: vec![vec![0, 1], vec![2, 3]], ..with(all(), vec![], 1) };
+    assert_eq!(other.near(), [0, 2, 4, 5, 6, 7, 1, 3]);
+    // Four threads a core; and one whose sibling the process may not use has it to itself.
+    let four = Machine { siblings: vec![(0..4).collect(), (4..8).collect()], ..other };
+    assert_eq!(four.near(), [0, 4, 1, 5, 2, 6, 3, 7]);
+    assert_eq!(with(vec![4, 5, 1], vec![], 1).near(), [4, 5, 1]);
+    // A node goes before all of this.
+    let far = Machine { nodes: vec![(1, vec![3, 7])], ..with(all(), vec![7], 1) };
+    let nic = Nic { numa_node: Some(1), ..far.nics[0].clone() };
+    let far = Machine { nics: vec![nic], ..far };
+    assert_eq!(far.near(), [3, 7, 0, 1, 2, 4, 5, 6]);
+    for (irqs, queues, word) in [
+        (vec![], 4, "processors 0,1,2,3"),
+        (vec![], 5, "processors 0,1,2,3,4 (some are threads of one core)"),
+        (vec![0], 7, "(some are threads of a core that takes its interrupts)"),
+        (vec![0], 8, "(some take its interrupts, too)"),
+    ] {
+        let machine = with(all(), irqs, queues);
+        let told = Profile::find("ice", &machine).unwrap();
+        let told = told.apply(&mut EngineConfig::default(), &machine);
+        let said = told.iter().find(|a| a.setting == "placement").unwrap();
+        assert!(said.value.ends_with(word), "{queues}: {said}");
+    }
+}
+
+#[test]
+fn processors_that_were_named_before_stay_where_the_profile_does_not_pin() {
+    let reason = "why = \"because I say so\"";
+    let apply = |placement: &str, pin: Option<bool>, named: Vec<usize>| {
+        let pin =
+            pin.map_or(String::new(), |pin| format!("[engine.pin]\nvalue = {pin}\n{reason}\n"));
+        let text = format!(
+            "name = \"mine\"\ndescription = \"\"\ndrivers = []\n{pin}\
+             [engine.shards]\nvalue = 4\n{reason}\n\
+             [engine.placement]\nvalue = \"{placement}\"\n{reason}\n"
+        );
+        let mut config = EngineConfig { pin: Pinning::Cores(named), ..EngineConfig::default() };
+        let told = Profile::parse("mine", &text).unwrap().apply(&mut config, &two_nodes(2));
+        let said = told.into_iter().find(|a| a.setting == "placement").unwrap().value;
+        (config.pin, said)
+    };
+    for how in ["near", "any"] {
+        let (pin, said) = apply(how, None, vec![3]);
+        assert_eq!(pin, Pinning::Cores(vec![3]), "{how}");
+        assert_eq!(said, "of no effect: fewer processors than shards", "{how}");
+        let (pin, said) = apply(how, None, vec![3, 1, 2, 0, 7]);
+        assert_eq!(pin, Pinning::Cores(vec![3, 1, 2, 0, 7]), "{how}");
+        assert!(said.starts_with("processors 3,1,2,0"), "{said}");
+        assert!(apply(how, Some(false), vec![3]).1.contains("not pinned"));
+    }
+    let (pin, said) = apply("near", Some(true), vec![3]);
+    assert_eq!(pin, Pinning::Cores(vec![5, 7, 4, 6, 0, 1, 2, 3]));
+    assert!(said.starts_with("processors 5,7,4,6"), "{said}");
+}
+
         let machine = machine(2, &[]);
         let told = Profile::find(name, &machine).unwrap().apply(&mut config, &machine);
         let told: Vec<_> = told.iter().map(|a| a.setting).collect();
