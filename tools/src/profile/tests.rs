@@ -546,6 +546,29 @@ fn one_process_at_a_time() {
     Lock::take(folder.path()).unwrap();
 }
 
+/// Who can open the file can lock it, and then nobody could change anything.
+#[test]
+fn nobody_else_can_take_the_lock() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = Scratch::new();
+    let at = lock::path(folder.path());
+    let mode = || fs::metadata(&at).unwrap().permissions().mode() & 0o7777;
+    drop(Lock::take(folder.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    assert_eq!(fs::read_to_string(&at).unwrap(), "", "no process has it, and none is named");
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o666)).unwrap();
+    drop(Lock::take(folder.path()).unwrap());
+    assert_eq!(mode(), 0o600, "that of an existing one, too");
+    // Where the name leads elsewhere, nothing is written there.
+    let other = folder.path().join("other");
+    fs::write(&other, "mine").unwrap();
+    fs::remove_file(&at).unwrap();
+    symlink(&other, &at).unwrap();
+    let error = Lock::take(folder.path()).err().unwrap().to_string();
+    assert!(error.contains(&at.display().to_string()), "{error}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+}
+
 #[test]
 fn disruptive_settings_wait_for_a_word() {
     let compared = Lab::new(intel()).compare("i40e", Purpose::Throughput);
