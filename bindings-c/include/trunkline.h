@@ -411,7 +411,8 @@ typedef struct trunk_connection_config {
     uint64_t lan_rtt_ns;
     /// Packets sealed with one key before it is renewed. 2^22.
     uint64_t key_update_packets;
-    /// Most packets of one burst that pacing lets through above lan_rtt_ns, 2 to 64. 16.
+    /// Most packets of one train that pacing lets through above lan_rtt_ns, 2 to 64; the first
+    /// window and what a late timer missed follow at once, in such trains. 16.
     uint32_t pacing_burst;
     /// 0.
     uint32_t reserved;

@@ -106,7 +106,8 @@ pub struct trunk_connection_config {
     pub lan_rtt_ns: u64,
     /// Packets sealed with one key before it is renewed. 2^22.
     pub key_update_packets: u64,
-    /// Most packets of one burst that pacing lets through above lan_rtt_ns, 2 to 64. 16.
+    /// Most packets of one train that pacing lets through above lan_rtt_ns, 2 to 64; the first
+    /// window and what a late timer missed follow at once, in such trains. 16.
     pub pacing_burst: u32,
     /// 0.
     pub reserved: u32,

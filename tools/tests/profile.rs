@@ -129,7 +129,44 @@ fn a_veth_is_set_and_set_back() {
     let gone = at("restore --nic eth --state STATE");
     assert_eq!(code(&gone), 0, "{}", text(&gone.stderr));
     assert!(text(&gone.stdout).contains("gone      gro_flush_timeout"), "{}", text(&gone.stdout));
+    assert!(state.join("profile-eth.stale").exists(), "{}", text(&gone.stdout));
     assert_eq!(code(&at("restore --nic eth --state STATE")), 2, "nothing is left to restore");
+}
+
+#[test]
+fn a_veth_that_is_renamed_is_found_and_one_of_another_namespace_is_not_taken_for_it() {
+    let veth = match Veth::new(1500) {
+        Ok(veth) => veth,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let home = Home::new();
+    let state = home.at("state");
+    let at = |end: usize, verb: &str| {
+        let arguments = format!("{verb} --nic eth --state {}", state.display());
+        run(&mut veth.at(end, &profile(&home, &arguments)), PATIENCE)
+    };
+    let before = kernel(&veth);
+    assert_eq!(at(0, "apply").status.code(), Some(0));
+    assert_ne!(kernel(&veth), before);
+    // The other end has the same name, and may have the same number.
+    for verb in ["apply", "restore"] {
+        let refused = at(1, verb);
+        assert_eq!(refused.status.code(), Some(2), "{verb}: {}", text(&refused.stdout));
+        let error = text(&refused.stderr);
+        assert!(error.contains("another network namespace"), "{verb}: {error}");
+    }
+    let rename = |from: &str, to: &str| {
+        veth.ip(0, &format!("link set {from} down")).unwrap();
+        veth.ip(0, &format!("link set {from} name {to}")).unwrap();
+        veth.ip(0, &format!("link set {to} up")).unwrap();
+    };
+    rename("eth", "wan");
+    let restored = at(0, "restore");
+    let told = text(&restored.stdout);
+    assert_eq!(restored.status.code(), Some(0), "{told}{}", text(&restored.stderr));
+    assert!(told.contains("eth is called wan now"), "{told}");
+    rename("wan", "eth");
+    assert_eq!(kernel(&veth), before);
 }
 
 /// Holds a lease on a file: who opens it for writing waits until the lease is given up.
@@ -224,7 +261,7 @@ mount --bind \"$2\" /proc/sys/net/core/wmem_max && shift 2 && exec \"$@\"";
         assert_eq!(kernel(&veth), ["20000", "10", "1"], "these were set");
         assert_eq!(sysctls(), changed);
         let journal = fs::read_to_string(state.join("profile-eth.jsonl")).unwrap();
-        assert!(journal.lines().last().unwrap().contains(stops_at), "{journal}");
+        assert!(journal.contains(stops_at), "{journal}");
 
         let restored = run(&mut command("restore"), PATIENCE);
         assert_eq!(restored.status.code(), Some(0), "{}", text(&restored.stderr));

@@ -49,7 +49,8 @@ pub struct ConnectionConfig {
     pub max_packet: usize,
     /// Below this smoothed round trip bursts may fill whole GSO trains. 1 ms.
     pub lan_rtt: Duration,
-    /// Most packets of one burst that pacing lets through above that round trip, 2 to 64. 16.
+    /// Most packets of one train that pacing lets through above that round trip, 2 to 64; the first
+    /// window and what a late timer missed follow at once, in such trains. 16.
     pub pacing_burst: u32,
     /// Channels that the peer may have open at once.
     pub max_channels: u32,

@@ -24,23 +24,43 @@ impl fmt::Display for Applied {
     }
 }
 
-/// Puts shards that have a processor each on those that suit; says which.
-fn place(how: Placement, config: &mut EngineConfig, machine: &Machine) -> String {
+/// Puts shards that have a processor each on those that suit; says which. `ours` says that the
+/// processors are the profile's choice: those that the caller named stay as they are.
+fn place(how: Placement, ours: bool, config: &mut EngineConfig, machine: &Machine) -> String {
+    let shards = config.shards;
     let Pinning::Cores(cores) = &mut config.pin else {
         return "of no effect: shards are not pinned".to_owned();
     };
-    let mut note = "";
-    if how == Placement::Near {
-        *cores = machine.near();
-        let used = &cores[..config.shards];
-        if used.iter().any(|core| machine.is_far(*core)) {
-            note = " (more shards than the interface's node has)";
-        } else if used.iter().any(|core| machine.takes_interrupts(*core)) {
-            note = " (some take its interrupts, too)";
-        }
+    let near = (how == Placement::Near && ours).then(|| machine.near());
+    if let Some(near) = near.filter(|near| near.len() >= shards) {
+        *cores = near;
     }
-    let numbers: Vec<String> = cores[..config.shards].iter().map(usize::to_string).collect();
+    let Some(used) = cores.get(..shards) else {
+        return "of no effect: fewer processors than shards".to_owned();
+    };
+    let note = match how {
+        Placement::Any => "",
+        Placement::Near if !ours => " (named before, and left so: the profile does not pin)",
+        Placement::Near => drawback(used, machine),
+    };
+    let numbers: Vec<String> = used.iter().map(usize::to_string).collect();
     format!("processors {}{note}", numbers.join(","))
+}
+
+/// What is not as good as it could be about processors near the interface.
+fn drawback(used: &[usize], machine: &Machine) -> &'static str {
+    let any = |is: &dyn Fn(usize) -> bool| used.iter().any(|core| is(*core));
+    if any(&|core| machine.is_far(core)) {
+        " (more shards than the interface's node has)"
+    } else if any(&|core| machine.takes_interrupts(core)) {
+        " (some take its interrupts, too)"
+    } else if any(&|core| machine.is_beside_interrupts(core)) {
+        " (some are threads of a core that takes its interrupts)"
+    } else if any(&|core| machine.siblings_of(core).any(|other| used.contains(&other))) {
+        " (some are threads of one core)"
+    } else {
+        ""
+    }
 }
 
 impl Profile {
@@ -69,7 +89,8 @@ impl Profile {
             tell("pin", pinned.to_string(), why);
         }
         if let Some(Setting { value, why }) = &settings.placement {
-            tell("placement", place(*value, config, machine), why);
+            let ours = settings.pin.is_some();
+            tell("placement", place(*value, ours, config, machine), why);
         }
         let numbers: [(&str, &Option<Setting<usize>>, &mut usize); 6] = [
             ("socket_buffer_bytes", &settings.socket_buffer_bytes, &mut config.socket_buffer_bytes),

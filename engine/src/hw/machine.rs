@@ -1,6 +1,7 @@
 //! What this machine has: its processors, its kernel, its network interfaces.
 
 use super::tune::ethtool;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -40,6 +41,9 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// Processors of each NUMA node; empty where the system does not tell.
     pub nodes: Vec<(u32, Vec<usize>)>,
+    /// Processors that are threads of one core, for each core that has several; empty where the
+    /// system does not tell.
+    pub siblings: Vec<Vec<usize>>,
     /// Network interfaces, those with the default route first.
     pub nics: Vec<Nic>,
     /// The kernel's release, such as `6.12.3`; empty where it cannot be told.
@@ -75,7 +79,9 @@ impl Machine {
             lines.any(|line| line.len() > 1 && line[0] == nic.name && line[1] == "00000000")
         };
         nics.sort_by_key(|nic| (!is_default(nic), !nic.up, nic.driver == "lo", nic.name.clone()));
-        Self { cores, nodes: nodes(&sys.join("devices/system/node")), nics, kernel: String::new() }
+        let of_system = sys.join("devices/system");
+        let siblings = siblings(&of_system.join("cpu"), &cores);
+        Self { nodes: nodes(&of_system.join("node")), cores, siblings, nics, kernel: String::new() }
     }
 }
 
@@ -92,13 +98,51 @@ impl Machine {
         self.nics.first().is_some_and(|nic| nic.irq_cores.contains(&core))
     }
 
-    /// The processors, best ones first: those of the first interface's NUMA node before others, and
-    /// those that its interrupts come to after others of their node; the system's order otherwise.
+    /// The other threads of the core that a processor is one of.
+    pub(super) fn siblings_of(&self, core: usize) -> impl Iterator<Item = usize> + '_ {
+        let of_core = self.siblings.iter().find(|threads| threads.contains(&core));
+        of_core.into_iter().flatten().copied().filter(move |other| *other != core)
+    }
+
+    /// Whether interrupts of the first interface come to another thread of the same core.
+    pub(super) fn is_beside_interrupts(&self, core: usize) -> bool {
+        self.siblings_of(core).any(|other| self.takes_interrupts(other))
+    }
+
+    /// The processors, best ones first. Those of the first interface's NUMA node come before others;
+    /// of these, those that its interrupts come to come last, and before them the other threads of
+    /// their cores; of the rest, one thread of each core comes before second ones. The order of the
+    /// system otherwise.
     pub fn near(&self) -> Vec<usize> {
+        let class = |core: usize| {
+            (self.is_far(core), self.takes_interrupts(core), self.is_beside_interrupts(core))
+        };
         let mut cores = self.cores.clone();
-        cores.sort_by_key(|core| (self.is_far(*core), self.takes_interrupts(*core)));
+        cores.sort_by_cached_key(|core| class(*core));
+        let place: HashMap<usize, usize> = cores.iter().copied().zip(0..).collect();
+        let used_before = |core: usize| {
+            let is_before = |other: &usize| place.get(other).is_some_and(|at| *at < place[&core]);
+            self.siblings_of(core).filter(is_before).count()
+        };
+        cores.sort_by_cached_key(|core| (class(*core), used_before(*core)));
         cores
     }
+}
+
+/// The threads of each core that has several, from a folder like `/sys/devices/system/cpu`.
+fn siblings(folder: &Path, cores: &[usize]) -> Vec<Vec<usize>> {
+    let mut found: Vec<Vec<usize>> = Vec::new();
+    for core in cores {
+        if found.iter().any(|threads| threads.contains(core)) {
+            continue;
+        }
+        let at = folder.join(format!("cpu{core}/topology/thread_siblings_list"));
+        let threads = list(&fs::read_to_string(at).unwrap_or_default());
+        if threads.len() > 1 && threads.contains(core) {
+            found.push(threads);
+        }
+    }
+    found
 }
 
 /// Processors of the NUMA nodes, from a folder like `/sys/devices/system/node`.

@@ -101,7 +101,7 @@ pub enum Placement {
     /// In the order of the system.
     Any,
     /// Those of the interface's NUMA node first, and of these, those that none of its interrupts
-    /// come to.
+    /// come to, on cores of their own ([`Machine::near`]).
     Near,
 }
 

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use trunkline::hw::nic::Key;
 use trunkline::hw::tune::{Access, Comparison, Fault, Standing, Tuner};
-use trunkline::hw::{Machine, Want};
+use trunkline::hw::{Machine, Nic, Want};
 
 /// What became of one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +44,33 @@ pub fn to_change(compared: &[Comparison], disruptive: bool) -> Vec<&Comparison> 
     differs.filter(|c| disruptive || !c.key.disruptive()).collect()
 }
 
-/// One change: the old value goes into the journal and among `made`, then the new one is set.
-fn change(
-    tuner: &Tuner,
-    change: &Comparison,
-    journal: &mut Journal,
-    made: &mut Vec<Entry>,
-) -> Result<Done, String> {
+/// Whether a device may move other settings when this one is changed.
+fn may_move_others(key: &Key) -> bool {
+    !matches!(key, Key::GroFlushTimeout | Key::NapiDeferHardIrqs | Key::Sysctl(_))
+}
+
+/// What is to be kept before the first change: the values of all settings that are to be changed,
+/// and, where one of these may move others, of all others of the interface. Afterwards it is too
+/// late: what is read then is what the device made of them.
+fn to_keep(compared: &[Comparison], changes: &[&Comparison]) -> Vec<Entry> {
+    let moving = changes.iter().any(|change| may_move_others(&change.key));
+    let kept = compared.iter().filter_map(|one| {
+        let current = one.current?;
+        let change = changes.iter().find(|change| change.key == one.key);
+        let is_fixed = matches!(one.standing, Standing::Skipped(_));
+        let may_move = moving && !is_fixed && !matches!(one.key, Key::Sysctl(_));
+        let new = change.map_or(current, |change| change.wanted);
+        (change.is_some() || may_move).then(|| Entry::new(&one.key, current, new))
+    });
+    kept.collect()
+}
+
+/// One change.
+fn change(tuner: &Tuner, change: &Comparison) -> Result<Done, String> {
     let (key, wanted) = (&change.key, change.wanted);
     let failed = |error: io::Error| error.to_string();
-    // A change made before may have moved it: the journal has the value of this moment.
+    // A change made before may have moved it.
     let reading = tuner.read(key).map_err(failed)?;
-    let entry = Entry::new(key, reading.value, wanted);
-    journal.keep(&entry).map_err(|e| format!("the journal cannot be written: {e}"))?;
-    made.push(entry);
     let value = key.show(wanted);
     if let Err(error) = tuner.write(key, wanted) {
         return match Fault::of(&error, Access::Write) {
@@ -82,21 +95,29 @@ fn change(
     Ok(Done::new(key, "set", text))
 }
 
-/// Makes the changes, each with its old value in the journal before. When one fails, those made
-/// so far are taken back, and what was done is given as the error.
+/// Makes changes, after the journal has the old values of `compared`. When one fails, those made so
+/// far are taken back, and what was done is given as the error.
 pub fn make(
     tuner: &Tuner,
+    compared: &[Comparison],
     changes: &[&Comparison],
     journal: &mut Journal,
 ) -> Result<Vec<Done>, Vec<Done>> {
+    let kept = to_keep(compared, changes);
+    if let Some(first) = changes.first()
+        && let Err(error) = journal.keep(&kept)
+    {
+        let text = format!("the journal cannot be written: {error}");
+        return Err(vec![Done::new(&first.key, "failed", text)]);
+    }
     let mut done = Vec::new();
-    let mut made: Vec<Entry> = Vec::new();
     for one in changes {
-        match change(tuner, one, journal, &mut made) {
+        match change(tuner, one) {
             Ok(well) => done.push(well),
             Err(text) => {
                 done.push(Done::new(&one.key, "failed", text));
-                done.extend(undo(tuner, &made, true));
+                let back = undo(tuner, &kept, true).into_iter();
+                done.extend(back.filter(|done| done.what != "unchanged"));
                 return Err(done);
             }
         }
@@ -130,13 +151,17 @@ pub fn carry_out(
 ) -> Outcome {
     let before = tuner.compare(wants, cores);
     let changes = to_change(&before, disruptive);
-    let made = make(tuner, &changes, journal);
+    let made = make(tuner, &before, &changes, journal);
     let failed = made.is_err();
     let mut done = made.unwrap_or_else(|done| done);
     let after = tuner.compare(wants, cores);
     if !failed {
-        let tried = |c: &&Comparison| changes.iter().any(|change| change.key == c.key);
-        for one in to_change(&after, true).into_iter().filter(tried) {
+        // Not those that differed before and were left.
+        let left = |c: &Comparison| {
+            let differed = before.iter().any(|b| b.key == c.key && b.standing == Standing::Differs);
+            differed && changes.iter().all(|change| change.key != c.key)
+        };
+        for one in to_change(&after, true).into_iter().filter(|c| !left(c)) {
             let current = one.current.map_or_else(|| "-".to_owned(), |v| one.key.show(v));
             let text = format!("is {current}, not {}", one.key.show(one.wanted));
             done.push(Done::new(&one.key, "differs", text));
@@ -145,33 +170,67 @@ pub fn carry_out(
     Outcome { done, failed, after }
 }
 
-/// Takes entries back, the last one first. Where the interface is not there any more, only what
-/// concerns the whole system can be.
-pub fn undo(tuner: &Tuner, entries: &[Entry], is_there: bool) -> Vec<Done> {
-    let mut done = Vec::new();
-    for entry in entries.iter().rev() {
-        let (key, old) = match entry.old() {
-            Ok(found) => found,
-            Err(why) => {
-                done.push(Done::new(&Key::Feature(entry.key.clone()), "failed", why));
-                continue;
-            }
-        };
-        if !is_there && !entry.is_of_system() {
-            let text = format!("was {}, and went with the interface", key.show(old));
-            done.push(Done::new(&key, "gone", text));
-            continue;
+/// The oldest value of each setting, in the order of the entries, and what cannot be read of them.
+fn oldest(entries: &[Entry]) -> (Vec<(Key, u64)>, Vec<Done>) {
+    let mut values: Vec<(Key, u64)> = Vec::new();
+    let mut unread = Vec::new();
+    for entry in entries {
+        match entry.old() {
+            Ok((key, _)) if values.iter().any(|(known, _)| *known == key) => {}
+            Ok(value) => values.push(value),
+            Err(why) => unread.push(Done::new(&Key::Feature(entry.key.clone()), "failed", why)),
         }
-        let outcome = tuner.read(&key).and_then(|reading| {
-            if reading.value == old {
-                return Ok(Done::new(&key, "unchanged", format!("is {}", key.show(old))));
+    }
+    (values, unread)
+}
+
+/// Sets a setting where it has another value.
+fn put(tuner: &Tuner, key: &Key, value: u64) -> io::Result<()> {
+    if tuner.read(key)?.value == value { Ok(()) } else { tuner.write(key, value) }
+}
+
+/// Takes entries back to their oldest values, the last one first, and then once more in the order
+/// in which settings are made: a device may have moved one while another was taken back, or refuse
+/// one until another is. How they are in the end decides. Where the interface is not there any more,
+/// only what concerns the whole system can be taken back.
+pub fn undo(tuner: &Tuner, entries: &[Entry], is_there: bool) -> Vec<Done> {
+    let (values, mut done) = oldest(entries);
+    let (back, gone): (Vec<_>, Vec<_>) =
+        values.into_iter().partition(|(key, _)| is_there || matches!(key, Key::Sysctl(_)));
+    for (key, old) in gone.iter().rev() {
+        let text = format!("was {}, and went with the interface", key.show(*old));
+        done.push(Done::new(key, "gone", text));
+    }
+    let before: Vec<Option<u64>> =
+        back.iter().map(|(key, _)| tuner.read(key).ok().map(|reading| reading.value)).collect();
+    let mut in_order: Vec<&(Key, u64)> = back.iter().collect();
+    in_order.sort();
+    let mut errors: Vec<(&Key, io::Error)> = Vec::new();
+    for (key, old) in back.iter().rev().chain(in_order) {
+        errors.retain(|(failed, _)| *failed != key);
+        if let Err(error) = put(tuner, key, *old) {
+            errors.push((key, error));
+        }
+    }
+    for ((key, old), before) in back.iter().zip(before).rev() {
+        let shown = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |v| key.show(v));
+        let now = tuner.read(key).map(|reading| reading.value);
+        done.push(match now {
+            Ok(now) if now == *old && before == Some(now) => {
+                Done::new(key, "unchanged", format!("is {}", key.show(now)))
             }
-            tuner.write(&key, old)?;
-            let kept = tuner.read(&key)?.value;
-            let text = format!("{} -> {}", key.show(reading.value), key.show(kept));
-            Ok(Done::new(&key, if kept == old { "restored" } else { "failed" }, text))
+            Ok(now) if now == *old => {
+                Done::new(key, "restored", format!("{} -> {}", shown(before), key.show(now)))
+            }
+            Ok(now) => {
+                let mut text = format!("is {}, not {}", key.show(now), key.show(*old));
+                if let Some((_, error)) = errors.iter().find(|(failed, _)| *failed == key) {
+                    let _ = write!(text, ": {error}");
+                }
+                Done::new(key, "failed", text)
+            }
+            Err(error) => Done::new(key, "failed", error.to_string()),
         });
-        done.push(outcome.unwrap_or_else(|error| Done::new(&key, "failed", error.to_string())));
     }
     done
 }
@@ -230,6 +289,21 @@ pub fn apply(args: &ApplyArgs) -> Result<Exit, Failure> {
     Ok(ends)
 }
 
+/// Whether an interface is still the one that was looked at, in a folder like `/sys`.
+///
+/// # Errors
+/// What became of it.
+pub fn is_still(sys: &Path, nic: &Nic) -> Result<(), String> {
+    let Nic { name, index, .. } = nic;
+    let now = fs::read_to_string(sys.join("class/net").join(name).join("ifindex"));
+    let now: Option<u32> = now.ok().and_then(|text| text.trim().parse().ok());
+    match now {
+        Some(now) if now == *index => Ok(()),
+        Some(now) => Err(format!("{name} is another interface now (number {now}, not {index})")),
+        None => Err(format!("{name} is gone")),
+    }
+}
+
 /// With the lock and the journal.
 fn apply_to(target: &Target, args: &ApplyArgs, text: &mut Vec<String>) -> Result<Outcome, Failure> {
     let folder = &args.state.state;
@@ -238,7 +312,10 @@ fn apply_to(target: &Target, args: &ApplyArgs, text: &mut Vec<String>) -> Result
     };
     journal::folder(folder).map_err(untouched)?;
     let _lock = Lock::take(folder).map_err(untouched)?;
-    let owner = Owner::new(&boot::id(), &target.nic.name, target.nic.index);
+    // It may have taken its time to get here.
+    is_still(Path::new("/sys"), &target.nic)
+        .map_err(|why| unknown(format!("{why}: nothing was changed")))?;
+    let owner = Owner::new(&boot::id(), &target.nic.name, target.nic.index, journal::netns());
     let (mut journal, aside) = Journal::open(folder, &owner).map_err(untouched)?;
     if let Some(aside) = aside {
         let aside = aside.display();
@@ -261,15 +338,25 @@ fn end_of(outcome: &Outcome, folder: &Path, nic: &str) -> String {
     }
 }
 
-/// The journal of an interface, when it is of this boot.
+/// Where a journal is to be of use.
+pub struct Here<'a> {
+    pub boot: &'a str,
+    pub netns: u64,
+    pub nics: &'a [Nic],
+}
+
+/// The journal of an interface, when it is of this boot and network namespace.
+#[derive(Debug)]
 pub struct Kept {
     pub entries: Vec<Entry>,
+    /// What the interface is called now.
+    pub nic: String,
     /// Why nothing of the interface itself can be taken back.
     pub gone: Option<String>,
 }
 
-/// Reads the journal of an interface; `index` is that of the interface, if there is one.
-pub fn kept(folder: &Path, name: &str, boot: &str, index: Option<u32>) -> Result<Kept, String> {
+/// Reads the journal of an interface.
+pub fn kept(folder: &Path, name: &str, here: &Here) -> Result<Kept, String> {
     let at = journal::path(folder, name);
     let (owner, entries) = journal::read(&at).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
@@ -278,20 +365,24 @@ pub fn kept(folder: &Path, name: &str, boot: &str, index: Option<u32>) -> Result
             format!("{}: {error}", at.display())
         }
     })?;
-    let at = at.display();
-    if owner.boot != boot {
+    if owner.boot != here.boot {
         return Err(format!(
-            "{at} is of another boot: its settings ended with that, and nothing is to be restored"
+            "{} is of another boot: its settings ended with that, and nothing is to be restored",
+            at.display()
         ));
     }
-    let gone = match index {
-        None => Some(format!("{name} is gone, and its settings with it")),
-        Some(index) if index != owner.index => {
-            Some(format!("{name} is another interface now, and is left as it is"))
-        }
-        Some(_) => None,
+    owner.refuse(&at, here.netns)?;
+    // Names can be changed; the number is the same as long as the interface is there. What another
+    // namespace calls so is another one.
+    let is_it = |nic: &&Nic| nic.index == owner.index && (owner.netns != 0 || nic.name == name);
+    let (nic, gone) = if let Some(nic) = here.nics.iter().find(is_it) {
+        (nic.name.clone(), None)
+    } else if here.nics.iter().any(|nic| nic.name == name) {
+        (name.to_owned(), Some(format!("{name} is another interface now, and is left as it is")))
+    } else {
+        (name.to_owned(), Some(format!("{name} is gone, and its settings with it")))
     };
-    Ok(Kept { entries, gone })
+    Ok(Kept { entries, nic, gone })
 }
 
 pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
@@ -301,31 +392,38 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
         Some(name) => name.clone(),
         None => nic(&machine, None)?.name,
     };
-    let found = machine.nics.iter().find(|nic| nic.name == name);
     let folder = &args.state.state;
-    let index = found.map(|nic| nic.index);
+    let (boot, netns) = (boot::id(), journal::netns());
+    let kept_among =
+        |nics: &[Nic]| kept(folder, &name, &Here { boot: &boot, netns, nics }).map_err(unknown);
     // Whether there is anything at all is told without the lock, and without a folder for it.
-    kept(folder, &name, &boot::id(), index).map_err(unknown)?;
+    kept_among(&machine.nics)?;
     let _lock = Lock::take(folder)
         .map_err(|e| unknown(format!("{}, and nothing was restored: {e}", folder.display())))?;
-    let Kept { entries, gone } = kept(folder, &name, &boot::id(), index).map_err(unknown)?;
-    let tuner = Tuner::open(&name).map_err(|e| unknown(format!("{name}: {e}")))?;
+    let Kept { entries, nic, gone } = kept_among(&Machine::this().nics)?;
+    let tuner = Tuner::open(&nic).map_err(|e| unknown(format!("{nic}: {e}")))?;
     let done = undo(&tuner, &entries, gone.is_none());
     let failed = any_failed(&done);
     let mut text: Vec<String> = lines(&done).collect();
+    if nic != name {
+        text.push(format!("{name} is called {nic} now, and is set back under that name"));
+    }
     let at = journal::path(folder, &name);
     text.extend(gone.clone());
+    let left = |e: io::Error| Failure::local(format!("restored, but {}: {e}", at.display()));
     if failed {
         text.push(format!("not everything was restored: {} stays", at.display()));
+    } else if gone.is_some() {
+        let aside = journal::put_aside(folder, &name).map_err(left)?;
+        text.push("what concerns the whole system is as it was".to_owned());
+        text.push(format!("the journal is now {}", aside.display()));
     } else {
-        fs::remove_file(&at)
-            .map_err(|e| Failure::local(format!("restored, but {}: {e}", at.display())))?;
-        text.push(match gone {
-            None => format!("{name} is as it was"),
-            Some(_) => "what concerns the whole system is as it was".to_owned(),
-        });
+        fs::remove_file(&at).map_err(left)?;
+        text.push(format!("{nic} is as it was"));
     }
-    let object = json!({"nic": name, "done": objects(&done), "failed": failed, "gone": gone});
+    let object = json!({
+        "nic": name, "called_now": nic, "done": objects(&done), "failed": failed, "gone": gone,
+    });
     print::result(args.json, &object, &text.join("\n"))?;
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }

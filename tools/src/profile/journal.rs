@@ -1,5 +1,5 @@
-//! The journal: old values of settings, on the disk before each change. One JSON object a line, the
-//! first of which says whose values they are. A line that is not whole was followed by no change.
+//! The journal: old values of settings, on the disk before the first change. One JSON object a line,
+//! the first of which says whose values they are. A line that is not whole was followed by no change.
 
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -20,15 +20,46 @@ pub struct Owner {
     pub nic: String,
     /// The kernel's number of it: another one is another interface.
     pub index: u32,
+    /// The network namespace that the number is of; 0 where that is not known.
+    #[serde(default)]
+    pub netns: u64,
 }
 
-impl Owner {
-    pub fn new(boot: &str, nic: &str, index: u32) -> Self {
-        Self { version: VERSION, boot: boot.to_owned(), nic: nic.to_owned(), index }
+/// The network namespace of this process, as the kernel numbers it; 0 where there are none.
+pub fn netns() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        0
     }
 }
 
-/// One change that was about to be made.
+impl Owner {
+    pub fn new(boot: &str, nic: &str, index: u32, netns: u64) -> Self {
+        Self { version: VERSION, boot: boot.to_owned(), nic: nic.to_owned(), index, netns }
+    }
+
+    /// Why a journal at `at` is of no use in the network namespace `netns`: names and numbers of
+    /// interfaces mean others there.
+    pub fn refuse(&self, at: &Path, netns: u64) -> Result<(), String> {
+        if self.netns == netns || self.netns == 0 || netns == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "{} is of another network namespace (net:[{}], and this is net:[{netns}]): restore it \
+             there, take another --state, or remove it when that namespace is gone",
+            at.display(),
+            self.netns
+        ))
+    }
+}
+
+/// A setting before changes were made: one that was about to be changed, or, with the same value
+/// twice, one that others may move.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Entry {
     pub key: String,
@@ -77,11 +108,18 @@ pub fn path(folder: &Path, nic: &str) -> PathBuf {
 impl Journal {
     /// Goes on with the journal of `owner`, or begins one; that of another boot or interface is
     /// put aside. Gives the path of that one. What an interface that is gone had changed of the whole
-    /// system is still to be taken back, and goes into the new journal.
+    /// system is still to be taken back, and goes into the new journal. That of another network
+    /// namespace is an error: its interface may well be there.
     pub fn open(folder: &Path, owner: &Owner) -> io::Result<(Self, Option<PathBuf>)> {
         let at = path(folder, &owner.nic);
-        let (is_there, kept) = match read(&at) {
-            Ok((found, _)) if found == *owner => {
+        let found = read(&at);
+        if let Ok((found, _)) = &found
+            && found.boot == owner.boot
+        {
+            found.refuse(&at, owner.netns).map_err(io::Error::other)?;
+        }
+        let (is_there, kept) = match found {
+            Ok((found, _)) if found.boot == owner.boot && found.index == owner.index => {
                 let mut file = OpenOptions::new().append(true).open(&at)?;
                 // Ends a line that is not whole.
                 if fs::read(&at)?.last() != Some(&b'\n') {
@@ -110,9 +148,15 @@ impl Journal {
         Ok((journal, aside))
     }
 
-    /// Keeps an entry; it is on the disk afterwards.
-    pub fn keep(&mut self, entry: &Entry) -> io::Result<()> {
-        self.line(entry)
+    /// Keeps entries; they are on the disk afterwards.
+    pub fn keep(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut lines, entry)?;
+            lines.push(b'\n');
+        }
+        self.0.write_all(&lines)?;
+        self.0.sync_all()
     }
 
     fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
@@ -120,6 +164,14 @@ impl Journal {
         self.0.write_all(line.as_bytes())?;
         self.0.sync_all()
     }
+}
+
+/// Puts the journal of an interface that is gone aside; its path then.
+pub fn put_aside(folder: &Path, nic: &str) -> io::Result<PathBuf> {
+    let at = path(folder, nic);
+    let aside = at.with_extension("stale");
+    fs::rename(&at, &aside)?;
+    Ok(aside)
 }
 
 /// Reads a journal.

@@ -1,6 +1,6 @@
 //! One process at a time changes settings: a lock on a file of the state folder. The system takes
-//! it back when the process ends, however it ends. The file stays, with the number of the process
-//! that had the lock last.
+//! it back when the process ends, however it ends. The file stays; it has the number of the process
+//! that holds the lock. Nobody but its owner may open it: who can open a file can lock it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,9 +9,38 @@ use std::path::{Path, PathBuf};
 /// The lock, held until it is dropped.
 pub struct Lock {
     #[cfg(unix)]
-    _file: nix::fcntl::Flock<File>,
+    file: nix::fcntl::Flock<File>,
     #[cfg(not(unix))]
     _file: File,
+}
+
+/// Its number is taken out before the lock is given up: it may soon be that of another process.
+#[cfg(unix)]
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Opens the file, for its owner alone, whoever could open it before.
+#[cfg(unix)]
+fn open(at: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+
+    /// Reading and writing, for the owner.
+    const MODE: u32 = 0o600;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    let file = options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(at)?;
+    if file.metadata()?.permissions().mode() & 0o7777 != MODE {
+        file.set_permissions(std::fs::Permissions::from_mode(MODE))?;
+    }
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn open(at: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(at)
 }
 
 /// The file that is locked. Settings of the whole system concern all interfaces: there is one.
@@ -27,8 +56,8 @@ impl Lock {
     /// known, the process; the system's.
     pub fn take(folder: &Path) -> io::Result<Self> {
         let at = path(folder);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&at)?;
+        let file =
+            open(&at).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", at.display())))?;
         Self::of(file, &at)
     }
 
@@ -42,7 +71,7 @@ impl Lock {
             Ok(mut file) => {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Self { _file: file })
+                Ok(Self { file })
             }
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut text = String::new();

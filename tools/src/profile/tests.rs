@@ -1,7 +1,7 @@
 //! Applying and taking back on a made-up device and made-up folders like `/sys` and `/proc`. What
 //! they hold is compared with what they held before, not with the journal.
 
-use super::change::{self, Done, Outcome};
+use super::change::{self, Done, Here, Kept, Outcome};
 use super::exit;
 use super::journal::{self, Journal, Owner, path};
 use super::lock::{self, Lock};
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use trunkline::hw::nic::Key;
 use trunkline::hw::tune::{Coalescing, Comparison, Ethtool, Feature, Flow, Rings, Standing, Tuner};
-use trunkline::hw::{Machine, Profile, Purpose};
+use trunkline::hw::{Machine, Nic, Profile, Purpose};
 
 /// What the device holds, and what it does not do.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,8 +34,12 @@ struct State {
     rings_really: Option<u32>,
     /// Microseconds of moderation come in steps of this.
     usecs_step: Option<u32>,
-    /// Another number of channels sets the rings back.
+    /// Another number of channels sets the rings to the driver's default, which is not what they
+    /// are at first.
     channels_reset_rings: bool,
+    /// Microseconds of moderation cannot be set while it follows the load, and are another number
+    /// once it does.
+    adaptive_owns_usecs: bool,
 }
 
 #[derive(Clone)]
@@ -78,7 +82,7 @@ impl Ethtool for Fake {
         self.change(|s| {
             s.channels = s.channels.map(|(_, max)| (combined, max));
             if s.channels_reset_rings {
-                s.rings = intel().rings;
+                s.rings = s.rings.map(|rings| Rings { rx: 256, tx: 256, ..rings });
             }
         })
     }
@@ -86,7 +90,14 @@ impl Ethtool for Fake {
         self.0.borrow().coalescing.map_or_else(lacks, Ok)
     }
     fn set_coalescing(&self, mut to: Coalescing) -> io::Result<()> {
-        if let Some(step) = self.0.borrow().usecs_step {
+        let now = self.0.borrow().clone();
+        if now.adaptive_owns_usecs && to.adaptive_rx != 0 {
+            if now.coalescing.is_some_and(|c| c.adaptive_rx != 0 && c.rx_usecs != to.rx_usecs) {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            to.rx_usecs = 30;
+        }
+        if let Some(step) = now.usecs_step {
             (to.rx_usecs, to.tx_usecs) = (to.rx_usecs / step * step, to.tx_usecs / step * step);
         }
         self.change(|s| s.coalescing = Some(to))
@@ -127,6 +138,18 @@ const FILES: [(&str, &str); 8] = [
     ("proc/sys/net/core/busy_poll", "0"),
     ("proc/sys/net/core/busy_read", "0"),
 ];
+
+/// The network namespace of the tests.
+const NETNS: u64 = 4_026_531_840;
+
+fn owner(boot: &str, index: u32) -> Owner {
+    Owner::new(boot, "eth0", index, NETNS)
+}
+
+/// An interface of this machine.
+fn called(name: &str, index: u32) -> Nic {
+    Nic { name: name.to_owned(), index, ..Nic::default() }
+}
 
 /// A device with its folders.
 struct Lab {
@@ -184,7 +207,7 @@ impl Lab {
         let folder = self.at("state");
         journal::folder(&folder).unwrap();
         let _lock = Lock::take(&folder).unwrap();
-        let (mut journal, _) = Journal::open(&folder, &Owner::new("boot", "eth0", index)).unwrap();
+        let (mut journal, _) = Journal::open(&folder, &owner("boot", index)).unwrap();
         let wants = profile.nic.wants(purpose);
         change::carry_out(&self.tuner(), &wants, 4, true, &mut journal)
     }
@@ -201,8 +224,13 @@ impl Lab {
     }
 
     fn restore_as(&self, index: Option<u32>) -> Vec<Done> {
-        let kept = change::kept(&self.at("state"), "eth0", "boot", index).unwrap();
+        let nics: Vec<Nic> = index.map(|index| called("eth0", index)).into_iter().collect();
+        let kept = self.kept("boot", NETNS, &nics).unwrap();
         change::undo(&self.tuner(), &kept.entries, kept.gone.is_none())
+    }
+
+    fn kept(&self, boot: &str, netns: u64, nics: &[Nic]) -> Result<Kept, String> {
+        change::kept(&self.at("state"), "eth0", &Here { boot, netns, nics })
     }
 
     fn restore(&self) -> Vec<Done> {
@@ -323,6 +351,139 @@ fn apply_ends_as_diff_does_right_after_it() {
     }
 }
 
+/// Rings as of someone who chose them; the device sets them to its default with the channels.
+fn resetting(rings: Rings) -> State {
+    State { rings: Some(rings), channels_reset_rings: true, ..intel() }
+}
+
+#[test]
+fn what_a_device_moves_by_itself_is_restored_too() {
+    let chosen = Rings { rx: 2048, tx: 1024, max_rx: 4096, max_tx: 2048 };
+    // As the profile wants them, so that they are not to be changed at all.
+    let wanted = Rings { rx: 4096, tx: 2048, ..chosen };
+    let moving = State { adaptive_owns_usecs: true, ..intel() };
+    for (state, profile, purpose) in [
+        (resetting(chosen), "ixgbe", Purpose::Throughput),
+        (resetting(chosen), "ixgbe", Purpose::Latency),
+        (resetting(wanted), "ixgbe", Purpose::Throughput),
+        (State { coalescing: coalescing(1, 30), ..moving.clone() }, "i40e", Purpose::Throughput),
+        // Moderation follows the load when it is restored: that goes off before microseconds are set.
+        (State { coalescing: coalescing(0, 77), ..moving }, "mlx5", Purpose::Latency),
+    ] {
+        let lab = Lab::new(state);
+        let before = lab.snapshot();
+        assert!(!lab.apply_as(7, profile, purpose).failed);
+        assert_ne!(lab.snapshot(), before);
+        // The values of before the first of two are the ones.
+        assert!(!lab.apply_as(7, profile, Purpose::Throughput).failed);
+        let done = lab.restore();
+        let failed = done.iter().find(|d| d.what == "failed");
+        assert_eq!((failed, lab.snapshot()), (None, before), "{profile}");
+    }
+}
+
+fn coalescing(adaptive_rx: u32, rx_usecs: u32) -> Option<Coalescing> {
+    Some(Coalescing { adaptive_rx, rx_usecs, ..Default::default() })
+}
+
+#[test]
+fn a_setting_that_matched_and_was_moved_is_told() {
+    let wanted = Rings { rx: 4096, tx: 2048, max_rx: 4096, max_tx: 2048 };
+    let lab = Lab::new(resetting(wanted));
+    let outcome = lab.apply_as(7, "ixgbe", Purpose::Throughput);
+    let told = outcome.done.iter().filter(|d| d.what == "differs").map(|d| &d.key);
+    assert_eq!(told.collect::<Vec<_>>(), [&Key::RxRing, &Key::TxRing], "{:?}", outcome.done);
+    assert_eq!(outcome.exit(), Exit::Failed);
+}
+
+#[test]
+fn a_change_that_fails_takes_back_what_the_device_moved() {
+    let chosen = Rings { rx: 2048, tx: 1024, max_rx: 4096, max_tx: 2048 };
+    let lab = Lab::new(State { rings_really: Some(3000), ..resetting(chosen) });
+    let before = lab.snapshot();
+    let outcome = lab.apply_as(7, "ixgbe", Purpose::Throughput);
+    assert!(outcome.failed);
+    let failed = outcome.done.iter().filter(|d| d.what == "failed").map(|d| &d.key);
+    assert_eq!(failed.collect::<Vec<_>>(), [&Key::RxRing], "{:?}", outcome.done);
+    assert_eq!(lab.snapshot(), before);
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_told_by_how_it_is_in_the_end() {
+    let lab = Lab::new(intel());
+    lab.apply("ixgbe", Purpose::Throughput).unwrap();
+    lab.state.borrow_mut().hash_fixed = true;
+    let done = lab.restore();
+    let failed: Vec<&Done> = done.iter().filter(|d| d.what == "failed").collect();
+    let keys: Vec<&Key> = failed.iter().map(|d| &d.key).collect();
+    assert_eq!(keys, [&Key::Udp6Hash, &Key::Udp4Hash], "{done:?}");
+    assert!(failed[0].text.starts_with("is sdfn, not sd: "), "{failed:?}");
+}
+
+#[test]
+fn an_interface_is_found_by_its_number_whatever_it_is_called() {
+    let lab = Lab::new(intel());
+    lab.apply("ixgbe", Purpose::Throughput).unwrap();
+    let now = |nics: &[Nic]| {
+        let kept = lab.kept("boot", NETNS, nics).unwrap();
+        (kept.nic, kept.gone.is_some())
+    };
+    assert_eq!(now(&[called("eth0", 7)]), ("eth0".to_owned(), false));
+    assert_eq!(now(&[called("lo", 1), called("wan0", 7)]), ("wan0".to_owned(), false));
+    assert_eq!(now(&[called("eth0", 8), called("wan0", 7)]), ("wan0".to_owned(), false));
+    assert_eq!(now(&[called("eth0", 8), called("wan0", 9)]), ("eth0".to_owned(), true));
+    assert_eq!(now(&[]), ("eth0".to_owned(), true));
+}
+
+#[test]
+fn a_journal_of_another_network_namespace_is_refused() {
+    let lab = Lab::new(intel());
+    lab.apply("ixgbe", Purpose::Throughput).unwrap();
+    let at = path(&lab.at("state"), "eth0");
+    let before = fs::read_to_string(&at).unwrap();
+    let nics = [called("eth0", 7)];
+    let elsewhere = Owner::new("boot", "eth0", 7, NETNS + 1);
+    let applied = Journal::open(&lab.at("state"), &elsewhere).err().unwrap().to_string();
+    let restored = lab.kept("boot", NETNS + 1, &nics).unwrap_err();
+    for error in [applied, restored] {
+        for word in ["another network namespace", "net:[4026531840]", &at.display().to_string()] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&at).unwrap(), before, "and stays as it was");
+    // One that does not say of which it is: the name has to be the same, too.
+    fs::write(&at, before.replace(&format!(",\"netns\":{NETNS}"), "")).unwrap();
+    assert_eq!(lab.kept("boot", NETNS, &nics).unwrap().gone, None);
+    assert!(lab.kept("boot", NETNS, &[called("wan0", 7)]).unwrap().gone.is_some());
+    Journal::open(&lab.at("state"), &owner("boot", 7)).unwrap();
+    // That of another boot is of no use anywhere.
+    let (_, aside) = Journal::open(&lab.at("state"), &Owner::new("later", "eth0", 7, 1)).unwrap();
+    assert!(aside.is_some());
+}
+
+#[test]
+fn the_journal_of_an_interface_that_is_gone_is_kept_aside() {
+    let lab = Lab::new(intel());
+    lab.apply("ixgbe", Purpose::Throughput).unwrap();
+    let at = path(&lab.at("state"), "eth0");
+    let text = fs::read_to_string(&at).unwrap();
+    let aside = journal::put_aside(&lab.at("state"), "eth0").unwrap();
+    assert_eq!((fs::read_to_string(aside).unwrap(), at.exists()), (text, false));
+}
+
+#[test]
+fn an_interface_that_was_replaced_meanwhile_is_left() {
+    let lab = Lab::new(intel());
+    let index = |text: &str| fs::write(lab.at("sys/class/net/eth0/ifindex"), text).unwrap();
+    let still = || change::is_still(&lab.at("sys"), &called("eth0", 7));
+    index("7\n");
+    assert_eq!(still(), Ok(()));
+    index("8\n");
+    assert!(still().unwrap_err().contains("another interface"));
+    lab.unplug();
+    assert_eq!(still(), Err("eth0 is gone".to_owned()));
+}
+
 #[test]
 fn the_system_gets_its_settings_back_when_the_interface_is_gone() {
     // The interface went, or another one has its name now: that one is left alone.
@@ -334,14 +495,14 @@ fn the_system_gets_its_settings_back_when_the_interface_is_gone() {
             let text = fs::read_to_string(lab.at("proc/sys/net/core").join(name)).unwrap();
             text.trim().to_owned()
         };
-        assert_ne!([sysctl(&lab, "rmem_max"), sysctl(&lab, "busy_read")], before_of(&before));
+        assert_ne!(sysctl(&lab, "rmem_max"), before[3]);
         match index {
             None => lab.unplug(),
             Some(_) => *lab.state.borrow_mut() = State { hash: Some([1 << 4; 2]), ..intel() },
         }
         let other = lab.state.borrow().clone();
         let done = lab.restore_as(index);
-        assert_eq!([sysctl(&lab, "rmem_max"), sysctl(&lab, "busy_read")], before_of(&before));
+        assert_eq!(sysctl(&lab, "rmem_max"), before[3]);
         for done in &done {
             let expected = if matches!(done.key, Key::Sysctl(_)) { "restored" } else { "gone" };
             assert_eq!(done.what, expected, "{done:?}");
@@ -350,11 +511,6 @@ fn the_system_gets_its_settings_back_when_the_interface_is_gone() {
         assert!(hash.text.contains("was sd, and went with the interface"), "{hash:?}");
         assert_eq!(*lab.state.borrow(), other);
     }
-}
-
-/// `rmem_max` and `busy_read` of what [`Lab::snapshot`] read.
-fn before_of(files: &[String]) -> [String; 2] {
-    [files[3].clone(), files[7].clone()]
 }
 
 #[test]
@@ -369,7 +525,7 @@ fn a_journal_that_is_put_aside_leaves_what_it_had_of_the_system() {
     assert!(fs::read_to_string(stale).unwrap().contains("hash.udp4"));
     assert!(lab.restore_as(Some(8)).iter().all(|d| d.what != "failed"));
     let (state, files) = lab.snapshot();
-    assert_eq!(before_of(&files), before_of(&before));
+    assert_eq!(files, before);
     assert_eq!(state, intel());
 }
 
@@ -388,6 +544,29 @@ fn one_process_at_a_time() {
     assert!(text.contains("another process") && text.contains(&at), "{text}");
     drop(held);
     Lock::take(folder.path()).unwrap();
+}
+
+/// Who can open the file can lock it, and then nobody could change anything.
+#[test]
+fn nobody_else_can_take_the_lock() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = Scratch::new();
+    let at = lock::path(folder.path());
+    let mode = || fs::metadata(&at).unwrap().permissions().mode() & 0o7777;
+    drop(Lock::take(folder.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    assert_eq!(fs::read_to_string(&at).unwrap(), "", "no process has it, and none is named");
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o666)).unwrap();
+    drop(Lock::take(folder.path()).unwrap());
+    assert_eq!(mode(), 0o600, "that of an existing one, too");
+    // Where the name leads elsewhere, nothing is written there.
+    let other = folder.path().join("other");
+    fs::write(&other, "mine").unwrap();
+    fs::remove_file(&at).unwrap();
+    symlink(&other, &at).unwrap();
+    let error = Lock::take(folder.path()).err().unwrap().to_string();
+    assert!(error.contains(&at.display().to_string()), "{error}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
 }
 
 #[test]
@@ -409,10 +588,9 @@ fn a_failure_in_the_middle_takes_everything_back() {
     let mut broken = (*changes.last().unwrap()).clone();
     broken.wanted = u64::MAX;
     *changes.last_mut().unwrap() = &broken;
-    let owner = Owner::new("boot", "eth0", 7);
     journal::folder(&lab.at("state")).unwrap();
-    let (mut journal, _) = Journal::open(&lab.at("state"), &owner).unwrap();
-    let done = change::make(&lab.tuner(), &changes, &mut journal).unwrap_err();
+    let (mut journal, _) = Journal::open(&lab.at("state"), &owner("boot", 7)).unwrap();
+    let done = change::make(&lab.tuner(), &compared, &changes, &mut journal).unwrap_err();
     assert_eq!(done.iter().filter(|d| d.what == "failed").count(), 1, "{done:?}");
     assert!(done.iter().filter(|d| d.what == "restored").count() >= changes.len() - 2);
     assert_eq!(lab.snapshot(), before);
@@ -445,7 +623,10 @@ fn after_being_killed_in_the_middle_restore_undoes_what_the_journal_has() {
 fn journals_that_are_of_no_use_are_told_apart() {
     let lab = Lab::new(intel());
     let folder = lab.at("state");
-    let kept = |boot, index| change::kept(&folder, "eth0", boot, index);
+    let kept = |boot, index: Option<u32>| {
+        let nics: Vec<Nic> = index.map(|index| called("eth0", index)).into_iter().collect();
+        lab.kept(boot, NETNS, &nics)
+    };
     let error = |boot, index| kept(boot, index).err().unwrap();
     assert!(error("boot", Some(7)).contains("nothing to restore"));
     lab.apply("generic", Purpose::Throughput).unwrap();
@@ -455,8 +636,7 @@ fn journals_that_are_of_no_use_are_told_apart() {
     assert!(gone(Some(8)).unwrap().contains("another interface"));
     assert_eq!(gone(Some(7)), None);
     // A new journal begins beside it.
-    let owner = Owner::new("later", "eth0", 7);
-    let (_, aside) = Journal::open(&folder, &owner).unwrap();
+    let (_, aside) = Journal::open(&folder, &owner("later", 7)).unwrap();
     assert!(fs::read_to_string(aside.unwrap()).unwrap().contains("gro_flush_timeout"));
     assert_eq!(
         kept("later", Some(7)).unwrap().entries,
