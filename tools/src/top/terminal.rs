@@ -117,13 +117,9 @@ mod keys {
     /// Keys are read.
     static READS_KEYS: AtomicBool = AtomicBool::new(false);
 
-    fn set(before: Option<Before>) -> Option<Before> {
-        let mut guard = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *guard, before)
-    }
-
     pub(super) fn take() {
-        set(Some(Before(modes())));
+        let before = Before(modes());
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
     }
 
     /// Has the keys come at once, and gives what was before.
@@ -136,10 +132,12 @@ mod keys {
         tcsetattr(io::stdin(), SetArg::TCSANOW, &modes).ok().map(|()| before)
     }
 
-    /// The terminal as it was, unless it is so already. Waits neither for whoever is writing to it at
-    /// the moment nor, for longer than a moment, until it takes something: the process is to end.
+    /// The terminal as it was, unless it is so already. Waits neither for whoever is drawing at the
+    /// moment nor, for longer than a moment, until the terminal takes something: the process is to
+    /// end. Of two who call it, the second one waits for the first to be through.
     pub fn leave() {
-        let Some(Before(modes)) = set(None) else { return };
+        let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Before(modes)) = before.take() else { return };
         if let Some(modes) = modes {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &modes);
             // Keys that nobody has read are not left to whoever reads next.
