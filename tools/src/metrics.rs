@@ -272,6 +272,7 @@ mod tests {
     /// Whoever takes an answer, or ends a request, byte by byte does not have more time for it.
     #[test]
     fn no_client_takes_longer_than_the_patience() {
+        type Case = (&'static [u8], fn(TcpStream));
         let bit_by_bit = |mut client: TcpStream| {
             let mut part = vec![0; 64 << 10];
             for _ in 0..50 {
@@ -289,7 +290,7 @@ mod tests {
             client.write_all(ASKS).unwrap();
             thread::sleep(PATIENCE * 2);
         };
-        let cases: [(&[u8], fn(TcpStream)); 5] = [
+        let cases: [Case; 5] = [
             (ASKS, |_client| thread::sleep(PATIENCE * 3)),
             (ASKS, bit_by_bit),
             (b"GET /healthz HTTP/1.1\r\n\r\n", talks),

@@ -366,9 +366,13 @@ fn what_a_device_moves_by_itself_is_restored_too() {
         (resetting(chosen), "ixgbe", Purpose::Throughput),
         (resetting(chosen), "ixgbe", Purpose::Latency),
         (resetting(wanted), "ixgbe", Purpose::Throughput),
-        (State { coalescing: coalescing(1, 30), ..moving.clone() }, "i40e", Purpose::Throughput),
+        (
+            State { coalescing: Some(coalescing(1, 30)), ..moving.clone() },
+            "i40e",
+            Purpose::Throughput,
+        ),
         // Moderation follows the load when it is restored: that goes off before microseconds are set.
-        (State { coalescing: coalescing(0, 77), ..moving }, "mlx5", Purpose::Latency),
+        (State { coalescing: Some(coalescing(0, 77)), ..moving }, "mlx5", Purpose::Latency),
     ] {
         let lab = Lab::new(state);
         let before = lab.snapshot();
@@ -382,8 +386,8 @@ fn what_a_device_moves_by_itself_is_restored_too() {
     }
 }
 
-fn coalescing(adaptive_rx: u32, rx_usecs: u32) -> Option<Coalescing> {
-    Some(Coalescing { adaptive_rx, rx_usecs, ..Default::default() })
+fn coalescing(adaptive_rx: u32, rx_usecs: u32) -> Coalescing {
+    Coalescing { adaptive_rx, rx_usecs, ..Default::default() }
 }
 
 #[test]
