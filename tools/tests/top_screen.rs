@@ -138,7 +138,9 @@ impl Seat {
         let top = home.trunkline();
         // It has the terminal to itself, so that Ctrl-C is a signal.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "sh", "-c", script]).arg(top.get_program()).args(args);
+        // Whoever runs the tests in the background ignores the signal, and all below inherit that.
+        command.args(["--ctty", "env", "--default-signal=QUIT", "sh", "-c", script]);
+        command.arg(top.get_program()).args(args);
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let keyboard = File::from(pty.master);
