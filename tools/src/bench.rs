@@ -297,13 +297,13 @@ fn scenarios(args: &BenchArgs) -> Result<Vec<Scenario>, Failure> {
     if args.scenario.is_empty() {
         return Ok(Scenario::USUAL.into_iter().filter(fits).collect());
     }
-    let refused = |scenario: &&Scenario| {
-        let media = **scenario == Scenario::Media;
+    let refused = |scenario: Scenario| {
+        let media = scenario == Scenario::Media;
         let rate = args.rate.is_some() && !scenario.has_rate();
         [
             (rate || args.find_max && !scenario.has_rate(), "-b and --find-max are"),
             (directed && !scenario.has_direction(), "--reverse and --bidir are"),
-            (args.length.is_some() && **scenario == Scenario::Mixed, "--length is"),
+            (args.length.is_some() && scenario == Scenario::Mixed, "--length is"),
             (args.connections.is_some() && media, "--connections is"),
             (args.channels > 1 && !scenario.has_channels(), "--channels is"),
         ]
@@ -311,7 +311,7 @@ fn scenarios(args: &BenchArgs) -> Result<Vec<Scenario>, Failure> {
         .find(|(refused, _)| *refused)
     };
     for scenario in &args.scenario {
-        if let Some((_, options)) = refused(&scenario) {
+        if let Some((_, options)) = refused(*scenario) {
             return Err(Failure::usage(format!("{options} not for {}", scenario.name())));
         }
     }

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use trunkline::{
     ApiError, Channel, ChannelEnd, ChannelKind, ChannelOptions, CloseReason, CloseReport, Conn,
     ConnectConfig, Context, Handler, Reason, Status,
@@ -118,6 +118,7 @@ struct Run {
     plan: Plan,
     links: Vec<Link>,
     places: FxHashMap<Conn, usize>,
+    /// Of the channels that no sink counts.
     roles: FxHashMap<Channel, Role>,
     feeders: Vec<Feeder>,
     /// The feeder of each stream that is published.
@@ -148,8 +149,6 @@ enum Role {
     Control,
     /// What is sent by a feeder, and may come back.
     Feed(usize),
-    /// What only arrives.
-    Sink,
 }
 
 impl BenchClient {
@@ -305,8 +304,7 @@ impl BenchClient {
         let Some(handshakes) = &mut run.handshakes else { return false };
         match handshakes.stands(cx, conn) {
             Some(Ok(took)) => {
-                let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                run.rtt.saturating_record(ns);
+                run.record(took);
                 true
             }
             Some(Err(e)) => {
@@ -397,7 +395,6 @@ impl Run {
                     _ => Then::Nothing,
                 };
                 self.sinks.add(opened, options.kind, Sink::new(self.plan.session, number, then));
-                self.roles.insert(opened, Role::Sink);
             }
         }
         Ok(())
@@ -455,14 +452,14 @@ impl Run {
             Some(sent) => {
                 count.messages += 1;
                 count.bytes += message.len() as u64;
-                self.record(now, sent);
+                self.record(now.saturating_duration_since(sent));
             }
             None => count.corrupt += 1,
         }
     }
 
-    fn record(&mut self, now: Instant, sent: Instant) {
-        let ns = u64::try_from(now.saturating_duration_since(sent).as_nanos());
+    fn record(&mut self, took: Duration) {
+        let ns = u64::try_from(took.as_nanos());
         self.rtt.saturating_record(ns.unwrap_or(u64::MAX));
     }
 
@@ -470,7 +467,7 @@ impl Run {
     fn forwarded(&mut self, stream: u32, number: Option<u64>, now: Instant) {
         let publisher = self.publishers.get(&stream).and_then(|at| self.feeders.get(*at));
         if let Some(sent) = number.and_then(|number| publisher?.meant_at(number)) {
-            self.record(now, sent);
+            self.record(now.saturating_duration_since(sent));
         }
     }
 }
@@ -563,7 +560,7 @@ impl Handler for BenchClient {
                     self.attempt("cannot send", |run| run.go(cx, feeder));
                 }
             }
-            Some(Role::Sink) | None => {}
+            None => {}
         }
     }
 

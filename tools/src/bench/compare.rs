@@ -21,8 +21,8 @@ Examples:
   trunkline bench compare before.json after.json
 
 Runs are compared where scenario, link, length, connections, channels, direction and rate agree. A
-difference counts when a permutation test over the rounds says that chance makes one as large in fewer than
-5 % of cases (--alpha); with fewer than four rounds on each side it never can.
+difference counts when a permutation test over the rounds says that chance makes one as large in
+fewer than 5 % of cases (--alpha); with fewer than four rounds on each side it never can.
 
 Exit codes: 0 nothing is worse, 1 a figure is worse than in the first file, 2 usage, a file that
 cannot be read, or nothing to compare";

@@ -43,7 +43,7 @@ impl Gauges {
             wrong_shard: shard.counts.forwards_dropped,
             no_buffer: driver.rx_truncated,
             backlog: backlog_drops(&softnet),
-            boot: crate::boot::id(),
+            boot: crate::boot::id().to_owned(),
             ..End::default()
         };
         if let Some(thread) = thread.as_mut() {

@@ -18,7 +18,7 @@ const LEAST_BURST: u32 = 8;
 /// Until the next try when the connection drops what it is given.
 const STUCK: std::time::Duration = std::time::Duration::from_micros(200);
 /// Messages that a feeder which lends has at least: one to copy, one under way.
-const LENT_COPIES: usize = 2;
+pub const LENT_COPIES: usize = 2;
 /// Shortest time after which a load with a rate goes on.
 const SHORTEST: std::time::Duration = std::time::Duration::from_micros(50);
 /// Slow flows begin in whole slices, so that those of many connections share the turns of a shard, as

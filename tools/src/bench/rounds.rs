@@ -15,7 +15,7 @@ use std::time::Duration;
 use trunkline::ConnectConfig;
 
 /// A figure beside one of its floors. `value`, `floor` and `ratio` are fields of `per_round`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     pub figure: &'static str,
     pub unit: &'static str,
@@ -23,6 +23,13 @@ pub struct Comparison {
     pub floor_name: &'static str,
     pub floor: &'static str,
     pub ratio: &'static str,
+}
+
+impl Comparison {
+    /// The figure without a floor.
+    const fn alone(self) -> Self {
+        Self { floor_name: "-", floor: "", ratio: "", ..self }
+    }
 }
 
 /// Goodput beside the transfer that has to seal and open as many bytes.
@@ -110,7 +117,7 @@ const CONNECTIONS: [Comparison; 2] = [
         floor: "",
         ratio: "",
     },
-    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[0] },
+    LATENCY[0].alone(),
 ];
 
 /// Processor time beside that of a server which does nothing but receive, open, seal and send.
@@ -123,15 +130,11 @@ const TICK: [Comparison; 2] = [
         floor: "floor_server_cores",
         ratio: "ratio",
     },
-    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[1] },
+    LATENCY[1].alone(),
 ];
 
 /// What the server can carry; without a floor.
-const SERVED: [Comparison; 3] = [
-    Comparison { floor_name: "-", floor: "", ratio: "", ..MESSAGES[0] },
-    Comparison { floor_name: "-", floor: "", ratio: "", ..LATENCY[1] },
-    Comparison { floor_name: "-", floor: "", ratio: "", ..TICK[0] },
-];
+const SERVED: [Comparison; 3] = [MESSAGES[0].alone(), LATENCY[1].alone(), TICK[0].alone()];
 
 /// What the figures of `run` stand beside.
 pub fn comparisons(run: &Run) -> &'static [Comparison] {

@@ -7,7 +7,7 @@ use super::control::{self, Ask, CONTROL, Carry, Mark, Marked, Sent};
 use super::ends::{End, Gauges};
 use super::feed::{Feed, Sources};
 use super::flows::{Load, Way};
-use super::load::Feeder;
+use super::load::{Feeder, LENT_COPIES};
 use super::sinks::{Sink, Sinks, Then};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::HashMap;
@@ -191,7 +191,7 @@ impl BenchServer {
     /// Why a channel that carries this is not taken.
     fn refusal(&self, kind: ChannelKind, carry: &Carry) -> Option<&'static str> {
         let Carry { flow, way, length, lent, .. } = *carry;
-        let cost = if lent { 2 * length } else { self.sources.cost(length) };
+        let cost = if lent { LENT_COPIES * length } else { self.sources.cost(length) };
         if kind == ChannelKind::Bytes {
             Some("a stream has no messages to count")
         } else if flow >= MAX_FLOWS || carry.priority > 7 {

@@ -315,7 +315,7 @@ fn apply_to(target: &Target, args: &ApplyArgs, text: &mut Vec<String>) -> Result
     // It may have taken its time to get here.
     is_still(Path::new("/sys"), &target.nic)
         .map_err(|why| unknown(format!("{why}: nothing was changed")))?;
-    let owner = Owner::new(&boot::id(), &target.nic.name, target.nic.index, journal::netns());
+    let owner = Owner::new(boot::id(), &target.nic.name, target.nic.index, journal::netns());
     let (mut journal, aside) = Journal::open(folder, &owner).map_err(untouched)?;
     if let Some(aside) = aside {
         let aside = aside.display();
@@ -395,7 +395,7 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     let folder = &args.state.state;
     let (boot, netns) = (boot::id(), journal::netns());
     let kept_among =
-        |nics: &[Nic]| kept(folder, &name, &Here { boot: &boot, netns, nics }).map_err(unknown);
+        |nics: &[Nic]| kept(folder, &name, &Here { boot, netns, nics }).map_err(unknown);
     // Whether there is anything at all is told without the lock, and without a folder for it.
     kept_among(&machine.nics)?;
     let _lock = Lock::take(folder)
